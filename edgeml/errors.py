@@ -1,0 +1,95 @@
+"""Every error that edgeml raises on purpose.
+
+EdgemlError                    except this to catch all of them
+├── MissingDependencyError     (ImportError)  an extra is not installed; names it
+├── SpecError                  (ValueError)   no spec, a bad field, or a newer format
+├── ImageError                 (ValueError)   cannot be decoded, too large, and why
+├── InputError                 (ValueError)   an argument or an array that cannot be used
+├── DataError                  (ValueError)   a data set that cannot be used; names file and line
+├── ModelLoadError                            a model cannot be found, read or built
+│   └── EngineMismatchError                   built for another GPU or TensorRT; says both
+├── InferenceError                            the runtime failed while running, or is closed
+├── ExportError                               a step of an export failed
+│   ├── CalibrationError                      too few images for INT8, or unusable ones
+│   └── FidelityError                         written, but it disagrees with its source
+└── NotComparableError                        two reports of unlike machines or plans
+
+A message says what happened, with the values; then what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class EdgemlError(Exception):
+    """Base class: `except EdgemlError` catches everything edgeml raises on purpose."""
+
+
+class MissingDependencyError(EdgemlError, ImportError):
+    """An optional library is absent. The message names the extra that brings it."""
+
+
+class SpecError(EdgemlError, ValueError):
+    """A model's spec is missing, malformed, or of a newer format."""
+
+
+class ImageError(EdgemlError, ValueError):
+    """An image cannot be decoded, or is larger than is safe."""
+
+
+class InputError(EdgemlError, ValueError):
+    """An argument or an array handed in cannot be used."""
+
+
+class DataError(EdgemlError, ValueError):
+    """A data set cannot be used as it is."""
+
+
+class ModelLoadError(EdgemlError):
+    """A model cannot be found, read or built."""
+
+
+class EngineMismatchError(ModelLoadError):
+    """A TensorRT engine was built for another GPU or another TensorRT."""
+
+
+class InferenceError(EdgemlError):
+    """A runtime failed while running, or was used after it was closed."""
+
+
+class ExportError(EdgemlError):
+    """A step of an export failed."""
+
+
+class CalibrationError(ExportError):
+    """The images for INT8 calibration are too few or unusable."""
+
+
+class FidelityError(ExportError):
+    """The exported model disagrees with its source by more than is allowed."""
+
+
+class NotComparableError(EdgemlError):
+    """Two results cannot be compared: other machines, plans or labels."""
+
+
+@contextmanager
+def needs(module: str, *, extra: str, to: str) -> Iterator[None]:
+    """Guard an import: should `module` be absent, say what it is for and how to get it.
+
+    Only the absence of `module` itself is ours to explain. A *broken* install of it raises
+    something else, which passes through as it is.
+
+    Raises:
+        MissingDependencyError: `module` is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as err:
+        if err.name != module:
+            raise
+        raise MissingDependencyError(
+            f"To {to}, edgeml needs {module!r}: pip install 'edgeml[{extra}]'", name=module
+        ) from err

@@ -1,0 +1,97 @@
+"""What a runtime is, and which one opens which file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.errors import InputError, ModelLoadError, needs
+
+Exactness = Literal["exact", "fast"]
+
+
+class Runtime(Protocol):
+    """Runs one model on one device; safe to share between threads.
+
+    Any object with these five members can be handed to `Predictor`. If you want to add one,
+    pause: can the caller do it with the five there are?
+    """
+
+    @property
+    def name(self) -> str:
+        """The library, its version and the device, for example `onnxruntime 1.32.0 CPU`."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int | None, int, int, int]:
+        """(N, 3, H, W), or (N, H, W, 3) for uint8 input; N is None where any batch goes."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says of itself, `edgeml` among it if edgeml wrote it.
+
+        `precision` is what the runtime really computes in: `f32`, `bf16`, `int8` ...
+        """
+        ...
+
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Map a batch to logits (N, labels)."""
+        ...
+
+    def close(self) -> None:
+        """Free what the runtime holds."""
+        ...
+
+
+def open_runtime(
+    path: Path,
+    *,
+    runtime: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: Exactness = "exact",
+) -> Runtime:
+    """Open a model file, or a run folder, with the runtime that its suffix asks for.
+
+    Args:
+        path: An .onnx or .xml file, a run folder of `edgeml train`, or its .safetensors.
+        runtime: `auto`, or `onnxruntime`, `openvino`, `torch`; an .onnx file runs on the first two.
+        device: `auto`, or what the runtime calls its device.
+        threads: CPU threads; None leaves the choice to the runtime.
+        precision: `exact` computes an FP32 file in FP32; `fast` lets the device choose.
+
+    Raises:
+        ModelLoadError: There is no such file, or no runtime reads it.
+        MissingDependencyError: The runtime's library is not installed.
+        InputError: An unknown runtime.
+    """
+    if runtime not in ("auto", "onnxruntime", "openvino", "torch"):
+        raise InputError(f"No runtime {runtime!r}; known are onnxruntime, openvino, torch, auto.")
+    if not path.exists():
+        raise ModelLoadError(f"There is no model {str(path)!r}.")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; it must be 1 or more.")
+    match (".run" if path.is_dir() else path.suffix.lower()), runtime:
+        case ".onnx", "auto" | "onnxruntime":
+            with needs("onnxruntime", extra="onnx", to="run .onnx models"):
+                from edgeml.runtimes.ort import OrtRuntime
+            return OrtRuntime(path, device=device, threads=threads)
+        case ((".onnx" | ".xml"), "auto" | "openvino"):
+            with needs("openvino", extra="openvino", to="run models with OpenVINO"):
+                from edgeml.runtimes.ov import OpenVinoRuntime
+            return OpenVinoRuntime(path, device=device, threads=threads, precision=precision)
+        case ((".run" | ".safetensors"), "auto" | "torch"):
+            with needs("torch", extra="train", to="run a training checkpoint"):
+                from edgeml.runtimes.torch_ import TorchRuntime
+            return TorchRuntime(path, device=device, threads=threads)
+        case kind, _:
+            what = "a folder" if kind == ".run" else f"{path.name!r}"
+            raise ModelLoadError(
+                f"The runtime {runtime!r} does not read {what}: "
+                "expected .onnx, .xml, .safetensors or a run folder."
+            )

@@ -1,0 +1,96 @@
+"""DOOR onnxruntime: runs .onnx files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edgeml.errors import InferenceError, InputError, ModelLoadError
+
+_PROVIDERS = {"auto": "CPUExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+
+class OrtRuntime:
+    """An ONNX Runtime session. `run` may be called from several threads at once."""
+
+    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        """Load `path`.
+
+        Raises:
+            InputError: The device is not one that this runtime serves.
+            ModelLoadError: ONNX Runtime refuses the file.
+        """
+        provider = _PROVIDERS.get(device.lower())
+        if provider is None:
+            raise InputError(f"ONNX Runtime has no device {device!r} here; known are auto and cpu.")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        # Spinning threads take four times the CPU time as soon as anything else wants the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            # Without enable_fallback=0 a failing device is silently replaced by the CPU.
+            session = ort.InferenceSession(
+                str(path), options, providers=[provider], enable_fallback=0
+            )
+        except Exception as err:  # ONNX Runtime's own errors share no public base class
+            raise ModelLoadError(f"ONNX Runtime refuses {path.name!r}: {_line(err)}") from err
+        self._session: ort.InferenceSession | None = session
+        self._input = session.get_inputs()[0]
+        meta = dict(session.get_modelmeta().custom_metadata_map)
+        self._metadata = {**meta, "precision": _precision(meta)}
+
+    @property
+    def name(self) -> str:
+        """The library, its version and the device."""
+        return f"onnxruntime {ort.__version__} CPU"
+
+    @property
+    def input_shape(self) -> tuple[int | None, int, int, int]:
+        """The declared shape; a symbolic dimension is None."""
+        shape = [side if isinstance(side, int) else None for side in self._input.shape]
+        return cast("tuple[int | None, int, int, int]", tuple(shape))
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's metadata_props, and the precision."""
+        return self._metadata
+
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Map a batch to logits (N, labels) float32.
+
+        Raises:
+            InferenceError: The runtime is closed, or the session fails.
+        """
+        session = self._session
+        if session is None:
+            raise InferenceError("This model is closed; open it again.")
+        try:
+            (logits,) = session.run(None, {self._input.name: batch})
+        except Exception as err:
+            raise InferenceError(f"ONNX Runtime failed: {_line(err)}") from err
+        return np.asarray(logits, np.float32)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def _precision(metadata: Mapping[str, str]) -> str:
+    """Say what the CPU provider computes in: what the file's types are."""
+    text = metadata.get("edgeml", "")
+    for precision, actual in (("int8", "int8"), ("fp16", "f16")):
+        if f'"precision": "{precision}"' in text:
+            return actual
+    return "f32"
+
+
+def _line(err: Exception) -> str:
+    """Give an error's message as one line."""
+    return " ".join(str(err).split())

@@ -1,0 +1,67 @@
+"""DOOR torch: runs a training checkpoint as it is, the reference that exports are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeml.errors import InferenceError, InputError
+from edgeml.spec import METADATA_KEY
+from edgeml.train.checkpoint import load_checkpoint
+
+
+class TorchRuntime:
+    """A PyTorch module in evaluation mode. `run` may be called from several threads at once."""
+
+    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        """Load a run folder or its .safetensors.
+
+        Raises:
+            InputError: PyTorch has no such device here.
+            ModelLoadError: The checkpoint cannot be read or its model not built.
+        """
+        module, spec = load_checkpoint(path)
+        self._device = "cpu" if device == "auto" else device
+        try:
+            self._module: torch.nn.Module | None = module.to(self._device)
+        except (RuntimeError, AssertionError) as err:
+            raise InputError(f"PyTorch has no device {device!r} here.") from err
+        if threads:
+            torch.set_num_threads(threads)
+        self._size = spec.preprocess.size
+        self._metadata = {METADATA_KEY: spec.to_json(), "precision": "f32"}
+
+    @property
+    def name(self) -> str:
+        """The library, its version and the device."""
+        return f"torch {torch.__version__} {self._device.upper()}"
+
+    @property
+    def input_shape(self) -> tuple[int | None, int, int, int]:
+        """Any batch of the size that the spec names."""
+        return (None, 3, *self._size)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The spec that stands in the checkpoint, and the precision."""
+        return self._metadata
+
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Map a batch (N, 3, H, W) to logits (N, labels) float32.
+
+        Raises:
+            InferenceError: The runtime is closed.
+        """
+        if self._module is None:
+            raise InferenceError("This model is closed; open it again.")
+        with torch.inference_mode():
+            logits = self._module(torch.from_numpy(batch).to(self._device))
+        return np.asarray(logits.float().cpu(), np.float32)
+
+    def close(self) -> None:
+        """Free the module."""
+        self._module = None
