@@ -160,8 +160,9 @@ def _best_threshold(scores: NDArray[np.float32], targets: NDArray[np.uint8]) -> 
 
 def _share(part: Any, whole: Any) -> NDArray[np.float64]:
     """Divide; nothing claimed or nothing to find counts as 0, as scikit-learn does."""
-    out: NDArray[np.float64] = np.zeros(np.shape(part))
-    return np.divide(part, whole, out=out, where=np.asarray(whole) > 0, dtype=np.float64)
+    share: NDArray[np.float64] = np.zeros(np.shape(part))
+    np.divide(part, whole, out=share, where=np.asarray(whole) > 0)
+    return share
 
 
 def _harmonic(a: float, b: float) -> float:

@@ -1,0 +1,60 @@
+"""What several commands share: options by the same name, and the way results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeml.progress import Progress, TerminalProgress
+
+Data = Annotated[Path, typer.Argument(help="A folder of labelled folders, or a .csv.")]
+Model = Annotated[Path, typer.Argument(help="An .onnx or .xml file, or a run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, or a runtime's own name.")]
+RuntimeName = Annotated[
+    str, typer.Option("--runtime", help="auto, onnxruntime, openvino or torch.")
+]
+
+
+def progress() -> Progress:
+    """Give the progress that all commands show on stderr."""
+    return TerminalProgress()
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on stdout; NaN, which JSON lacks, is a bug and refused."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on stdout: the first column is text, the others are figures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console()
+    # Not on a terminal a table must not be cut to 80 columns: somebody reads it from a log.
+    Console(width=console.width if console.is_terminal else 160).print(table)
+
+
+def print_metrics(result: Mapping[str, Any]) -> None:
+    """Print what `edgeml eval` measured: the summary as one line, then each label."""
+    summary = "  ".join(f"{name} {_cell(value)}" for name, value in result["metrics"].items())
+    typer.echo(f"{result['images']} images  {summary}")
+    rows = [(name, *label.values()) for name, label in result["labels"].items()]
+    print_table("Labels", ("label", "AP", "F1", "threshold", "positives"), rows)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

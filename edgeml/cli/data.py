@@ -1,0 +1,56 @@
+"""`edgeml data`: make and split data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgeml.cli._shared import Data, Seed, print_table, progress
+
+app = typer.Typer(name="data", help="Make and split data sets.", no_args_is_help=True)
+
+
+@app.callback()
+def _data() -> None:
+    """Make and split data sets."""
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    images: Annotated[int, typer.Option(min=1, help="How many.")] = 2000,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Side, in pixels.")] = 128,
+    seed: Seed = 0,
+    layout: Annotated[
+        Literal["folders", "csv"],
+        typer.Option(help="`folders` as in red_shirt/; `csv` with a second garment in some."),
+    ] = "folders",
+) -> None:
+    """Draw apparel: 8 garments in 9 colours, hard enough to learn something from."""
+    from edgeml.data import synthesize
+
+    synthesize(out, images=images, size=size, seed=seed, layout=layout, progress=progress())
+    typer.echo(out)
+
+
+@app.command()
+def split(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The .csv to write.")],
+    val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for the test.")] = 0.15,
+    seed: Seed = 0,
+) -> None:
+    """Divide a data set; labels are spread evenly, duplicates and groups stay together."""
+    from edgeml.data import SplitPlan, read_dataset, split_dataset, write_split
+
+    divided = split_dataset(read_dataset(data), SplitPlan(val=val, test=test, seed=seed))
+    write_split(divided, out)
+    parts = {name: divided.part(name) for name in ("train", "val", "test")}
+    rows = [
+        (label, *(int(part.targets[:, column].sum()) for part in parts.values()))
+        for column, label in enumerate(divided.labels)
+    ]
+    print_table(str(out), ("label", *(f"{n} ({len(p)})" for n, p in parts.items())), rows)

@@ -1,0 +1,43 @@
+"""`edgeml doctor` and `edgeml demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeml.cli._shared import Json, Seed, print_json, print_table, progress
+
+
+def doctor(json: Json = False) -> None:
+    """Say what works on this machine, what does not, why, and the line that mends it."""
+    from edgeml.doctor import examine
+
+    findings = examine()
+    if json:
+        print_json([finding.to_dict() for finding in findings])
+        return
+    marks = {True: "ok", False: "NO", None: "-"}
+    for finding in findings:
+        typer.echo(f"{marks[finding.ok]:>2}  {finding.name}: {finding.detail}")
+        if finding.mend:
+            typer.echo(f"      {finding.mend}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write everything to.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=300, help="How many pictures to draw.")] = 2500,
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Walk the whole road on this machine: draw, train, export, verify, time, report."""
+    from edgeml.demo import COLUMNS, run_demo
+
+    result = run_demo(out, images=images, epochs=epochs, seed=seed, progress=progress())
+    if json:
+        print_json(result.to_dict())
+        return
+    print_table("The model, as this machine runs it", COLUMNS, result.table())
+    typer.echo(f"Report: {result.report}")

@@ -1,0 +1,121 @@
+"""`edgeml predict`, `edgeml bench` and `edgeml stream`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from edgeml.cli._shared import Device, Json, Model, RuntimeName, print_json, print_table, progress
+from edgeml.errors import EdgemlError
+
+
+def predict(
+    model: Model,
+    sources: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    csv: Annotated[Path | None, typer.Option(help="Write a table: source, labels, scores.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Write the images with labels here.")] = None,
+    runtime: RuntimeName = "auto",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Classify images."""
+    from edgeml.prediction import predict_files, write_csv, write_overlays
+    from edgeml.predictor import Predictor
+
+    with Predictor(model, runtime=runtime, device=device) as predictor:
+        results = predict_files(predictor, sources, progress=progress())
+    if csv:
+        write_csv(results, csv)
+    if overlay:
+        write_overlays(results, overlay)
+    if json:
+        print_json([result.to_dict() for result in results])
+    else:
+        for result in results:
+            typer.echo(f"{result.source}: {result.error or ', '.join(result.labels) or '(none)'}")
+    failed = [result for result in results if result.error]
+    if failed:
+        raise EdgemlError(f"{len(failed)} of {len(results)} images failed: {failed[0].error}")
+
+
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="Models to time side by side.")],
+    data: Annotated[Path | None, typer.Option(help="Images; default: one that is drawn.")] = None,
+    scenario: Annotated[Literal["single"], typer.Option(help="One image at a time.")] = "single",
+    seconds: Annotated[float, typer.Option(min=0.1, help="At least so long a model.")] = 5.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and report.html.")] = None,
+    json: Json = False,
+) -> None:
+    """Time models: each in a process of its own, in turns, every stage."""
+    from edgeml.bench import Plan, measure
+    from edgeml.data import find_images
+
+    plan = Plan(scenario=scenario, min_s=seconds, threads=threads)
+    images = find_images(data) if data else []
+    report = measure(models, images=images, plan=plan, progress=progress())
+    if out:
+        from edgeml.errors import needs
+        from edgeml.files import write_text
+
+        with needs("jinja2", extra="report", to="write an HTML report"):
+            from edgeml.report import bench_report
+        write_text(out / "bench.json", report.to_json())
+        bench_report(report, out / "report.html")
+    document = report.to_dict()
+    if json:
+        print_json(document)
+        return
+    print_table("Latency of one image", _BENCH_COLUMNS, [_row(r) for r in document["results"]])
+    for result in document["results"]:
+        for flag in result["flags"]:
+            typer.echo(f"{result['model']}: {flag}")
+
+
+_BENCH_COLUMNS = (
+    "model", "runtime", "computes in", "p50 ms", "p95 ms", "p99 ms", "infer p50 ms",
+    "images/s", "load ms", "first ms", "peak MB",
+)  # fmt: skip
+
+
+def _row(result: dict[str, Any]) -> tuple[object, ...]:
+    total, infer = result["stages"]["total"], result["stages"]["infer"]
+    return (
+        result["model"], result["runtime"], result["precision_actual"],
+        total["p50_ms"], total["p95_ms"], total["p99_ms"], infer["p50_ms"],
+        f"{result['throughput_per_s']:.0f}", f"{result['load_ms']:.0f}",
+        f"{result['first_ms']:.1f}", f"{result['peak_rss_mb']:.0f}",
+    )  # fmt: skip
+
+
+def stream(
+    model: Model,
+    source: Annotated[str, typer.Argument(help="Camera index, video file, folder, or URL.")],
+    out: Annotated[Path | None, typer.Option(help="Write a JSON line for each frame.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Write a video with the labels on it.")] = None,
+    show: Annotated[bool, typer.Option(help="Open a window.")] = False,
+    max_seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so long.")] = None,
+    runtime: RuntimeName = "auto",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Classify a camera or a video, frame by frame; frames that were dropped are counted."""
+    from edgeml.predictor import Predictor
+    from edgeml.stream import run_stream
+
+    with Predictor(model, runtime=runtime, device=device) as predictor:
+        summary = run_stream(
+            predictor,
+            source,
+            jsonl=out,
+            video=video,
+            show=show,
+            max_seconds=max_seconds,
+            progress=progress(),
+        )
+    if json:
+        print_json(summary.to_dict())
+    else:
+        typer.echo(summary.line())

@@ -1,0 +1,98 @@
+"""Measure a model on labelled images, in the order and with the code that a device uses."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+
+from edgeml.data import Dataset
+from edgeml.data.split import known_split
+from edgeml.errors import DataError, NotComparableError
+from edgeml.metrics import Metrics, Scores, Targets, evaluate
+from edgeml.predictor import Predictor
+from edgeml.progress import SILENT, Progress
+from edgeml.spec import ModelSpec
+
+Part = Literal["train", "val", "test", "all"]
+
+
+def evaluate_model(
+    predictor: Predictor, dataset: Dataset, part: Part | None = None, *, progress: Progress = SILENT
+) -> Metrics:
+    """Measure `predictor` on one part of a data set.
+
+    Args:
+        predictor: A model of any format.
+        dataset: Labelled images.
+        part: None takes the test part where the split is known, else all images, and says so.
+        progress: Where the work shows itself.
+
+    Raises:
+        DataError: The part is not known, or is empty.
+        NotComparableError: The data set has a label that the model does not know.
+        ImageError: An image cannot be read.
+    """
+    chosen = choose_part(dataset, predictor.spec, part, progress=progress)
+    targets = align_targets(chosen, predictor.spec)
+    scores = score(predictor, chosen, progress=progress)
+    return evaluate(scores, targets, predictor.spec)
+
+
+def choose_part(
+    dataset: Dataset, spec: ModelSpec, part: Part | None, *, progress: Progress = SILENT
+) -> Dataset:
+    """Take one part of a data set; the split is its own column, or the one trained with.
+
+    Raises:
+        DataError: The split is not known, or the part is empty.
+    """
+    if part == "all":
+        return dataset
+    divided = known_split(dataset, spec)
+    if divided is None:
+        if part is None:
+            progress.note(f"No split is known for these data: all {len(dataset)} images are used.")
+            return dataset
+        raise DataError(
+            f"Which images are {part!r} is not known: the data have no split column and are not "
+            "those that the model was trained on. Use --split all, or a .csv with a split column."
+        )
+    chosen = divided.part(part or "test")
+    if not len(chosen):
+        raise DataError(f"The {part or 'test'!r} part of the data is empty.")
+    return chosen
+
+
+def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
+    """Put the columns of the targets in the order of the model's labels: (N, labels).
+
+    Raises:
+        NotComparableError: The data set has a label that the model does not know.
+    """
+    strangers = sorted(set(dataset.labels) - set(spec.labels))
+    if strangers:
+        raise NotComparableError(
+            f"The model does not know {', '.join(map(repr, strangers[:5]))}, which the data "
+            f"name. It knows {', '.join(spec.labels)}."
+        )
+    targets = np.zeros((len(dataset), len(spec.labels)), np.uint8)
+    targets[:, [spec.labels.index(label) for label in dataset.labels]] = dataset.targets
+    return targets
+
+
+def score(
+    predictor: Predictor, dataset: Dataset, *, batch: int = 32, progress: Progress = SILENT
+) -> Scores:
+    """Give probabilities (N, labels) for all images; decoding runs beside the network."""
+    rows = []
+    with (
+        progress.task("score", total=len(dataset)) as advance,
+        ThreadPoolExecutor(max_workers=2) as pool,
+    ):
+        for start in range(0, len(dataset), batch):
+            frames = list(pool.map(predictor.read, dataset.paths[start : start + batch]))
+            rows.append(predictor.probabilities(predictor.logits(frames)))
+            advance(len(frames))
+    return np.concatenate(rows)

@@ -1,0 +1,37 @@
+"""What several tests share: the real photos and weights, where they are present."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import make_tiny_onnx
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def _shared(relative: str) -> Path:
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"{relative} is not beside the checkout, in ../shared")
+    return path
+
+
+@pytest.fixture(scope="session")
+def clothing() -> Path:
+    """The folder of 3,211 real photos of clothes, with labels.csv."""
+    return _shared("data/clothing_cc0")
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights() -> Path:
+    """Real ImageNet weights of mobilenetv2_100 with pad_type=same."""
+    return _shared("models/mobilenetv2_100/mobilenetv2_100_same_in1k.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file of 2 kB that names the colour that prevails: red, green or blue."""
+    return make_tiny_onnx(tmp_path_factory.mktemp("tiny") / "tiny.onnx")

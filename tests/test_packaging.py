@@ -1,0 +1,56 @@
+"""What the package promises in its metadata."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import metadata
+
+import edgeml
+from tests.conftest import ROOT
+
+
+def test_every_extra_that_a_message_names_exists() -> None:
+    sources = [*(ROOT / "edgeml").rglob("*.py"), *(ROOT / "export").rglob("*.py")]
+    text = "".join(file.read_text("utf-8") for file in sources)
+    named = set(re.findall(r'extra="(\w+)"', text)) | set(re.findall(r"edgeml\[(\w+)\]", text))
+    declared = set(metadata("edgeml").get_all("Provides-Extra") or [])
+    assert named
+    assert named <= declared
+
+
+def test_the_public_names_are_these_and_no_others() -> None:
+    assert edgeml.__all__ == [
+        "EdgemlError", "LabelGroup", "ModelSpec", "Prediction", "Predictor", "Preprocess",
+    ]  # fmt: skip
+
+
+def test_every_dependency_is_pinned_by_the_constraints() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    lists = [
+        project["project"]["dependencies"],
+        *(v for k, v in project["project"]["optional-dependencies"].items() if k not in NOT_HERE),
+        *project["dependency-groups"].values(),
+    ]
+    wanted = {
+        re.split(r"[\[<>=;~ ]", item)[0].lower().replace("_", "-")
+        for items in lists
+        for item in items
+        if isinstance(item, str)
+    } - {"edgeml"}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if "==" in line
+    }
+    assert wanted <= pinned
+
+
+# Extras for machines with an NVIDIA GPU, which the constraints were not made on.
+NOT_HERE = ("gpu", "trt")
+
+
+def test_the_constraints_name_no_index_and_no_path() -> None:
+    text = (ROOT / "constraints.txt").read_text("utf-8")
+    assert "://" not in text
+    assert "--" not in text

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeml import LabelGroup, ModelSpec, Preprocess
+from edgeml.errors import SpecError
+
+SPEC = ModelSpec(
+    labels=("rot", "weiß", "T-shirt, lang"),
+    thresholds=(0.5, 0.25, 0.75),
+    preprocess=Preprocess(size=(96, 128), resize="letterbox", interpolation="cubic"),
+    groups=(LabelGroup(name="colour", labels=("rot", "weiß"), rule="one"),),
+    metrics={"mAP": 0.9},
+    origin={"model": "cnn"},
+)
+
+
+def changed(**fields: object) -> str:
+    return json.dumps(json.loads(SPEC.to_json()) | fields)
+
+
+def test_a_spec_survives_json() -> None:
+    assert ModelSpec.from_json(SPEC.to_json()) == SPEC
+
+
+def test_the_json_names_its_format_and_keeps_umlauts_readable() -> None:
+    assert json.loads(SPEC.to_json())["format"] == "edgeml/1"
+    assert "weiß" in SPEC.to_json()
+
+
+@given(
+    labels=st.lists(st.text(min_size=1), min_size=1, max_size=8, unique=True),
+    size=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    threshold=st.floats(0, 1),
+)
+def test_any_label_names_survive_json(
+    labels: list[str], size: tuple[int, int], threshold: float
+) -> None:
+    spec = ModelSpec(
+        labels=tuple(labels),
+        thresholds=(threshold,) * len(labels),
+        preprocess=Preprocess(size=size),
+    )
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        ("[1]", "format None"),
+        (changed(format="edgeml/2"), "edgeml/2"),
+        (changed(colour="red"), "colour"),
+        (changed(labels=["a", "a", "b"]), "different names"),
+        (changed(labels=[]), "different names"),
+        (changed(thresholds=[0.5]), "3 labels but 1 thresholds"),
+        (changed(thresholds=[0.5, 0.5, 1.5]), "1.5"),
+        (changed(precision="int4"), "precision"),
+        (changed(groups=[{"name": "g", "labels": ["blau"], "rule": "one"}]), "blau"),
+        (changed(preprocess={"size": [96, 96], "std": [0, 1, 1]}), "std"),
+        (changed(preprocess={"size": [0, 96]}), "size"),
+        (changed(preprocess={"size": [96, 96], "resize": "stretch"}), "resize"),
+    ],
+)
+def test_a_wrong_spec_is_refused_and_the_field_is_named(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        ModelSpec.from_json(text)
+
+
+@given(st.text(alphabet=string.printable, max_size=200))
+def test_arbitrary_text_is_refused_with_a_spec_error(text: str) -> None:
+    with pytest.raises(SpecError):
+        ModelSpec.from_json(text)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+        max_leaves=6,
+    ),
+    st.sampled_from(sorted(json.loads(SPEC.to_json()))),
+)
+def test_any_json_in_any_field_gives_a_spec_or_a_spec_error(value: object, name: str) -> None:
+    try:
+        spec = ModelSpec.from_json(changed(**{name: value}))
+    except SpecError:
+        return
+    assert isinstance(spec, ModelSpec)
+
+
+def test_a_label_cannot_be_in_two_groups() -> None:
+    group = SPEC.groups[0]
+    with pytest.raises(SpecError, match="two groups"):
+        replace(SPEC, groups=(group, replace(group, name="again")))

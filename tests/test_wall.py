@@ -1,0 +1,79 @@
+"""The wall: what a device installs must work with nothing but what a device installs."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import subprocess
+import sys
+
+import edgeml
+import edgeml_export
+
+HEAVY = (
+    "torch", "torchvision", "timm", "safetensors", "onnx", "onnxruntime", "onnxscript",
+    "onnxconverter_common", "openvino", "nncf", "tensorrt", "matplotlib", "jinja2", "sklearn",
+)  # fmt: skip
+DOORS = (
+    "edgeml.train.", "edgeml.report.", "edgeml.runtimes.ort", "edgeml.runtimes.ov",
+    "edgeml.runtimes.torch_", "edgeml.runtimes.trt", "edgeml_export.to_",
+)  # fmt: skip
+# A package whose files are all doors is itself one.
+PACKAGES_OF_DOORS = {"edgeml.train", "edgeml.report"}
+
+
+def run(code: str, *blocked: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a child in which `blocked` cannot be imported, installed or not."""
+    block = f"import sys; sys.modules.update(dict.fromkeys({list(blocked)!r}))\n"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", block + code], env=env, capture_output=True, text=True, timeout=60
+    )
+
+
+def light_modules() -> list[str]:
+    found = [
+        module.name
+        for package in (edgeml, edgeml_export)
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+    ]
+    return [n for n in found if not n.startswith(DOORS) and n not in PACKAGES_OF_DOORS]
+
+
+def test_light_modules_import_with_every_heavy_library_absent() -> None:
+    modules = light_modules()
+    assert "edgeml.predictor" in modules
+    assert "edgeml_export._export" in modules
+    done = run(f"import importlib\nfor name in {modules!r}: importlib.import_module(name)", *HEAVY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_edgeml_loads_no_runtime_and_no_torch() -> None:
+    done = run(f"import edgeml, sys; print([m for m in {HEAVY!r} if sys.modules.get(m)])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_runtime_that_is_absent_is_named_with_its_extra(tiny_onnx: str) -> None:
+    done = run(f"import edgeml; edgeml.Predictor({str(tiny_onnx)!r})", *HEAVY)
+    assert "MissingDependencyError" in done.stderr
+    assert "pip install 'edgeml[onnx]'" in done.stderr
+
+
+def test_the_command_says_in_one_line_which_extra_is_missing() -> None:
+    done = run(
+        "sys.argv = 'edgeml train data'.split()\nfrom edgeml.cli import main; main()", *HEAVY
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'edgeml[train]'" in done.stderr
+
+
+def test_help_works_with_every_heavy_library_absent() -> None:
+    done = run("sys.argv = ['edgeml', '--help']\nfrom edgeml.cli import main; main()", *HEAVY)
+    assert done.returncode == 0, done.stderr
+    assert "export" in done.stdout
+
+
+def test_telemetry_is_off_before_a_runtime_can_load() -> None:
+    done = run("import edgeml, os; print(os.environ['ORT_DISABLE_TELEMETRY'])")
+    assert done.stdout.strip() == "1", done.stderr
