@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -65,6 +65,14 @@ class Preprocess:
         height, width = self.size
         if not (1 <= height <= 4096 and 1 <= width <= 4096):
             raise SpecError(f"preprocess.size is {self.size}; each side must be 1 to 4096 pixels.")
+        for field, choices in (("resize", Resize), ("interpolation", Interpolation)):
+            if getattr(self, field) not in get_args(choices):
+                raise SpecError(
+                    f"preprocess.{field} is {getattr(self, field)!r}; "
+                    f"it must be one of {', '.join(get_args(choices))}."
+                )
+        if not 0 <= self.pad <= 255:
+            raise SpecError(f"preprocess.pad is {self.pad}; it must be 0 to 255.")
         if not 0 < self.crop <= 1:
             raise SpecError(f"preprocess.crop is {self.crop}; it must be above 0 and at most 1.")
         if not all(np.isfinite(self.mean)) or not all(np.isfinite(self.std)) or min(self.std) <= 0:
@@ -88,20 +96,35 @@ class Preprocess:
             InputError: The frame is not (H, W, 3) uint8.
         """
         check_frame(frame)
-        height, width = frame.shape[:2]
         if self.resize == "squash":
             return resize(frame, self.size, self.interpolation)
         if self.resize == "crop":
-            scale = max(self.size[0] / height, self.size[1] / width) / self.crop
-            whole = resize(frame, _scaled(frame, scale, at_least=self.size), self.interpolation)
-            top, left = ((a - b) // 2 for a, b in zip(whole.shape[:2], self.size, strict=True))
-            return whole[top : top + self.size[0], left : left + self.size[1]]
+            return self._centre(frame)
+        height, width = frame.shape[:2]
         scale = min(self.size[0] / height, self.size[1] / width)
-        inner = resize(frame, _scaled(frame, scale, at_most=self.size), self.interpolation)
+        size = (
+            min(max(round(height * scale), 1), self.size[0]),
+            min(max(round(width * scale), 1), self.size[1]),
+        )
+        inner = resize(frame, size, self.interpolation)
         canvas: Frame = np.full((*self.size, 3), self.pad, np.uint8)
         top, left = ((b - a) // 2 for a, b in zip(inner.shape[:2], self.size, strict=True))
         canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         return canvas
+
+    def _centre(self, frame: Frame) -> Frame:
+        """Cut the centre; sides and offsets are rounded as torchvision's Resize and CenterCrop."""
+        scale = max(wanted / side for wanted, side in zip(self.size, frame.shape, strict=False))
+        scale /= self.crop
+        # A hair is added because 480 * (224 / 480) may come out below 224.
+        whole = [
+            max(int(side * scale + 1e-6), wanted)
+            for side, wanted in zip(frame.shape, self.size, strict=False)
+        ]
+        starts = [round((side - wanted) / 2) for side, wanted in zip(whole, self.size, strict=True)]
+        rows, columns = (slice(a, a + n) for a, n in zip(starts, self.size, strict=True))
+        size = (whole[0], whole[1])
+        return resize(frame, size, self.interpolation, window=(rows, columns))
 
     def normalize(self, frames: Sequence[Frame]) -> Batch:
         """Normalise frames that already have `size` to an array (N, 3, *size) float32."""
@@ -133,64 +156,110 @@ def check_frame(frame: Frame) -> None:
         )
 
 
-def resize(frame: Frame, size: tuple[int, int], interpolation: Interpolation = "linear") -> Frame:
+def resize(
+    frame: Frame,
+    size: tuple[int, int],
+    interpolation: Interpolation = "linear",
+    *,
+    window: tuple[slice, slice] | None = None,
+) -> Frame:
     """Resample a frame (H, W, 3) uint8 to (*size, 3) uint8 with an antialiased filter.
 
     The filter is Pillow's (a triangle or Keys' cubic, widened by the scale when shrinking), which
     is what timm and torchvision train with; OpenCV's own linear resize does not widen it. Two
     things make it cheap: large pictures are halved first, and the banded weight matrices are
     applied as small dense products, which BLAS does at full speed.
+
+    Args:
+        frame: What to resample.
+        size: (height, width) to resample to.
+        interpolation: The filter.
+        window: The rows and columns of the result to give, all by default. The others are never
+            computed: the middle of a strip 1 pixel high would cost gigabytes otherwise.
     """
-    height, width = size
-    while frame.shape[0] >= _HALVE_FROM * height and frame.shape[1] >= _HALVE_FROM * width:
-        half = (frame.shape[1] // 2, frame.shape[0] // 2)
-        frame = cv2.resize(frame, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    rows, columns = window or (slice(0, size[0]), slice(0, size[1]))
     if frame.shape[:2] == size:
-        return frame
-    # Columns first: a transpose in between lets both passes run along the rows of memory.
-    rows = _resample_rows(frame.astype(np.float32), height, interpolation)
-    columns = _resample_rows(np.asarray(cv2.transpose(rows), np.float32), width, interpolation)
-    out = cv2.transpose(columns)
+        return frame[rows, columns]
+    frame, (height, width) = _halve(frame, size)
+    down = _weights(frame.shape[0], height, size[0], rows.start, rows.stop, interpolation)
+    across = _weights(frame.shape[1], width, size[1], columns.start, columns.stop, interpolation)
+    part = frame[down.source, across.source].astype(np.float32)
+    # A transpose in between lets both passes run along the rows of memory.
+    turned = cast("Matrix", cv2.transpose(_resample_rows(part, down)))
+    out = cv2.transpose(_resample_rows(turned, across))
     np.rint(np.clip(out, 0, 255, out=out), out=out)
     return out.astype(np.uint8)
 
 
-def _resample_rows(picture: Matrix, count: int, interpolation: Interpolation) -> Matrix:
+def _halve(frame: Frame, size: tuple[int, int]) -> tuple[Frame, tuple[float, float]]:
+    """Halve the sides by area while they are large enough for it not to be seen.
+
+    Returns the frame and its sides in its new pixels. These are fractions where a side was odd:
+    its last line is left out, because OpenCV is five times slower at halving an odd side.
+    """
+    height, width = map(float, frame.shape[:2])
+    while True:
+        shares = height / size[0], width / size[1]
+        # It is also slow at halving one side alone, so only a strip is worth that.
+        enough = _HALVE_FROM if min(shares) >= _HALVE_FROM else 2 * _HALVE_FROM
+        y, x = (2 if share >= enough else 1 for share in shares)
+        if y == x == 1:
+            return frame, (height, width)
+        height, width = height / y, width / x
+        rows, columns = frame.shape[0] // y, frame.shape[1] // x
+        even = frame[: rows * y, : columns * x]
+        halved = cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA)
+        frame = cast("Frame", halved)
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """How to resample one axis: `blocks` are (output points, points of `source`, weights)."""
+
+    source: slice
+    count: int
+    blocks: tuple[tuple[slice, slice, Matrix], ...]
+
+
+def _resample_rows(picture: Matrix, weights: _Weights) -> Matrix:
     """Resample (H, W, 3) along its first axis to (count, W, 3)."""
-    out = np.empty((count, *picture.shape[1:]), np.float32)
-    flat_in, flat_out = picture.reshape(len(picture), -1), out.reshape(count, -1)
-    for rows, taps, weights in _bands(len(picture), count, interpolation):
-        np.matmul(weights, flat_in[taps], out=flat_out[rows])
+    out = np.empty((weights.count, *picture.shape[1:]), np.float32)
+    flat_in, flat_out = picture.reshape(len(picture), -1), out.reshape(weights.count, -1)
+    for points, taps, block in weights.blocks:
+        np.matmul(block, flat_in[taps], out=flat_out[points])
     return out
 
 
 @lru_cache(maxsize=256)
-def _bands(
-    source: int, target: int, interpolation: Interpolation
-) -> tuple[tuple[slice, slice, Matrix], ...]:
-    """Give the weights that resample `source` to `target` points, in blocks along the band.
+def _weights(
+    count: int, length: float, target: int, start: int, stop: int, interpolation: Interpolation
+) -> _Weights:
+    """Give the weights for the points `start` to `stop` of an axis resampled to `target` points.
 
     Follows Pillow's `precompute_coeffs` (src/libImaging/Resample.c): the output point i looks at
-    the input around (i + 0.5) * scale, through a kernel widened by max(scale, 1).
+    the input around (i + 0.5) * scale, through a kernel widened by max(scale, 1). The input has
+    `count` points; `length` says how many it had if it had its last fraction too.
     """
-    scale = source / target
+    scale = length / target
     stretch = max(scale, 1.0)
     support = stretch * (1.0 if interpolation == "linear" else 2.0)
-    weights = np.zeros((target, source))
-    for i in range(target):
-        centre = (i + 0.5) * scale
-        low = max(int(centre - support + 0.5), 0)
-        high = min(int(centre + support + 0.5), source)
-        distance = (np.arange(low, high, dtype=np.float64) + 0.5 - centre) / stretch
-        share = _kernel(distance, interpolation)
-        weights[i, low:high] = share / share.sum()
+    centre = (np.arange(start, stop) + 0.5) * scale
+    low = np.maximum((centre - support + 0.5).astype(int), 0)
+    high = np.minimum((centre + support + 0.5).astype(int), count)
+    point = low[:, None] + np.arange((high - low).max())
+    taps = _kernel((point + 0.5 - centre[:, None]) / stretch, interpolation)
+    taps *= point < high[:, None]
+    taps /= taps.sum(axis=1, keepdims=True)
     blocks = []
-    for start in range(0, target, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, target))
-        used = np.flatnonzero(weights[rows].any(axis=0))
-        taps = slice(int(used[0]), int(used[-1]) + 1)
-        blocks.append((rows, taps, np.ascontiguousarray(weights[rows, taps], np.float32)))
-    return tuple(blocks)
+    for first in range(0, stop - start, _BLOCK):
+        last = min(first + _BLOCK, stop - start)
+        used = slice(int(low[first]), int(high[last - 1]))
+        block = np.zeros((last - first, used.stop - used.start), np.float32)
+        for row, i in zip(block, range(first, last), strict=True):
+            row[low[i] - used.start : high[i] - used.start] = taps[i, : high[i] - low[i]]
+        inside = slice(used.start - int(low[0]), used.stop - int(low[0]))
+        blocks.append((slice(first, last), inside, block))
+    return _Weights(slice(int(low[0]), int(high[-1])), stop - start, tuple(blocks))
 
 
 def _kernel(x: NDArray[np.float64], interpolation: Interpolation) -> NDArray[np.float64]:
@@ -202,18 +271,3 @@ def _kernel(x: NDArray[np.float64], interpolation: Interpolation) -> NDArray[np.
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-def _scaled(
-    frame: Frame,
-    scale: float,
-    *,
-    at_least: tuple[int, int] = (1, 1),
-    at_most: tuple[int, int] = (1 << 30, 1 << 30),
-) -> tuple[int, int]:
-    """Scale a frame's (height, width), rounded, within bounds that rounding could break."""
-    height, width = (
-        min(max(round(side * scale), low), high)
-        for side, low, high in zip(frame.shape[:2], at_least, at_most, strict=True)
-    )
-    return height, width
