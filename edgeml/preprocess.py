@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -77,6 +78,15 @@ class Preprocess:
             raise SpecError(f"preprocess.crop is {self.crop}; it must be above 0 and at most 1.")
         if not all(np.isfinite(self.mean)) or not all(np.isfinite(self.std)) or min(self.std) <= 0:
             raise SpecError(f"preprocess.mean {self.mean} or std {self.std} is not usable.")
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """The least (height, width) that a whole picture is resized to, before any of it is cut.
+
+        For `read_image(..., at_least=preprocess.whole)`.
+        """
+        crop = self.crop if self.resize == "crop" else 1
+        return math.ceil(self.size[0] / crop), math.ceil(self.size[1] / crop)
 
     def __call__(self, frames: Sequence[Frame]) -> Batch:
         """Resize and normalise frames to an array (N, 3, *size) float32.
