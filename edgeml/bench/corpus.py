@@ -1,0 +1,91 @@
+"""The pictures that a benchmark decodes: files of the user's, or one drawn for want of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from edgeml.errors import ImageError
+from edgeml.images import encode_jpeg
+from edgeml.preprocess import Frame
+
+MAX_IMAGES = 100
+"""More are thinned out evenly: each must come up several times in a short run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Images to time calls with.
+
+    Attributes:
+        paths: The files, one or more.
+        source: `files`, or `synthetic` if there were none and one was drawn.
+        sha256: Digest over the contents of the files, in order.
+        mean_bytes: Mean size of a file.
+    """
+
+    paths: tuple[Path, ...]
+    source: Literal["files", "synthetic"]
+    sha256: str
+    mean_bytes: int
+
+
+def gather(images: Sequence[Path], scratch: Path) -> Corpus:
+    """Choose at most `MAX_IMAGES` of `images`; of none, draw one into the folder `scratch`.
+
+    Reading them also brings them into the page cache, so that `decode` never waits for a disk.
+
+    Raises:
+        ImageError: A file cannot be read.
+    """
+    source: Literal["files", "synthetic"] = "files"
+    if not images:
+        source = "synthetic"
+        images = [scratch / "synthetic.jpg"]
+        images[0].write_bytes(encode_jpeg(draw_photo(), quality=90))
+    # Whole numbers, as rounding must never take the last index beyond the end.
+    count = min(len(images), MAX_IMAGES)
+    chosen = [Path(images[i * len(images) // count]) for i in range(count)]
+    digest, size = hashlib.sha256(), 0
+    for path in chosen:
+        try:
+            data = path.read_bytes()
+        except OSError as err:
+            raise ImageError(f"Cannot read the image {str(path)!r}: {err.strerror}.") from err
+        digest.update(hashlib.sha256(data).digest())
+        size += len(data)
+    return Corpus(
+        paths=tuple(chosen),
+        source=source,
+        sha256=digest.hexdigest(),
+        mean_bytes=size // count,
+    )
+
+
+def draw_photo(height: int = 960, width: int = 1280) -> Frame:
+    """Draw a frame (height, width, 3) uint8 BGR that costs a JPEG decoder what a photo does.
+
+    Noise whose amplitude grows with its scale, as the 1/f spectrum of natural images has it, over
+    some shapes with edges. At quality 90 it takes about 1.7 bits a pixel, as photos do.
+    """
+    random = np.random.default_rng(0)
+    picture = np.full((height, width, 3), 118, np.float32)
+    for scale in (1, 4, 16, 64):
+        small = random.standard_normal((height // scale + 1, width // scale + 1, 3), np.float32)
+        noise = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+        picture += noise * np.float32(4 * scale**0.5)
+    frame: Frame = np.clip(picture, 0, 255).astype(np.uint8)
+    for _ in range(12):
+        x, y = int(random.integers(width)), int(random.integers(height))
+        colour = tuple(int(value) for value in random.integers(0, 256, 3))
+        axes = int(random.integers(20, 160)), int(random.integers(20, 160))
+        shade = frame.copy()
+        cv2.ellipse(shade, (x, y), axes, float(random.integers(180)), 0, 360, colour, -1)
+        frame = cv2.addWeighted(frame, 0.45, shade, 0.55, 0)  # type: ignore[assignment]
+    return frame

@@ -1,0 +1,166 @@
+"""The machine and the libraries behind a number: what can be read is read, the rest is None."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_CPU = Path("/sys/devices/system/cpu")
+_DISTRIBUTIONS = (
+    "edgeml",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "torch",
+    "torchvision",
+    "timm",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A machine at the moment of a measurement.
+
+    Attributes:
+        os: Kernel and distribution.
+        machine: Instruction set, for example `x86_64`.
+        cpu: The processor's name.
+        cores: Logical processors of the machine.
+        affinity: Of these, how many this process may use.
+        cpu_quota: Processors' worth of time that a container may use.
+        memory_mb: Physical memory, in units of 10^6 bytes.
+        load_1m: Mean of runnable processes over the last minute, before measuring.
+        cpu_pressure: Share of the last 10 s in which something waited for a processor (Linux PSI).
+        governor: The frequency governor of the first processor.
+        max_mhz: The highest frequency of the first processor.
+    """
+
+    os: str
+    machine: str
+    cpu: str | None
+    cores: int | None
+    affinity: int | None
+    cpu_quota: float | None
+    memory_mb: float | None
+    load_1m: float | None
+    cpu_pressure: float | None
+    governor: str | None
+    max_mhz: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """Counters of what disturbs a measurement; each is None where the system does not count it.
+
+    Attributes:
+        pressure_us: Time in which something waited for a processor (PSI `some`), in microseconds.
+        stolen: Ticks of processor time that the hypervisor gave to others.
+        ticks: Ticks of processor time in all, idle included.
+        switches: Times that this process lost its processor against its will.
+    """
+
+    pressure_us: int | None
+    stolen: int | None
+    ticks: int | None
+    switches: int | None
+
+
+def capture_host() -> Host:
+    """Read what is known of this machine."""
+    pressure = re.search(r"some avg10=([\d.]+)", _read(Path("/proc/pressure/cpu")))
+    khz = _read(_CPU / "cpu0/cpufreq/cpuinfo_max_freq")
+    return Host(
+        os=platform.platform(terse=False),
+        machine=platform.machine(),
+        cpu=_cpu_name(),
+        cores=os.cpu_count(),
+        affinity=len(os.sched_getaffinity(0)) if sys.platform == "linux" else None,
+        cpu_quota=_cpu_quota(),
+        memory_mb=_memory_mb(),
+        load_1m=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        cpu_pressure=float(pressure[1]) / 100 if pressure else None,
+        governor=_read(_CPU / "cpu0/cpufreq/scaling_governor") or None,
+        max_mhz=int(khz) / 1000 if khz.isdigit() else None,
+    )
+
+
+def capture_software() -> dict[str, str | None]:
+    """Give versions by name: Python, OpenCV as imported, and what else is installed."""
+    import cv2
+
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "opencv": cv2.__version__,
+    }
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def read_counters() -> Counters:
+    """Read the counters as they stand now; differences of two readings mean something."""
+    pressure = re.search(r"some .*total=(\d+)", _read(Path("/proc/pressure/cpu")))
+    # proc_stat(5): user nice system idle iowait irq softirq steal, then guest, already in user.
+    first_line = _read(Path("/proc/stat")).partition("\n")[0].split()
+    ticks = [int(field) for field in first_line[1:9]]
+    return Counters(
+        pressure_us=int(pressure[1]) if pressure else None,
+        stolen=ticks[7] if len(ticks) == 8 else None,
+        ticks=sum(ticks) if len(ticks) == 8 else None,
+        switches=_involuntary_switches(),
+    )
+
+
+def peak_rss_mb() -> float | None:
+    """Give the most memory that this process ever held resident, in units of 10^6 bytes."""
+    # On Linux ru_maxrss survives exec: a child would report its parent's peak. VmHWM does not.
+    high_water = re.search(r"VmHWM:\s+(\d+) kB", _read(Path("/proc/self/status")))
+    if high_water:
+        return int(high_water[1]) * 1024 / 1e6
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return None
+
+
+def _involuntary_switches() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _cpu_name() -> str | None:
+    name = re.search(r"^model name\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
+    board = _read(Path("/proc/device-tree/model")).rstrip("\0")
+    return (name[1] if name else board or platform.processor()) or None
+
+
+def _cpu_quota() -> float | None:
+    quota, _, period = _read(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _memory_mb() -> float | None:
+    total = re.search(r"MemTotal:\s+(\d+) kB", _read(Path("/proc/meminfo")))
+    return round(int(total[1]) * 1024 / 1e6) if total else None
+
+
+def _read(path: Path) -> str:
+    """Give a small file's text; nothing where there is none or it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,60 @@
+"""How a benchmark is run. Part of its report: numbers of unlike plans are not compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeml.errors import InputError
+from edgeml.runtimes._base import Exactness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One image at a time, the next as soon as the last is done, models taking turns.
+
+    Attributes:
+        scenario: How calls arrive; `single` is a closed loop with one image a call.
+        min_s: A model is measured for at least so many seconds ...
+        min_calls: ... and at least so many whole calls of `predict`, and as many calls whose
+            stages are timed one by one. The 99th percentile needs 473; see `fewest_calls`.
+        warmup_window: Warm-up ends when the medians of two windows of so many calls, one after
+            the other, differ by less than `warmup_tolerance`, a share of 1 ...
+        warmup_tolerance: ... or after
+        warmup_max_s: so many seconds, which is then flagged.
+        block_s: A model's turn.
+        pause_s: Between turns: threads that still spin would be measured by the next model.
+        threads: CPU threads of the runtime and of OpenCV; None leaves it to them.
+        runtime, device, precision: As for `Predictor`, the same for every model.
+    """
+
+    scenario: Literal["single"] = "single"
+    min_s: float = 3.0
+    min_calls: int = 480
+    warmup_window: int = 10
+    warmup_tolerance: float = 0.02
+    warmup_max_s: float = 5.0
+    block_s: float = 0.5
+    pause_s: float = 0.03
+    threads: int | None = None
+    runtime: str = "auto"
+    device: str = "auto"
+    precision: Exactness = "exact"
+
+    def __post_init__(self) -> None:
+        if self.scenario != "single":
+            raise InputError(f"There is no scenario {self.scenario!r} yet; known is single.")
+        for name in ("min_s", "pause_s", "warmup_max_s"):
+            if not 0 <= getattr(self, name) < 86400:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 to 86400 seconds.")
+        if not 0 < self.block_s <= 60:
+            raise InputError(f"block_s is {self.block_s}; it must be above 0, at most 60 seconds.")
+        if self.min_calls < 1 or self.warmup_window < 1:
+            raise InputError(
+                f"min_calls is {self.min_calls}, warmup_window {self.warmup_window}; "
+                "both must be 1 or more."
+            )
+        if self.warmup_tolerance <= 0:
+            raise InputError(f"warmup_tolerance is {self.warmup_tolerance}; it must be above 0.")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}; it must be 1 or more.")
