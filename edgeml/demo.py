@@ -1,0 +1,205 @@
+"""The whole road in one file: draw, train, export, verify, time, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from edgeml.bench import BenchReport, Plan, measure
+from edgeml.compare import Fidelity
+from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthesize
+from edgeml.errors import InputError, needs
+from edgeml.files import write_text
+from edgeml.images import read_image
+from edgeml.inspection import model_files
+from edgeml.predictor import Predictor
+from edgeml.progress import SILENT, Progress
+from edgeml.spec import Precision
+from edgeml_export import Exported, export
+
+if TYPE_CHECKING:
+    from edgeml.report import DemoRow, Sample
+    from edgeml.train.loop import TrainResult
+
+PICTURE_SIZE = 128
+INPUT_SIZE = 96
+EXPORTS: tuple[tuple[Literal["onnx", "openvino"], Precision], ...] = (
+    ("onnx", "fp32"),
+    ("onnx", "fp16"),
+    ("onnx", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "fp16"),
+    ("openvino", "int8"),
+)
+COLUMNS = (
+    "model", "precision", "mAP", "exact match", "flips/1000", "p50 ms", "p99 ms", "MB",
+)  # fmt: skip
+
+# Written first, so that a later demo knows the folder for its own and may replace it.
+_MARK = ".edgeml-demo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo made: a row a model, and the report's path."""
+
+    rows: tuple[DemoRow, ...]
+    report: Path
+
+    def table(self) -> list[tuple[object, ...]]:
+        """Give the rows as the terminal shows them, under `COLUMNS`."""
+        return [
+            (
+                row.format, row.precision, row.mAP, row.exact_match, row.label_flips_per_1000,
+                row.p50_ms, row.p99_ms, row.size_mb,
+            )
+            for row in self.rows
+        ]  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what `edgeml demo --json` prints."""
+        return {"report": str(self.report), "models": [asdict(row) for row in self.rows]}
+
+
+def run_demo(
+    out: Path, *, images: int, epochs: int, seed: int, progress: Progress = SILENT
+) -> DemoResult:
+    """Draw apparel, train on it, export six models, verify and time each, write report.html.
+
+    Args:
+        out: A new or empty folder, or one of an earlier demo, which is replaced.
+        images: How many pictures to draw.
+        epochs: How long to train.
+        seed: The same seed draws the same pictures and trains the same weights.
+        progress: Where the work shows itself.
+
+    Raises:
+        InputError: `out` holds something else, or cannot be written to.
+        FidelityError: An exported model disagrees with its source.
+        MissingDependencyError: A library of `edgeml[all]` is not installed.
+    """
+    with needs("torch", extra="all", to="run the demo"):
+        from edgeml.train.config import TrainConfig
+        from edgeml.train.loop import train
+
+    _make_room(out)
+    synthesize(out / "data", images=images, size=PICTURE_SIZE, seed=seed, progress=progress)
+    plan = SplitPlan(seed=seed)
+    data = split_dataset(read_dataset(out / "data"), plan)
+    config = TrainConfig(model="cnn", size=INPUT_SIZE, epochs=epochs, seed=seed, split=plan)
+    trained = train(data, config, out / "run", progress=progress)
+    exported = [
+        export(out / "run", fmt, precision=precision, calib=data, check=data, progress=progress)
+        for fmt, precision in EXPORTS
+    ]
+    timed = measure(
+        [one.path for one in exported],
+        images=data.part("test").paths,
+        plan=Plan(min_s=2.0),
+        progress=progress,
+    )
+    rows = _rows(exported, timed)
+    _write_report(out, trained, data, rows, timed)
+    return DemoResult(rows=rows, report=out / "report.html")
+
+
+def _make_room(out: Path) -> None:
+    """Empty the folder of an earlier demo; leave any other alone."""
+    if (out / _MARK).exists():
+        for path in (out / "data", out / "run"):
+            shutil.rmtree(path, ignore_errors=True)
+        (out / "report.html").unlink(missing_ok=True)
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{str(out)!r} is not empty and no demo made it; choose another --out.")
+    write_text(out / _MARK, "`edgeml demo` made this folder and replaces it when run again.\n")
+
+
+def _rows(exported: Sequence[Exported], timed: BenchReport) -> tuple[DemoRow, ...]:
+    from edgeml.report import DemoRow
+
+    return tuple(
+        DemoRow(
+            format=one.format,
+            precision=one.precision,
+            mAP=checks.exported.mAP,
+            exact_match=checks.exported.exact_match,
+            label_flips_per_1000=checks.label_flips_per_1000,
+            p50_ms=result.stages["total"].p50_ms,
+            p99_ms=result.stages["total"].p99_ms,
+            size_mb=sum(file.stat().st_size for file in model_files(one.path)) / 1e6,
+            path=str(one.path),
+        )
+        for one, result in zip(exported, timed.results, strict=True)
+        if (checks := _checked(one))
+    )
+
+
+def _checked(exported: Exported) -> Fidelity:
+    assert exported.checks is not None, "the demo exports with images to check on"
+    return exported.checks
+
+
+def _write_report(
+    out: Path, trained: TrainResult, data: Dataset, rows: Sequence[DemoRow], timed: BenchReport
+) -> None:
+    with needs("jinja2", extra="report", to="write an HTML report"):
+        from edgeml.report import Command, Demo, demo_report
+
+    shown = out / "run" / "model.int8.onnx"
+    test = data.part("test")
+    flags = [f"{result.model}: {flag}" for result in timed.results for flag in result.flags]
+    demo_report(
+        Demo(
+            title="Apparel: nine colours, eight garments",
+            steps=_steps(data, trained, rows),
+            rows=tuple(rows),
+            history=trained.history,
+            metrics=trained.metrics,
+            metrics_of="PyTorch FP32, test split",
+            samples=_samples(shown, test),
+            flags=tuple(flags),
+            commands=(
+                Command(purpose="Classify a picture", line=f"edgeml predict {shown} photo.jpg"),
+                Command(purpose="Watch a camera", line=f"edgeml stream {shown} 0 --show"),
+                Command(purpose="Train on your own", line="edgeml train photos --out run"),
+                Command(purpose="Time it again", line=f"edgeml bench {out}/run/*.onnx"),
+            ),
+            host=timed.host,
+            software=timed.software,
+        ),
+        out / "report.html",
+    )
+
+
+def _steps(data: Dataset, trained: TrainResult, rows: Sequence[DemoRow]) -> tuple[str, ...]:
+    parts = {name: len(data.part(name)) for name in ("train", "val", "test")}
+    return (
+        f"Drew {len(data)} pictures of {PICTURE_SIZE} pixels and split them: {parts['train']} to "
+        f"train on, {parts['val']} to choose thresholds by, {parts['test']} to test with.",
+        f"Trained a small CNN from scratch for {len(trained.history)} epochs at {INPUT_SIZE} "
+        f"pixels: test mAP {trained.metrics.mAP:.3f}.",
+        f"Exported it {len(rows)} times, each file compared with the PyTorch model on the "
+        f"{parts['test']} test pictures before it got its name.",
+        "Timed all files on test pictures: a fresh process each, in turns, from encoded picture "
+        "to labels.",
+    )
+
+
+def _samples(model: Path, test: Dataset, count: int = 24) -> tuple[Sample, ...]:
+    """Predict some pictures of the test split, evenly spread over it."""
+    from edgeml.report import Sample
+
+    chosen = np.linspace(0, len(test) - 1, min(count, len(test))).astype(int)
+    samples = []
+    with Predictor(model) as predictor:
+        for index in chosen:
+            frame = read_image(test.paths[index])
+            truth = tuple(np.asarray(test.labels)[test.targets[index] > 0])
+            predicted = predictor.predict(frame).labels
+            samples.append(Sample(frame=frame, truth=truth, labels=predicted))
+    return tuple(samples)

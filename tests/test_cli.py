@@ -1,0 +1,306 @@
+"""The command as a user meets it: the whole road on a small set, then everything that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeml import cli
+from tests.tiny import LABELS, make_tiny_onnx
+
+
+class Result:
+    """What a call of the command printed, and its exit status."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+class Command:
+    """Runs `edgeml` in this process."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self._patch, self._capture = patch, capture
+
+    def __call__(self, *words: object) -> Result:
+        self._patch.setattr("sys.argv", ["edgeml", *map(str, words)])
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = self._capture.readouterr()
+        return Result(int(stopped.value.code or 0), out, err)
+
+    def refused(self, *words: object) -> str:
+        """Run what must be refused: nothing on stdout, one line on stderr, exit status 2."""
+        result = self(*words)
+        assert (result.status, result.out) == (2, ""), result.err
+        lines = [line for line in result.err.splitlines() if line.strip()]
+        assert len(lines) == 1, result.err
+        assert "Traceback" not in result.err
+        return lines[0]
+
+
+@pytest.fixture
+def edgeml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+def colour_folders(root: Path, each: int = 4) -> Path:
+    """Plain pictures in folders red/, green/ and blue/."""
+    rng = np.random.default_rng(0)
+    for channel, label in enumerate(reversed(LABELS)):  # BGR
+        (root / label).mkdir(parents=True)
+        for number in range(each):
+            frame = rng.integers(0, 60, (40, 50, 3), np.uint8)
+            frame[..., channel] += 180
+            cv2.imwrite(str(root / label / f"{number}.png"), frame)
+    return root
+
+
+class TestWithAModel:
+    """Commands that need a model file, but no training."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        return colour_folders(tmp_path / "photos")
+
+    def test_eval_prints_the_contracts_json(
+        self, edgeml: Command, tiny_onnx: Path, data: Path
+    ) -> None:
+        result = edgeml("eval", tiny_onnx, data, "--json")
+        assert result.status == 0, result.err
+        document = result.json
+        assert document["images"] == 12
+        assert set(document["metrics"]) >= {"mAP", "CF1", "OF1", "exact_match"}
+        assert document["metrics"]["mAP"] == 1.0
+        assert set(document["labels"]["red"]) == {"AP", "F1", "threshold", "positives"}
+        assert "all 12 images" in result.err  # no split is known, and it says so
+
+    def test_eval_of_a_split_that_is_not_known_is_refused(
+        self, edgeml: Command, tiny_onnx: Path, data: Path
+    ) -> None:
+        assert "--split all" in edgeml.refused("eval", tiny_onnx, data, "--split", "test")
+
+    def test_predict_gives_one_object_an_image(
+        self, edgeml: Command, tiny_onnx: Path, data: Path
+    ) -> None:
+        document = edgeml("predict", tiny_onnx, data / "red" / "0.png", "--json").json
+        (entry,) = document
+        assert set(entry) == {"source", "labels", "scores", "error"}
+        assert entry["labels"] == ["red"]
+        assert set(entry["scores"]) == set(LABELS)
+        assert entry["error"] is None
+
+    def test_predict_writes_a_table_and_pictures(
+        self, edgeml: Command, tiny_onnx: Path, data: Path, tmp_path: Path
+    ) -> None:
+        table, folder = tmp_path / "o" / "table.csv", tmp_path / "pictures"
+        result = edgeml("predict", tiny_onnx, data, "--csv", table, "--overlay", folder)
+        assert result.status == 0, result.err
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(list(folder.iterdir())) == 12
+        assert {row["labels"] for row in rows} == set(LABELS)
+
+    def test_predict_reports_an_unreadable_image_and_does_the_others(
+        self, edgeml: Command, tiny_onnx: Path, data: Path
+    ) -> None:
+        (data / "red" / "0.png").write_bytes(b"no picture")
+        result = edgeml("predict", tiny_onnx, data, "--json")
+        assert result.status == 2
+        broken = [entry for entry in result.json if entry["error"]]
+        assert len(result.json) == 12
+        assert len(broken) == 1
+        assert "0.png" in result.err
+
+    def test_compare_of_a_model_with_itself_finds_nothing(
+        self, edgeml: Command, tiny_onnx: Path, data: Path
+    ) -> None:
+        document = edgeml("compare", tiny_onnx, tiny_onnx, "--data", data, "--json").json
+        assert document["max_abs"] == 0
+        assert document["label_flips_per_1000"] == 0
+
+    def test_inspect_shows_labels_digest_and_runtime(
+        self, edgeml: Command, tiny_onnx: Path
+    ) -> None:
+        document = edgeml("inspect", tiny_onnx, "--json").json
+        assert document["labels"] == list(LABELS)
+        assert len(document["sha256"]) == 64
+        assert document["runtime"].startswith("onnxruntime")
+        assert "red" in edgeml("inspect", tiny_onnx).out
+
+    def test_bench_prints_the_contracts_json(self, edgeml: Command, tiny_onnx: Path) -> None:
+        document = edgeml("bench", tiny_onnx, "--seconds", 0.2, "--json").json
+        assert document["schema"] == "edgeml.bench/1"
+        (result,) = document["results"]
+        assert set(result) >= {
+            "model", "runtime", "precision_actual", "stages", "throughput_per_s", "load_ms",
+            "first_ms", "peak_rss_mb", "flags",
+        }  # fmt: skip
+        assert set(result["stages"]) == {"decode", "preprocess", "infer", "postprocess", "total"}
+        assert set(result["stages"]["total"]) >= {"n", "p50_ms", "p95_ms", "p99_ms"}
+
+    def test_bench_writes_its_report(
+        self, edgeml: Command, tiny_onnx: Path, tmp_path: Path
+    ) -> None:
+        result = edgeml("bench", tiny_onnx, "--seconds", 0.2, "--out", tmp_path / "bench")
+        assert result.status == 0, result.err
+        written = sorted(path.name for path in (tmp_path / "bench").iterdir())
+        assert written == ["bench.json", "report.html"]
+
+    def test_stream_of_a_folder_writes_a_line_for_each_picture(
+        self, edgeml: Command, tiny_onnx: Path, data: Path, tmp_path: Path
+    ) -> None:
+        lines = tmp_path / "labels.jsonl"
+        result = edgeml("stream", tiny_onnx, data / "red", "--out", lines, "--json")
+        assert result.status == 0, result.err
+        assert result.json["frames_done"] == 4
+        records = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+        assert sum("labels" in record for record in records) == 4
+
+    def test_a_label_that_the_model_does_not_know_is_named(
+        self, edgeml: Command, tiny_onnx: Path, data: Path
+    ) -> None:
+        shutil.copytree(data / "red", data / "purple")
+        assert "'purple'" in edgeml.refused("eval", tiny_onnx, data)
+
+    def test_int8_without_calibration_images_is_refused(
+        self, edgeml: Command, tmp_path: Path
+    ) -> None:
+        model = make_tiny_onnx(tmp_path / "model.onnx")
+        line = edgeml.refused("export", model, "--fmt", "openvino", "--precision", "int8")
+        assert "--calib" in line
+        assert list(tmp_path.iterdir()) == [model]
+
+    def test_trt_without_tensorrt_names_the_extra(self, edgeml: Command, tmp_path: Path) -> None:
+        model = make_tiny_onnx(tmp_path / "model.onnx")
+        assert "edgeml[trt]" in edgeml.refused("export", model, "--fmt", "trt")
+        assert list(tmp_path.iterdir()) == [model]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("train", "absent"),
+            ("eval", "TINY", "absent"),
+            ("data", "split", "absent", "--out", "split.csv"),
+            ("compare", "TINY", "TINY", "--data", "absent"),
+            ("predict", "TINY", "absent"),
+            ("predict", "absent", "absent"),
+            ("export", "absent", "--fmt", "onnx"),
+            ("inspect", "absent"),
+            ("bench", "absent"),
+            ("bench", "TINY", "--data", "absent"),
+            ("stream", "TINY", "absent"),
+        ],
+    )
+    def test_what_is_missing_is_named(
+        self, edgeml: Command, words: tuple[str, ...], tiny_onnx: Path,
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        line = edgeml.refused(*(tiny_onnx if word == "TINY" else word for word in words))
+        assert "absent" in line
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_empty_folder_is_refused(self, edgeml: Command, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        assert "empty" in edgeml.refused("train", tmp_path / "empty", "--out", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_one_label_only_is_refused(self, edgeml: Command, tmp_path: Path) -> None:
+        data = colour_folders(tmp_path / "photos")
+        shutil.rmtree(data / "red")
+        shutil.rmtree(data / "blue")
+        assert "green" in edgeml.refused("train", data, "--out", tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.train
+    def test_an_unreadable_image_is_named(self, edgeml: Command, tmp_path: Path) -> None:
+        data = colour_folders(tmp_path / "photos", each=8)
+        (data / "red" / "3.png").write_bytes(b"no picture")
+        line = edgeml("train", data, "--out", tmp_path / "run", "--epochs", 1, "--size", 32)
+        assert line.status == 2
+        assert "3.png" in line.err.splitlines()[-1]
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.train
+    def test_an_unknown_model_is_met_with_near_ones(self, edgeml: Command, tmp_path: Path) -> None:
+        data = colour_folders(tmp_path / "photos", each=8)
+        line = edgeml.refused("train", data, "--model", "resnet81", "--out", tmp_path / "run")
+        assert "resnet18" in line
+        assert not (tmp_path / "run").exists()
+
+    def test_an_unknown_format_is_met_with_the_known(
+        self, edgeml: Command, tiny_onnx: Path
+    ) -> None:
+        line = edgeml.refused("export", tiny_onnx, "--fmt", "tflite")
+        assert "openvino" in line
+
+    def test_an_unknown_option_is_met_with_a_near_one(
+        self, edgeml: Command, tiny_onnx: Path
+    ) -> None:
+        assert "--fmt" in edgeml.refused("export", tiny_onnx, "--fmtt", "onnx")
+
+    @pytest.mark.parametrize("command", ["train", "synth", "split", "predict", "bench"])
+    def test_an_output_that_cannot_be_written_is_named(
+        self, edgeml: Command, tiny_onnx: Path, tmp_path: Path, command: str
+    ) -> None:
+        # A file where a folder should be: root ignores permissions, but not this.
+        (tmp_path / "file").write_text("in the way")
+        data, out = colour_folders(tmp_path / "photos", each=8), tmp_path / "file" / "out"
+        words: dict[str, tuple[object, ...]] = {
+            "train": ("train", data, "--out", out, "--epochs", 1, "--size", 32),
+            "synth": ("data", "synth", out, "--images", 10),
+            "split": ("data", "split", data, "--out", out),
+            "predict": ("predict", tiny_onnx, data, "--csv", out),
+            "bench": ("bench", tiny_onnx, "--seconds", 0.1, "--out", out),
+        }
+        result = edgeml(*words[command])
+        assert result.status == 2
+        assert "file" in result.err.splitlines()[-1]
+        assert "Traceback" not in result.err
+        assert (tmp_path / "file").read_text() == "in the way"
+
+    @pytest.mark.parametrize("pair", ["pad_type", "=same", "a b=1"])
+    def test_model_args_must_be_pairs(self, edgeml: Command, tmp_path: Path, pair: str) -> None:
+        data = colour_folders(tmp_path / "photos")
+        assert "key=value" in edgeml.refused("train", data, "--model-args", pair)
+
+    def test_no_command_shows_the_help(self, edgeml: Command) -> None:
+        result = edgeml()
+        assert "Commands" in result.out + result.err
+
+
+def test_a_file_name_with_spaces_and_umlauts_works(
+    edgeml: Command, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Fotos für später"
+    data = colour_folders(folder / "alle Bilder")
+    model = shutil.copy(tiny_onnx, folder / "mein Modell.onnx")
+    assert edgeml("eval", model, data, "--json").json["metrics"]["mAP"] == 1.0
+
+
+def test_synth_and_split_give_data_that_read_back(edgeml: Command, tmp_path: Path) -> None:
+    data = tmp_path / "apparel"
+    assert edgeml("data", "synth", data, "--images", 144, "--size", 48).status == 0
+    assert len(list(data.glob("*_*/*.jpg"))) == 144
+    result = edgeml("data", "split", data, "--out", tmp_path / "split.csv", "--seed", 3)
+    assert result.status == 0, result.err
+    with open(tmp_path / "split.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts = [sum(row["split"] == part for row in rows) for part in ("train", "val", "test")]
+    assert sum(counts) == 144
+    assert 0.1 < counts[1] / 144 < 0.2
+    assert 0.1 < counts[2] / 144 < 0.2
