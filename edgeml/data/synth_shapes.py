@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
+Path = Points | Sequence[Points | tuple[float, float]]
 Bgr = tuple[int, int, int]
 
 _LIGHT: Bgr = (228, 234, 238)
@@ -64,8 +66,8 @@ def _dress(rng: np.random.Generator) -> list[Part]:
         end = x * flare + rng.uniform(-0.05, 0.05)
         fold = _curve((x * waist * 0.8, -0.16), (end * 0.6, hem * 0.3), (end, hem * 0.94))
         parts.append(_seam(fold, tone=0.8, width=0.03))
-    belt = _mirrored(np.array([(0, -0.26), (waist + 0.01, -0.26), (waist + 0.015, -0.17), (0, -0.16)]))
-    parts.append(_panel(belt, tone=rng.choice([0.7, 1.2])))
+    belt = np.array([(0, -0.26), (waist + 0.01, -0.26), (waist + 0.015, -0.17), (0, -0.16)])
+    parts.append(_panel(_mirrored(belt), tone=rng.choice([0.7, 1.2])))
     return parts
 
 
@@ -125,15 +127,16 @@ def _shirt(rng: np.random.Generator) -> list[Part]:
     parts.append(_panel(_mirrored(body)))
     if not buttoned:
         rib = _curve((0, -0.75 + depth), (0.18, -0.75 + depth), (0.22, -0.81))
-        return [*parts, _seam(_join(_flip(rib)[::-1], rib)), _seam(_level(width * 0.97, hem - 0.05))]
+        stitches = [(-0.97 * width, hem - 0.05), (0.97 * width, hem - 0.05)]
+        return [*parts, _seam(_join(_flip(rib)[::-1], rib)), _seam(stitches)]
     collar = np.array([(0, -0.76 + depth), (0.15, -0.88), (0.24, -0.79), (0.15, -0.55 + depth / 3)])
     for side in (1, -1):
         placket = [(0.04 * side, -0.74 + depth), (0.04 * side, hem + 0.03)]
         parts += [_panel(collar * (side, 1), tone=1.08), _seam(placket)]
     colour = _pick(rng, (_LIGHT, _DARK))
     parts += [_trim(_disc(0, y, 0.024), colour) for y in np.arange(-0.6 + depth, hem, 0.2)]
-    pocket = [(0.14, -0.36), (0.32, -0.36), (0.32, -0.16), (0.23, -0.12), (0.14, -0.16), (0.14, -0.36)]
-    return [*parts, _seam(pocket), _seam([(0.14, -0.31), (0.32, -0.31)])]
+    pocket = [(0.14, -0.36), (0.32, -0.36), (0.32, -0.16), (0.23, -0.12), (0.14, -0.16)]
+    return [*parts, _seam([*pocket, pocket[0]]), _seam([(0.14, -0.31), (0.32, -0.31)])]
 
 
 def _shoes(rng: np.random.Generator) -> list[Part]:
@@ -147,11 +150,14 @@ def _shoes(rng: np.random.Generator) -> list[Part]:
         _curve((0.45, toe), (0.9, toe + 0.02), (0.96, 0.24)),
     )
     under = np.array([(-0.92, 0.2), (0.99, 0.2), (0.95, 0.2 + thick), (-0.9, 0.2 + thick)])
-    mouth = _curve((-0.84, -0.3 - shaft), (-0.55, -0.14 - shaft), (-0.25, -0.36 - shaft))
+    mouth = _join(
+        _curve((-0.84, -0.3 - shaft), (-0.55, -0.14 - shaft), (-0.25, -0.36 - shaft)),
+        _curve((-0.25, -0.36 - shaft), (-0.55, -0.32 - shaft), (-0.84, -0.3 - shaft)),
+    )
     shoe = [
         _panel(upper),
         _trim(under, sole),
-        _panel(_join(mouth, _curve((-0.25, -0.36 - shaft), (-0.55, -0.32 - shaft), mouth[0])), tone=0.45),
+        _panel(mouth, tone=0.45),
         _seam(_curve((0.5, toe), (0.42, 0.1), (0.52, 0.2)), width=0.02),
         _seam(_curve((-0.6, -0.2 - shaft), (-0.5, 0.05), (-0.62, 0.2)), width=0.02),
         _seam(_curve((-0.1, -0.05), (-0.1, 0.12), (-0.3, 0.2)), width=0.03, tone=1.3),
@@ -169,7 +175,8 @@ def _skirt(rng: np.random.Generator) -> list[Part]:
     parts = [_panel(outline)]
     pleats = rng.integers(3, 10)
     for x in np.linspace(-0.85, 0.85, pleats):
-        fold = _curve((x * waist, -0.5), (x * (waist + flare) / 2, hem * 0.2), (x * flare, hem * 0.97))
+        knee = (x * (waist + flare) / 2, hem * 0.2)
+        fold = _curve((x * waist, -0.5), knee, (x * flare, hem * 0.97))
         parts.append(_seam(fold, tone=0.78, width=0.022))
     band = [(-waist, -0.66), (waist, -0.66), (waist + 0.015, -0.53), (-waist - 0.015, -0.53)]
     parts.append(_panel(np.array(band), tone=rng.choice([0.8, 1.15])))
@@ -194,8 +201,9 @@ def _suit(rng: np.random.Generator) -> list[Part]:
     parts += [*sleeves, _panel(_mirrored(body))]
     shirt, tie = _pick(rng, ((240, 240, 240), (225, 205, 180))), _pick(rng, _NEUTRALS[1:])
     vee = np.array([(0, -0.84), (0.14, -0.88), (0, button)])
-    knot = np.array([(0, -0.78), (0.05, -0.79), (0.03, -0.68), (0.06, button - 0.16), (0, button - 0.02)])
-    lapel = np.array([(0.13, -0.9), (0.22, -0.84), (0.32, -0.6), (0.25, -0.55), (0.29, -0.5), (0, button)])
+    knot = _join([(0, -0.78), (0.05, -0.79), (0.03, -0.68), (0.06, button - 0.16), (0, button)])
+    notch = [(0.32, -0.6), (0.25, -0.55), (0.29, -0.5)]
+    lapel = _join([(0.13, -0.9), (0.22, -0.84)], notch, [(0, button)])
     parts += [_trim(_mirrored(vee), shirt), _trim(_mirrored(knot), tie)]
     for side in (1, -1):
         flap = np.array([(0.14, 0.14), (0.34, 0.12), (0.34, 0.2), (0.14, 0.22)]) * (side, 1)
@@ -215,8 +223,6 @@ _DRAWINGS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "skirt": _skirt,
     "suit": _suit,
 }
-
-GARMENTS = tuple(_DRAWINGS)
 
 
 def _legs(rng: np.random.Generator, *, length: float, ankle: float) -> list[Part]:
@@ -301,7 +307,7 @@ def _panel(points: Points, *, tone: float = 1.0) -> Part:
     return Part(points=points, tone=float(tone))
 
 
-def _seam(points: Points | list[tuple[float, float]], *, tone: float = 0.7, width: float = 0.014) -> Part:
+def _seam(points: Path, *, tone: float = 0.7, width: float = 0.014) -> Part:
     return Part(points=np.asarray(points, float), tone=tone, width=width)
 
 
@@ -309,12 +315,8 @@ def _trim(points: Points, colour: Bgr) -> Part:
     return Part(points=points, colour=colour)
 
 
-def _line(points: Points | list[tuple[float, float]], colour: Bgr, width: float) -> Part:
+def _line(points: Path, colour: Bgr, width: float) -> Part:
     return Part(points=np.asarray(points, float), colour=colour, width=width)
-
-
-def _level(half_width: float, y: float) -> Points:
-    return np.array([(-half_width, y), (half_width, y)])
 
 
 def _disc(x: float, y: float, radius: float) -> Points:
@@ -327,11 +329,11 @@ def _curve(*controls: tuple[float, float] | Points) -> Points:
     t = np.linspace(0, 1, 9)[:, None]
     levels = [np.broadcast_to(np.asarray(control, float), (9, 2)) for control in controls]
     while len(levels) > 1:
-        levels = [a + (b - a) * t for a, b in zip(levels, levels[1:], strict=False)]
+        levels = [a + (b - a) * t for a, b in pairwise(levels)]
     return levels[0]
 
 
-def _join(*pieces: Points | list[tuple[float, float]]) -> Points:
+def _join(*pieces: Path) -> Points:
     return np.concatenate([np.asarray(piece, float) for piece in pieces])
 
 

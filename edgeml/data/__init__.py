@@ -1,0 +1,21 @@
+"""Labelled pictures: read, divided, or drawn."""
+
+from __future__ import annotations
+
+from edgeml.data.dataset import Dataset
+from edgeml.data.readers import find_images, read_dataset
+from edgeml.data.split import SplitPlan, absent_labels, known_split, split_dataset
+from edgeml.data.synth import synthesize
+from edgeml.data.table import write_split
+
+__all__ = [
+    "Dataset",
+    "SplitPlan",
+    "absent_labels",
+    "find_images",
+    "known_split",
+    "read_dataset",
+    "split_dataset",
+    "synthesize",
+    "write_split",
+]
