@@ -1,0 +1,79 @@
+"""The networks, and the errors for those that are not there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgeml.errors import ModelLoadError
+from edgeml.train.model import build_model, check_size, start_at_prevalence
+
+pytestmark = pytest.mark.train
+
+
+def test_our_cnn_has_half_a_million_to_a_million_parameters() -> None:
+    model = build_model("cnn", labels=17, args={})
+    assert 500_000 <= sum(parameter.numel() for parameter in model.parameters()) <= 1_000_000
+
+
+@pytest.mark.parametrize("size", [32, 96, 131])
+def test_our_cnn_takes_any_size(size: int) -> None:
+    check_size(build_model("cnn", labels=4, args={}), size, 4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cnn", "test_resnet", "test_vit", "mobilenetv3_small_050", "deit_tiny_distilled_patch16_224"],
+)
+def test_a_fresh_model_predicts_the_prevalence(name: str) -> None:
+    prevalence = np.array([0.01, 0.3, 0.9])
+    model = build_model(name, labels=3, args={})
+    start_at_prevalence(model, prevalence)
+    size = 224 if "224" in name else 160
+    with torch.inference_mode():
+        scores = model.eval()(torch.randn(2, 3, size, size)).sigmoid()
+    np.testing.assert_allclose(scores.numpy(), [prevalence, prevalence], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("resnet81", "resnet18"), ("mobilenet_v2_100", "mobilenetv2_100"), ("ccn", "cnn")],
+)
+def test_an_unknown_model_is_refused_with_near_matches(name: str, near: str) -> None:
+    with pytest.raises(ModelLoadError, match=near):
+        build_model(name, labels=2, args={})
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/model", "local-dir:/tmp/x", "", "cnn.v2"])
+def test_only_names_in_timms_list_are_taken(name: str) -> None:
+    with pytest.raises(ModelLoadError, match="There is no model"):
+        build_model(name, labels=2, args={})
+
+
+def test_a_tag_that_timm_does_not_know_is_refused() -> None:
+    with pytest.raises(ModelLoadError, match="nope"):
+        build_model("resnet18.nope", labels=2, args={})
+
+
+def test_a_wrong_argument_is_named() -> None:
+    with pytest.raises(ModelLoadError, match="no_such_argument"):
+        build_model("test_resnet", labels=2, args={"no_such_argument": 1})
+    with pytest.raises(ModelLoadError, match="takes no arguments; it was given width=2"):
+        build_model("cnn", labels=2, args={"width": 2})
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg", "in_chans"])
+def test_arguments_that_would_load_files_or_change_the_input_are_refused(argument: str) -> None:
+    with pytest.raises(ModelLoadError, match=argument):
+        build_model("test_resnet", labels=2, args={argument: "x"})
+
+
+def test_model_arguments_reach_timm() -> None:
+    same = build_model("mobilenetv2_100", labels=2, args={"pad_type": "same"})
+    assert type(same.conv_stem).__name__ == "Conv2dSame"
+
+
+def test_a_size_that_the_model_cannot_take_is_told_before_training() -> None:
+    with pytest.raises(ModelLoadError, match="100 x 100"):
+        check_size(build_model("test_vit", labels=2, args={}), 100, 2)

@@ -1,0 +1,175 @@
+"""Weights to start from: what fits, what does not, and the preprocessing they bring along."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgeml import ModelSpec, Preprocess
+from edgeml.errors import ModelLoadError, SpecError
+from edgeml.train import weights as weights_module
+from edgeml.train.model import build_model
+from edgeml.train.weights import load_weights, preprocess_of, published_weights, read_weights
+
+pytestmark = pytest.mark.train
+
+LABELS = ("a", "b", "c")
+
+
+def saved(path: Path, model: torch.nn.Module, metadata: dict[str, str] | None = None) -> Path:
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, metadata)
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "weights.safetensors"
+
+
+def test_a_backbone_is_taken_and_a_head_of_another_width_is_not(file: Path) -> None:
+    source = build_model("test_resnet", labels=10, args={})
+    saved(file, source)
+    model = build_model("test_resnet", labels=3, args={})
+    head = model.get_classifier().weight.clone()
+    assert not load_weights(model, read_weights(file), LABELS)
+    assert torch.equal(model.conv1[0].weight, source.conv1[0].weight)
+    assert torch.equal(model.get_classifier().weight, head)
+
+
+def test_a_head_of_the_same_labels_is_taken(file: Path) -> None:
+    source = build_model("cnn", labels=3, args={})
+    spec = ModelSpec(labels=LABELS, thresholds=(0.5,) * 3, preprocess=Preprocess(size=(32, 32)))
+    saved(file, source, {"edgeml": spec.to_json()})
+    model = build_model("cnn", labels=3, args={})
+    assert load_weights(model, read_weights(file), LABELS)
+    assert torch.equal(model.head.weight, source.head.weight)
+
+
+def test_a_head_of_other_labels_is_not_taken(file: Path) -> None:
+    spec = ModelSpec(labels=LABELS, thresholds=(0.5,) * 3, preprocess=Preprocess(size=(32, 32)))
+    saved(file, build_model("cnn", labels=3, args={}), {"edgeml": spec.to_json()})
+    model = build_model("cnn", labels=3, args={})
+    assert not load_weights(model, read_weights(file), ("a", "b", "x"))
+
+
+def test_weights_of_another_model_are_refused_with_a_few_of_the_keys(file: Path) -> None:
+    saved(file, build_model("test_vit", labels=3, args={}))
+    with pytest.raises(ModelLoadError, match=r"missing \(conv1.*unknown \(blocks\.0"):
+        load_weights(build_model("test_resnet", labels=3, args={}), read_weights(file), LABELS)
+
+
+def test_weights_of_another_shape_are_refused(file: Path) -> None:
+    model = build_model("cnn", labels=3, args={})
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    tensors["features.0.0.weight"] = torch.zeros(8, 3, 3, 3)
+    save_file(tensors, file)
+    with pytest.raises(ModelLoadError, match=r"1 of another shape .*\(8, 3, 3, 3\) for \(\d+, 3"):
+        load_weights(model, read_weights(file), LABELS)
+
+
+def test_a_pickle_is_refused_unopened(tmp_path: Path) -> None:
+    for name in ("weights.pth", "disguised.safetensors"):
+        (tmp_path / name).write_bytes(pickle.dumps({"conv1.weight": 1}))
+        with pytest.raises(ModelLoadError, match="safetensors"):
+            read_weights(tmp_path / name)
+
+
+def test_a_file_that_is_cut_short_is_refused(file: Path) -> None:
+    saved(file, build_model("cnn", labels=3, args={}))
+    file.write_bytes(file.read_bytes()[:100_000])
+    with pytest.raises(ModelLoadError, match="cannot be read"):
+        read_weights(file)
+
+
+def test_missing_weights_are_named() -> None:
+    with pytest.raises(ModelLoadError, match="nowhere"):
+        read_weights(Path("nowhere.safetensors"))
+
+
+def test_the_preprocessing_comes_from_timm_unless_the_file_says_more(file: Path) -> None:
+    model = build_model("mobilenetv2_100", labels=3, args={})
+    timms = preprocess_of(model, None, 160)
+    assert timms == Preprocess(size=(160, 160), interpolation="cubic")  # ImageNet's mean and std
+    told = {"mean": "0.5,0.5,0.5", "std": "0.25,0.5,0.5", "interpolation": "bilinear"}
+    files = preprocess_of(model, read_weights(saved(file, model, told)), None)
+    assert files == Preprocess(
+        size=(224, 224), interpolation="linear", mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 0.5)
+    )
+
+
+def test_the_preprocessing_of_a_checkpoint_is_kept(file: Path) -> None:
+    preprocess = Preprocess(size=(48, 48), resize="letterbox", mean=(0.1, 0.2, 0.3))
+    spec = ModelSpec(labels=LABELS, thresholds=(0.5,) * 3, preprocess=preprocess)
+    model = build_model("cnn", labels=3, args={})
+    weights = read_weights(saved(file, model, {"edgeml": spec.to_json()}))
+    assert preprocess_of(model, weights, None) == preprocess
+    assert preprocess_of(model, weights, 64) == replace(preprocess, size=(64, 64))
+
+
+def test_a_mean_that_is_not_three_numbers_is_refused(file: Path) -> None:
+    model = build_model("cnn", labels=3, args={})
+    for wrong in ("0.5", "a,b,c"):
+        weights = read_weights(saved(file, model, {"mean": wrong}))
+        with pytest.raises(SpecError, match="mean"):
+            preprocess_of(model, weights, 32)
+
+
+def test_the_real_weights_bring_their_preprocessing(mobilenet_weights: Path) -> None:
+    model = build_model("mobilenetv2_100", labels=21, args={"pad_type": "same"})
+    weights = read_weights(mobilenet_weights)
+    assert not load_weights(model, weights, [str(i) for i in range(21)])
+    preprocess = preprocess_of(model, weights, 160)
+    # As the README beside the file says.
+    assert (preprocess.mean, preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert preprocess.interpolation == "cubic"
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hugging Face hub, laid out as the hub's own library does."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_published_weights_are_taken_from_the_cache(hub_cache: Path) -> None:
+    repository = hub_cache / "models--timm--test_resnet.r160_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    source = build_model("test_resnet", labels=1000, args={})
+    saved(snapshot / "model.safetensors", source)
+    weights = published_weights("test_resnet")
+    model = build_model("test_resnet", labels=3, args={}, tensors=weights.tensors)
+    assert torch.equal(model.conv1[0].weight, source.conv1[0].weight)
+    assert len(model.get_classifier().bias) == 3
+
+
+def test_without_a_network_published_weights_fail_at_once(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    with pytest.raises(ModelLoadError, match=r"not known.*--weights FILE.*--from-scratch"):
+        published_weights("test_resnet")
+
+
+def test_our_cnn_has_no_published_weights() -> None:
+    with pytest.raises(ModelLoadError, match="--from-scratch"):
+        published_weights("cnn")
+
+
+def test_no_file_of_the_package_unpickles() -> None:
+    for source in Path(weights_module.__file__).parent.glob("*.py"):
+        assert "torch.load" not in source.read_text(encoding="utf-8")
