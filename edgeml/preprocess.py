@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -193,12 +194,56 @@ def resize(
     frame, (height, width) = _halve(frame, size)
     down = _weights(frame.shape[0], height, size[0], rows.start, rows.stop, interpolation)
     across = _weights(frame.shape[1], width, size[1], columns.start, columns.stop, interpolation)
-    part = frame[down.source, across.source].astype(np.float32)
-    # A transpose in between lets both passes run along the rows of memory.
-    turned = cast("Matrix", cv2.transpose(_resample_rows(part, down)))
-    out = cv2.transpose(_resample_rows(turned, across))
-    np.rint(np.clip(out, 0, 255, out=out), out=out)
-    return out.astype(np.uint8)
+    part = np.ascontiguousarray(frame[down.source, across.source])
+    if interpolation == "cubic":
+        # It overshoots, and Pillow cuts that off after its first pass: along the width, but for
+        # some shapes from its version 13 on (python-pillow/Pillow#9549).
+        turned = cast("Frame", cv2.transpose(part))
+        return _resample_both(turned, across, down, overshoots=True).astype(np.uint8)
+    out = _resample_both(part, down, across, overshoots=False).astype(np.uint8)
+    return cast("Frame", cv2.transpose(out))
+
+
+def _resample_both(
+    picture: Frame, first: _Weights, second: _Weights, *, overshoots: bool
+) -> Matrix:
+    """Resample (A, B, 3) along its first axis, then its second; (second, first, 3), whole numbers.
+
+    The result is transposed: in that way both passes run along the rows of memory. It stands in
+    the thread's scratch memory, so copy it.
+    """
+    half = _scratch.take("half", (first.count, *picture.shape[1:]))
+    _resample_rows(picture, first, out=half)
+    if overshoots:
+        np.rint(np.clip(half, 0, 255, out=half), out=half)
+    turned = _scratch.take("turned", (half.shape[1], half.shape[0], 3))
+    cv2.transpose(half, turned)
+    out = _scratch.take("out", (second.count, first.count, 3))
+    _resample_rows(turned, second, out=out)
+    if overshoots:
+        np.clip(out, 0, 255, out=out)
+    return np.rint(out, out=out)
+
+
+class _Scratch(threading.local):
+    """Memory that a thread keeps: taking fresh pages each time costs more than the filter."""
+
+    LARGEST = 1 << 22  # floats
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Matrix] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Matrix:
+        """Give an array that holds anything, valid until `name` is taken again."""
+        count = math.prod(shape)
+        if count > self.LARGEST:
+            return np.empty(shape, np.float32)
+        if name not in self.kept or self.kept[name].size < count:
+            self.kept[name] = np.empty(count, np.float32)
+        return self.kept[name][:count].reshape(shape)
+
+
+_scratch = _Scratch()
 
 
 def _halve(frame: Frame, size: tuple[int, int]) -> tuple[Frame, tuple[float, float]]:
@@ -231,13 +276,12 @@ class _Weights:
     blocks: tuple[tuple[slice, slice, Matrix], ...]
 
 
-def _resample_rows(picture: Matrix, weights: _Weights) -> Matrix:
-    """Resample (H, W, 3) along its first axis to (count, W, 3)."""
-    out = np.empty((weights.count, *picture.shape[1:]), np.float32)
+def _resample_rows(picture: Frame | Matrix, weights: _Weights, *, out: Matrix) -> None:
+    """Resample (H, W, 3) along its first axis into `out`, (count, W, 3)."""
     flat_in, flat_out = picture.reshape(len(picture), -1), out.reshape(weights.count, -1)
     for points, taps, block in weights.blocks:
-        np.matmul(block, flat_in[taps], out=flat_out[points])
-    return out
+        # Converted in pieces, which stay in the cache.
+        np.matmul(block, flat_in[taps].astype(np.float32, copy=False), out=flat_out[points])
 
 
 @lru_cache(maxsize=256)
