@@ -58,11 +58,10 @@ def bench(
     report = measure(models, images=images, plan=plan, progress=progress())
     if out:
         from edgeml.errors import needs
-        from edgeml.files import write_text
 
         with needs("jinja2", extra="report", to="write an HTML report"):
             from edgeml.report import bench_report
-        write_text(out / "bench.json", report.to_json())
+        report.write(out / "bench.json")
         bench_report(report, out / "report.html")
     document = report.to_dict()
     if json:

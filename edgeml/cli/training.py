@@ -35,7 +35,9 @@ def train(
         bool, typer.Option("--pretrained/--from-scratch", help="Fetch timm's weights, or not.")
     ] = False,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
-    size: Annotated[int, typer.Option(min=16, max=1024, help="Input side, in pixels.")] = 96,
+    size: Annotated[
+        int | None, typer.Option(help="Input side, in pixels; default: the model's own.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1)] = 32,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: by model.")] = None,
     augment: Annotated[Literal["none", "colour_safe"], typer.Option()] = "colour_safe",
@@ -48,7 +50,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a multi-label classifier."""
-    from edgeml.data import read_dataset
+    from edgeml.data import SplitPlan, read_dataset
 
     with needs("torch", extra="train", to="train a model"):
         from edgeml.train.config import TrainConfig
@@ -65,8 +67,7 @@ def train(
         lr=lr,
         augment=augment,
         loss=loss,
-        val=val,
-        test=test,
+        split=SplitPlan(val=val, test=test, seed=seed),
         seed=seed,
         device=device,
         overwrite=overwrite,
