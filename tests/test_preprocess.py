@@ -224,7 +224,7 @@ def test_the_input_is_that_of_timms_own_evaluation_transform(
         level = 1 / 255 / np.array(preprocess.std)[:, None, None]
         error = np.abs(preprocess([photo])[0] - expected) / level
         # The overshoots of the cubic depend on the order of the axes, see `pillow`.
-        assert error.max() <= (1.01 if interpolation == "bilinear" else 4.01)
+        assert error.max() <= (1.01 if interpolation == "bilinear" else 8)
         assert error.mean() <= 0.3
 
 
