@@ -23,6 +23,7 @@ _NOISY = 0.10  # torch.utils.benchmark warns above the same share
 _DRIFT = 0.03
 _PRESSURE = 0.05
 _STOLEN = 0.01
+_SLOW_FP16 = 0.95
 
 
 def flags_of(result: ModelResult, results: Sequence[ModelResult], plan: Plan) -> tuple[str, ...]:
@@ -70,12 +71,12 @@ def _unsettled(result: ModelResult, plan: Plan) -> list[str]:
 
 def _slow_fp16(result: ModelResult, results: Sequence[ModelResult]) -> list[str]:
     library, _, device = result.runtime.partition(" ")
-    if result.precision_actual != "f16" or library != "onnxruntime" or "CPU" not in device:
+    if result.spec.precision != "fp16" or library != "onnxruntime" or "CPU" not in device:
         return []
     ratio = _gain_over_fp32(result, results)
     if ratio is None:
         return ["fp16-slow: fp16 on ONNX Runtime CPU is slow; take FP32 or INT8 here"]
-    if ratio > 1:
+    if ratio >= _SLOW_FP16:
         return []
     return [f"fp16-slow: fp16 on ONNX Runtime CPU is slow, {ratio:.2f} times the speed of FP32"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from edgeml.bench.corpus import Corpus
@@ -13,7 +12,6 @@ from edgeml.bench.environment import Host
 from edgeml.bench.plan import Plan
 from edgeml.bench.stages import WarmUp
 from edgeml.bench.statistics import Samples, Summary
-from edgeml.files import write_text
 from edgeml.spec import ModelSpec
 
 SCHEMA = "edgeml.bench/1"
@@ -137,9 +135,9 @@ class BenchReport:
             report["processes"] = [result.raw() for result in self.results]
         return report
 
-    def write(self, path: Path) -> None:
-        """Write the report with its raw samples as JSON."""
-        write_text(path, json.dumps(_without_nan(self.to_dict(samples=True))) + "\n")
+    def to_json(self) -> str:
+        """Give the report with its raw samples, as it is written to a file."""
+        return json.dumps(_without_nan(self.to_dict(samples=True))) + "\n"
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,0 +1,10 @@
+"""HTML reports: one file each, that needs no other and asks nothing of the network."""
+
+from edgeml.report.bench import bench_report as bench_report
+from edgeml.report.contents import Command as Command
+from edgeml.report.contents import Demo as Demo
+from edgeml.report.contents import DemoRow as DemoRow
+from edgeml.report.contents import EpochRow as EpochRow
+from edgeml.report.contents import Sample as Sample
+from edgeml.report.demo import demo_report as demo_report
+from edgeml.report.train import train_report as train_report

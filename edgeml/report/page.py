@@ -1,0 +1,75 @@
+"""DOOR jinja2: templates to one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgeml.files import write_text
+from edgeml.images import encode_jpeg
+from edgeml.preprocess import Frame
+
+UNKNOWN = "–"
+"""Shown for what was not measured, or cannot be told."""
+
+
+def write_page(out: Path, template: str, values: dict[str, Any]) -> None:
+    """Fill `template` with `values` and write it to `out`. All values are escaped.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("edgeml.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(percent=percent, ms=ms, figure=figure, width=width, jpeg=jpeg_url)
+    write_text(out, environment.get_template(template).render(values))
+
+
+def is_known(value: float | None) -> bool:
+    """Tell whether a number was measured."""
+    return value is not None and math.isfinite(value)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Write a share of 1 as per cent, without the sign."""
+    return f"{100 * share:.{digits}f}" if share is not None and is_known(share) else UNKNOWN
+
+
+def ms(value: float | None) -> str:
+    """Write milliseconds with three digits that matter."""
+    if value is None or not is_known(value):
+        return UNKNOWN
+    return f"{value:.{max(0, 2 - math.floor(math.log10(max(value, 1e-3))))}f}"
+
+
+def figure(value: float | None, digits: int = 1) -> str:
+    """Write a number with thin spaces between thousands."""
+    if value is None or not is_known(value):
+        return UNKNOWN
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def width(share: float | None) -> str:
+    """Write a share of 1 as the CSS width of a bar."""
+    return f"{100 * min(max(share, 0), 1):.1f}%" if share is not None and is_known(share) else "0"
+
+
+def jpeg_url(frame: Frame, side: int = 192, quality: int = 80) -> str:
+    """Give a frame (H, W, 3) uint8 BGR as a data URL, its longer side at most `side` pixels."""
+    scale = side / max(frame.shape[:2])
+    if scale < 1:
+        size = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
+        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    encoded = base64.b64encode(encode_jpeg(frame, quality)).decode("ascii")
+    return f"data:image/jpeg;base64,{encoded}"

@@ -1,0 +1,234 @@
+"""DOOR matplotlib: the plots of the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from edgeml.bench.statistics import Samples, percentile_ms
+from edgeml.report.contents import DemoRow, EpochRow
+from edgeml.report.page import is_known
+from edgeml.report.svg import CARD, INK, MUTED, SERIES, axes_of, markup, styled
+
+_WIDTH = 460
+_MARKERS = ("o", "s", "D", "^", "v", "P")
+_DASHES = ("-", "--", ":", "-.")
+
+Latencies = Mapping[str, Samples]
+"""By model, nanoseconds."""
+
+
+def loss_plot(history: Sequence[EpochRow]) -> Markup:
+    """Plot the loss of both sides by epoch."""
+    first, last = history[0], history[-1]
+    with styled():
+        figure, axes = axes_of(_WIDTH, 250)
+        _line(axes, history, [row.train_loss for row in history], "training", _style(0))
+        _line(axes, history, [row.val_loss for row in history], "validation", _style(1))
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("loss")
+        axes.legend()
+        return markup(
+            figure,
+            "loss",
+            f"Loss by epoch: training from {first.train_loss:.3f} to {last.train_loss:.3f}, "
+            f"validation from {first.val_loss:.3f} to {last.val_loss:.3f}.",
+        )
+
+
+def map_plot(history: Sequence[EpochRow]) -> Markup:
+    """Plot mAP on the validation side by epoch; the best epoch is marked."""
+    values = [row.mAP for row in history]
+    known = [value for value in values if is_known(value)]
+    description = "mAP on the validation side was never known."
+    with styled():
+        figure, axes = axes_of(_WIDTH, 250)
+        _line(axes, history, values, "validation", {"color": SERIES[2]})
+        if known:
+            best = history[values.index(max(known))]
+            axes.plot(best.epoch, best.mAP, "o", ms=9, mfc=CARD, mec=SERIES[2], mew=2)
+            middle = (history[0].epoch + history[-1].epoch) / 2
+            _tag(axes, best.epoch, best.mAP, f"best {100 * best.mAP:.1f} %", middle)
+            description = (
+                f"mAP on the validation side by epoch: from {100 * known[0]:.1f} % to "
+                f"{100 * known[-1]:.1f} %, best {100 * best.mAP:.1f} % in epoch {best.epoch}."
+            )
+        axes.set_ylim(0, 1.08)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axes.set_ylabel("mAP")
+        return markup(figure, "map", description)
+
+
+def tradeoff_plot(rows: Sequence[DemoRow]) -> Markup | None:
+    """Plot accuracy over latency; colour is the format, the mark the precision.
+
+    None if no row has both.
+    """
+    shown = [row for row in rows if is_known(row.mAP) and is_known(row.p50_ms)]
+    if not shown:
+        return None
+    formats = list(dict.fromkeys(row.format for row in shown))
+    precisions = list(dict.fromkeys(row.precision for row in shown))
+    with styled():
+        figure, axes = axes_of(_WIDTH, 300)
+        for row in shown:
+            colour = SERIES[formats.index(row.format) % len(SERIES)]
+            marker = _MARKERS[precisions.index(row.precision) % len(_MARKERS)]
+            style = {"color": colour, "label": f"{row.format} {row.precision}"}
+            if is_known(row.p99_ms):
+                span = [row.p50_ms or 0, row.p99_ms or 0]
+                axes.plot(span, [row.mAP] * 2, lw=1.5, alpha=0.5, color=colour)
+            axes.plot(row.p50_ms, row.mAP, marker, ms=9, mec=CARD, **style)  # type: ignore[arg-type]
+        _log_ms(axes)
+        axes.set_xlabel("latency of predict, ms: mark p50, line to p99")
+        axes.set_ylabel("mAP")
+        low, high = min(row.mAP for row in shown), max(row.mAP for row in shown)
+        # Differences of a tenth of a point are noise: the axis never spans less than 2 points.
+        margin = max(0.01, 0.15 * (high - low))
+        axes.set_ylim(max(0, low - margin), high + margin)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        figure.legend(loc="outside lower center", ncols=min(3, len(shown)), fontsize=11)
+        points = "; ".join(
+            f"{row.format} {row.precision}: {row.p50_ms:.2f} ms, {100 * row.mAP:.1f} %"
+            for row in shown
+        )
+        return markup(figure, "tradeoff", f"mAP over median latency. {points}.")
+
+
+def stages_plot(medians: Mapping[str, Mapping[str, float]]) -> Markup:
+    """Stack the medians in milliseconds of the stages, by model."""
+    names = list(medians)
+    stages = list(dict.fromkeys(stage for parts in medians.values() for stage in parts))
+    with styled():
+        figure, axes = axes_of(_WIDTH, 90 + 34 * len(names))
+        left = np.zeros(len(names))
+        for index, stage in enumerate(stages):
+            values = np.array([medians[name].get(stage, 0.0) for name in names])
+            axes.barh(names, values, left=left, height=0.6, color=SERIES[index], label=stage)
+            for y, (start, value) in enumerate(zip(left, values, strict=True)):
+                if value > 0.14 * max(sum(parts.values()) for parts in medians.values()):
+                    axes.text(start + value / 2, y, f"{value:.2g}", color=CARD, **_CENTRE)
+            left += values
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("sum of the stages' medians, ms")
+        figure.legend(loc="outside upper center", ncols=len(stages), fontsize=11)
+        told = "; ".join(
+            f"{name}: " + ", ".join(f"{stage} {value:.2f} ms" for stage, value in parts.items())
+            for name, parts in medians.items()
+        )
+        return markup(figure, "stages", f"Median time of each stage. {told}.")
+
+
+def ecdf_plot(latencies: Latencies, stage: str) -> Markup:
+    """Plot the share of calls that took at most so long, by model."""
+    with styled():
+        figure, axes = axes_of(_WIDTH, 250 + 14 * len(latencies))
+        for index, (name, samples) in enumerate(latencies.items()):
+            times, shares = _steps(samples)
+            axes.plot(times, shares, drawstyle="steps-post", label=name, **_style(index))
+        for share in (0.5, 0.95, 0.99):
+            axes.axhline(share, color=MUTED, lw=0.8, ls=":")
+        _log_ms(axes)
+        axes.set_ylim(0, 1.02)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95], ["0", "25 %", "50 %", "75 %", "95 %"])
+        axes.set_xlabel(f"latency of {stage}, ms")
+        axes.set_ylabel("share of calls")
+        figure.legend(loc="outside lower center", ncols=1, fontsize=11)
+        return markup(
+            figure, f"ecdf-{stage}", f"Share of calls whose {stage} took at most a given time."
+        )
+
+
+def box_plot(latencies: Latencies, stage: str) -> Markup:
+    """Plot quartiles as a box, 5th to 95th percentile as a line, p99 and the slowest as marks."""
+    with styled():
+        figure, axes = axes_of(_WIDTH, 60 + 30 * len(latencies))
+        for y, samples in enumerate(latencies.values()):
+            colour = SERIES[y % len(SERIES)]
+            ms = samples / 1e6
+            low, first, middle, third, high = np.percentile(ms, (5, 25, 50, 75, 95))
+            axes.plot([low, high], [y, y], color=colour, lw=1.5)
+            axes.barh(y, third - first, left=first, height=0.5, color=colour, alpha=0.55)
+            axes.plot([middle, middle], [y - 0.25, y + 0.25], color=INK, lw=2)
+            if p99 := percentile_ms(samples, 99):
+                axes.plot(p99, y, "|", color=colour, ms=11, mew=2)
+            axes.plot(ms.max(), y, "o", mfc="none", mec=colour, ms=4)
+        axes.set_yticks(range(len(latencies)), list(latencies))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        _log_ms(axes)
+        axes.set_xlabel("ms")
+        told = "; ".join(
+            f"{name}: median {np.median(ns) / 1e6:.3f} ms, slowest {ns.max() / 1e6:.3f} ms"
+            for name, ns in latencies.items()
+        )
+        return markup(figure, f"box-{stage}", f"Spread of {stage}. {told}.")
+
+
+_CENTRE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10.5}
+
+
+def _line(
+    axes: Axes,
+    history: Sequence[EpochRow],
+    values: Sequence[float],
+    label: str,
+    style: Mapping[str, Any],
+) -> None:
+    """Draw a curve over epochs; a single epoch, which has no line, shows as its mark."""
+    marker = "o" if len(history) < 3 else None
+    axes.plot([row.epoch for row in history], values, label=label, marker=marker, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch")
+
+
+def _tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
+    """Write below or above a point, towards `middle`, where there is room."""
+    right, high = x > middle, y > 0.5
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(0 if right else 4, -12 if high else 12),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="top" if high else "bottom",
+        fontweight="bold",
+    )
+
+
+def _style(index: int) -> dict[str, Any]:
+    """Tell curves apart by colour and, for those who do not see it, by dashes."""
+    return {"color": SERIES[index % len(SERIES)], "linestyle": _DASHES[index % len(_DASHES)]}
+
+
+def _log_ms(axes: Axes) -> None:
+    """Scale milliseconds by ratio, labelled as numbers and not as powers."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [
+        factor * 10.0**power
+        for power in range(-5, 7)
+        for factor in (1, 2, 5)
+        if low <= factor * 10.0**power <= high
+    ]
+    axes.set_xticks(ticks or [low, high])
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _steps(samples: Samples, most: int = 400) -> tuple[Any, Any]:
+    """Give an ECDF in milliseconds; above `most` points those nearest to even shares."""
+    ordered = np.sort(samples) / 1e6
+    shares = np.arange(1, len(ordered) + 1) / len(ordered)
+    if len(ordered) > most:
+        kept = np.unique(np.linspace(0, len(ordered) - 1, most).round().astype(int))
+        ordered, shares = ordered[kept], shares[kept]
+    return ordered, shares

@@ -1,0 +1,102 @@
+"""DOOR matplotlib: figures as SVG that takes colours and fonts from the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Matplotlib knows no CSS variables: it draws in these colours, which are then renamed. Black is
+# left out of SVG as the default, so none of them is.
+INK, MUTED, GRID, CARD = "#010101", "#010102", "#010103", "#010104"
+SERIES = ("#020001", "#020002", "#020003", "#020004", "#020005", "#020006")
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    CARD: "var(--card)",
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(SERIES, start=1)},
+}
+
+_SETTINGS: dict[Any, Any] = {
+    "axes.edgecolor": GRID,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 11.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "font.size": 11.5,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 2,
+    "svg.fonttype": "none",  # text stays text: searchable, and read aloud
+    "text.color": INK,
+    "text.parse_math": False,  # a name with two $ is not a formula
+    "xtick.color": MUTED,
+    "xtick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.color": MUTED,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw and save inside this block; outside, matplotlib's settings are as they were."""
+    with rc_context(_SETTINGS), warnings.catch_warnings():
+        # Matplotlib's own font may lack a glyph of a name; the browser's has it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def axes_of(width: float, height: float) -> tuple[Figure, Axes]:
+    """Make a figure of one plot, sized in CSS pixels."""
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def markup(figure: Figure, name: str, description: str) -> Markup:
+    """Give a figure as an <svg> element.
+
+    Args:
+        figure: Drawn and saved inside `styled`.
+        name: Sets its ids apart from those of the page's other figures.
+        description: What it shows, for those who cannot see it.
+    """
+    text = io.StringIO()
+    # No date, no version, no salt drawn by lot: the same figure gives the same bytes.
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Licence links, and a rule of style that would hold for the whole page.
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    view = re.search(r'viewBox="([^"]*)"', svg)
+    assert view, "matplotlib writes a viewBox"
+    opening = (
+        f'<svg class="plot" role="img" aria-label="{escape(description)}" viewBox="{view[1]}">'
+    )
+    svg = opening + svg[svg.index(">") + 1 :]
+    svg = re.sub(r'\sid="([^"]*)"', rf' id="{name}-\1"', svg)
+    svg = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
+    svg = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", svg)  # matplotlib before 3.11
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(f": {colour}", f": {variable}")
+    # Safe: matplotlib escapes text, and we the description.
+    return Markup(svg)
