@@ -75,14 +75,14 @@ class Pose:
 
 def random_pose(side: int, rng: np.random.Generator, *, share: float = 1.0, x: float = 0.5) -> Pose:
     """Place a garment around `x` of the width, so that most of it is inside the picture."""
-    scale = share * side * rng.uniform(0.36, 0.52)
-    angle = rng.normal(0, 0.16)
+    scale = share * side * rng.uniform(0.4, 0.5)
+    angle = rng.normal(0, 0.1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    shear = np.array([[rng.choice([-1, 1]), rng.normal(0, 0.1)], [rng.normal(0, 0.05), 1]])
-    stretch = np.diag(rng.uniform(0.86, 1.14, 2))
-    centre = (np.array([x, 0.5]) + rng.uniform(-0.12, 0.12, 2)) * side
+    shear = np.array([[rng.choice([-1, 1]), rng.normal(0, 0.07)], [rng.normal(0, 0.03), 1]])
+    stretch = np.diag(rng.uniform(0.9, 1.1, 2))
+    centre = (np.array([x, 0.5]) + rng.uniform(-0.08, 0.08, 2)) * side
     bend = np.array(
-        [rng.uniform(0.0, 0.05, 2), rng.uniform(1.5, 4.0, 2), rng.uniform(0, 2 * np.pi, 2)]
+        [rng.uniform(0.0, 0.04, 2), rng.uniform(1.5, 4.0, 2), rng.uniform(0, 2 * np.pi, 2)]
     )
     return Pose(scale * turn @ shear @ stretch, centre, bend)
 
@@ -119,18 +119,18 @@ def paint_garment(
 
 def paint_background(side: int, rng: np.random.Generator) -> Canvas:
     """Paint a wall or a floor with things on it: (side, side, 3) BGR."""
-    corners = np.array(_any_colour(rng)) + rng.normal(0, 22, (3, 3, 3))
+    corners = np.array(_any_colour(rng)) + rng.normal(0, 18, (3, 3, 3))
     canvas = _resized(_saturated(corners), side)
     kind = rng.choice(["plain", "boards", "tiles", "weave", "corner"])
     if kind == "corner":
         canvas[int(side * rng.uniform(0.5, 0.9)) :] = _any_colour(rng)
     factor = 100 + _noise(side, int(rng.integers(8, 60)), rng, 7)
     if kind in ("boards", "tiles", "weave"):
-        factor += rng.uniform(5, 30) * _grid(side, kind, rng)
+        factor += rng.uniform(4, 18) * _grid(side, kind, rng)
     canvas = _lit(canvas, _saturated(factor))
-    for _ in range(rng.integers(0, 7)):
-        _paint_thing(canvas, rng.uniform(0, side, 2), side * rng.uniform(0.04, 0.2), rng)
-    if rng.random() < 0.7:
+    for _ in range(rng.integers(0, 5)):
+        _paint_thing(canvas, rng.uniform(0, side, 2), side * rng.uniform(0.03, 0.15), rng)
+    if rng.random() < 0.8:
         cv2.GaussianBlur(canvas, (0, 0), side * rng.uniform(0.002, 0.02), dst=canvas)
     return canvas
 
@@ -138,7 +138,7 @@ def paint_background(side: int, rng: np.random.Generator) -> Canvas:
 def paint_obstacle(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> None:
     """Put one thing before a garment, in place; it hides up to about a quarter of it."""
     where = pose.to_pixels(rng.uniform(-0.55, 0.55, (1, 2)))[0]
-    _paint_thing(canvas, where, pose.unit_px * rng.uniform(0.12, 0.28), rng)
+    _paint_thing(canvas, where, pose.unit_px * rng.uniform(0.1, 0.24), rng)
 
 
 def photograph(canvas: Canvas, size: int, rng: np.random.Generator) -> Canvas:
@@ -150,7 +150,7 @@ def photograph(canvas: Canvas, size: int, rng: np.random.Generator) -> Canvas:
     picture *= cv2.merge([light * (channel * exposure) for channel in balance.tolist()])
     if rng.random() < 0.35:
         cv2.GaussianBlur(picture, (0, 0), size / 128 * rng.uniform(0.4, 1.3), dst=picture)
-    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1, 9))
+    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1, 7))
     return _saturated(picture + grain)
 
 
@@ -202,7 +202,7 @@ def _cloth(side: int, base: Colour, pose: Pose, rng: np.random.Generator) -> tup
         Its colours, (side, side, 3) BGR, and its grain, (side, side) in percent.
     """
     grain = _resized(_saturated(100 + _noise(side // 3, side // 3, rng, rng.uniform(1, 7))), side)
-    kind = rng.choice(["plain", "stripes", "checks", "dots"], p=[0.6, 0.2, 0.1, 0.1])
+    kind = rng.choice(["plain", "stripes", "checks", "dots"], p=[0.64, 0.18, 0.09, 0.09])
     if kind == "plain":
         return np.full((side, side, 3), base, np.uint8), grain
     u, v = pose.to_cloth(side)

@@ -98,8 +98,11 @@ def write_split(dataset: Dataset, path: Path) -> None:
     if dataset.groups is not None:
         columns["group"] = list(dataset.groups)
     columns["split"] = list(dataset.split)
+    # The csv module quotes a line feed of its own accord, but not a lone carriage return.
+    unusual = any("\r" in cell for column in columns.values() for cell in column)
+    quoting = csv.QUOTE_ALL if unusual else csv.QUOTE_MINIMAL
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     try:

@@ -1,0 +1,256 @@
+"""Folders and tables become data sets, or one line that says why not."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeml.data import Dataset, find_images, read_dataset
+from edgeml.errors import DataError
+from edgeml.images import SUFFIXES
+from edgeml.spec import LabelGroup
+
+
+def touch(root: Path, *names: str) -> None:
+    """Make files of different contents; a reader does not open pictures."""
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+
+
+def write_table(root: Path, text: str) -> Path:
+    table = root / "labels.csv"
+    table.write_bytes(text.encode())
+    return table
+
+
+def told(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    return {
+        path.relative_to(dataset.root).as_posix(): dataset.labels_of(row)
+        for row, path in enumerate(dataset.paths)
+    }
+
+
+def test_a_folder_is_read_with_its_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "red_shirt/1.jpg", "red_shirt/deep/er/2.PNG", "blue_dress/ä b.webp")
+    dataset = read_dataset(tmp_path)
+    assert dataset.labels == ("blue", "dress", "red", "shirt")
+    assert told(dataset) == {
+        "blue_dress/ä b.webp": ("blue", "dress"),
+        "red_shirt/1.jpg": ("red", "shirt"),
+        "red_shirt/deep/er/2.PNG": ("red", "shirt"),
+    }
+    assert dataset.targets.dtype == np.uint8
+    np.testing.assert_array_equal(dataset.targets, [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
+    assert dataset.split is None
+    assert dataset.groups is None
+
+
+@pytest.mark.parametrize("suffix", sorted({*SUFFIXES, ".JPG"}))
+def test_every_picture_format_is_found(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"red/1{suffix}", "blue/1.jpg")
+    assert len(read_dataset(tmp_path)) == 2
+
+
+def test_hidden_files_are_not_seen_and_others_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "red/1.jpg", "red/.2.jpg", "red/.cache/3.jpg", ".git/4.jpg", "blue/5.jpg")
+    touch(tmp_path, "red/notes.txt", "README.md", "empty_folder/Thumbs.db", "stray.jpg")
+    with caplog.at_level(logging.INFO):
+        assert set(told(read_dataset(tmp_path))) == {"red/1.jpg", "blue/5.jpg"}
+    assert "3 files" in caplog.text
+    assert "1 pictures directly in" in caplog.text
+
+
+def test_apparel_folders_give_a_colour_and_a_garment_group(tmp_path: Path) -> None:
+    touch(tmp_path, "red_shirt/1.jpg", "blue_dress/1.jpg", "red_dress/1.jpg")
+    assert read_dataset(tmp_path).label_groups == (
+        LabelGroup(name="colour", labels=("blue", "red"), rule="one"),
+        LabelGroup(name="garment", labels=("dress", "shirt"), rule="one"),
+    )
+
+
+def test_other_words_give_numbered_groups(tmp_path: Path) -> None:
+    touch(tmp_path, "oak_young_red/1.jpg", "elm_old_red/1.jpg")
+    names = [group.name for group in read_dataset(tmp_path).label_groups]
+    assert names == ["group1", "group2", "colour"]
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("red", "blue"),
+        ("red_shirt", "blue"),
+        ("red_shirt", "blue_dark_dress"),
+        ("red_shirt", "shirt_dress"),
+        ("red_red", "blue_dress"),
+    ],
+    ids=["one word", "missing", "one more", "in both positions", "twice"],
+)
+def test_folders_without_fixed_positions_give_no_groups(
+    tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    touch(tmp_path, *(f"{folder}/1.jpg" for folder in folders))
+    assert read_dataset(tmp_path).label_groups == ()
+
+
+def test_blanks_and_empty_words_in_a_folder_name_are_dropped(tmp_path: Path) -> None:
+    touch(tmp_path, "red__ shirt_/1.jpg", "blue_dress/1.jpg")
+    assert read_dataset(tmp_path).labels == ("blue", "dress", "red", "shirt")
+
+
+def test_letters_with_marks_are_one_label_however_they_are_composed(tmp_path: Path) -> None:
+    touch(tmp_path, unicodedata.normalize("NFD", "grün") + "_a/1.jpg", "rot_b/1.jpg")
+    assert "gr\u00fcn" in read_dataset(tmp_path).labels
+
+
+def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "data/red/1.jpg", "data/blue/1.jpg")
+    monkeypatch.chdir(tmp_path)
+    dataset = read_dataset(Path("data"))
+    assert dataset.root == tmp_path / "data"
+    assert all(path.is_absolute() for path in dataset.paths)
+
+
+@pytest.mark.parametrize(
+    ("files", "source", "words"),
+    [
+        ((), "gone", "does not exist"),
+        ((), "", "no pictures"),
+        (("red/a.txt",), "", "no pictures"),
+        (("1.jpg", "2.jpg"), "", "2 pictures lie in"),
+        (("red/1.jpg", "red/2.jpg"), "", "only the label 'red'"),
+        (("_/1.jpg", "red/1.jpg"), "", "names no labels"),
+        (("a;b/1.jpg", "red/1.jpg"), "", "names no labels"),
+        (("red.jpg",), "red.jpg", "neither a folder nor a .csv"),
+        (("images/1.jpg", "labels.csv"), "", "Did you mean"),
+    ],
+)
+def test_unusable_folders_are_refused_in_one_line(
+    tmp_path: Path, files: tuple[str, ...], source: str, words: str
+) -> None:
+    touch(tmp_path, *files)
+    with pytest.raises(DataError, match=words) as caught:
+        read_dataset(tmp_path / source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_is_read_with_all_its_columns(tmp_path: Path) -> None:
+    touch(tmp_path, "data/ü b.jpg", "data/2.jpg", "outside.jpg")
+    table = write_table(
+        tmp_path / "data",
+        "\ufeffpath,labels,group,split\r\n"
+        "ü b.jpg, red ;shirt;;red,ann,train\r\n"
+        "2.jpg,,,test\r\n"
+        "\r\n"
+        "../outside.jpg,dress,bob,val\r\n",
+    )
+    dataset = read_dataset(table)
+    assert dataset.labels == ("dress", "red", "shirt")
+    np.testing.assert_array_equal(dataset.targets, [[0, 1, 1], [0, 0, 0], [1, 0, 0]])
+    assert dataset.groups == ("ann", "", "bob")
+    assert dataset.split == ("train", "test", "val")
+    assert dataset.label_groups == ()
+    assert all(path.is_file() for path in dataset.paths)
+
+
+def test_absent_and_empty_columns_are_none(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    dataset = read_dataset(write_table(tmp_path, "path,labels,group,split\n1.jpg,a,,\n2.jpg,b,,\n"))
+    assert dataset.groups is None
+    assert dataset.split is None
+
+
+def test_a_row_that_only_repeats_another_is_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    table = write_table(tmp_path, "path,labels\n1.jpg,a;b\n2.jpg,c\n./1.jpg,b;a\n")
+    assert len(read_dataset(table)) == 2
+
+
+def test_a_table_may_give_label_groups(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    table = write_table(
+        tmp_path, "path,labels,label_groups\n1.jpg,red;shirt,c;g\n2.jpg,dress;blue;new,g;c;\n"
+    )
+    assert read_dataset(table).label_groups == (
+        LabelGroup(name="c", labels=("blue", "red"), rule="one"),
+        LabelGroup(name="g", labels=("dress", "shirt"), rule="one"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no column 'path'"),
+        ("path\n1.jpg\n", "no column 'labels'"),
+        ("path;labels\n1.jpg;a\n", "'path;labels'"),
+        ("path,labels,labels\n1.jpg,a,b\n", "twice"),
+        ("path,labels\n", "no rows"),
+        ("path,labels\n1.jpg,a\n2.jpg,a\n", "only the label 'a'"),
+        ("path,labels\n1.jpg,\n2.jpg,;\n", "no label"),
+        ("path,labels\n1.jpg,a\n ,b\n", r"labels\.csv, line 3: the path is empty"),
+        ("path,labels\n1.jpg,a\n3.jpg,b\n4.jpg,b\n", r"line 3.*3\.jpg.*and 1 more"),
+        ("path,labels\n1.jpg,a\n2.jpg\n", "line 3: it has more or fewer fields"),
+        ("path,labels\n1.jpg,a\n2.jpg,b,c\n", "line 3: it has more or fewer fields"),
+        ("path,labels,split\n1.jpg,a,train\n2.jpg,b,dev\n", "line 3: the split is 'dev'"),
+        ("path,labels,split\n1.jpg,a,train\n2.jpg,b,\n", "line 3: the split is empty"),
+        ("path,labels\n1.jpg,a\n2.jpg,b\n./1.jpg,b\n", "line 4.*line 2 already"),
+        ("path,labels,split\n1.jpg,a,val\n2.jpg,b,val\n1.jpg,a,test\n", "line 4.*line 2 already"),
+        ('path,labels\n1.jpg,a\n2.jpg,"b\n', "unexpected end of data"),
+        ("path,labels,label_groups\n1.jpg,a;b,g\n2.jpg,c,g\n", "line 2: 2 labels but 1"),
+        ("path,labels,label_groups\n1.jpg,a,g\n2.jpg,b;c,g;g\n", "line 3.*one label of .* 'g'"),
+        ("path,labels,label_groups\n1.jpg,a,g\n2.jpg,a;b,h;g\n", "line 3: 'a' is in"),
+    ],
+)
+def test_unusable_tables_are_refused_with_file_and_line(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    with pytest.raises(DataError, match=words) as caught:
+        read_dataset(write_table(tmp_path, text))
+    assert "labels.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_named_csv_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "photo.csv"
+    table.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    with pytest.raises(DataError, match=r"photo\.csv' is no \.csv in UTF-8"):
+        read_dataset(table)
+
+
+def test_columns_of_other_names_are_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    read_dataset(write_table(tmp_path, "path,labels,spilt\n1.jpg,a,train\n2.jpg,b,test\n"))
+    assert "not used: spilt" in caplog.text
+
+
+def test_images_are_found_in_folders_tables_and_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "b.jpg", "deep/a.png", "deep/.hidden.png", "notes.txt")
+    table = write_table(tmp_path, "path,labels\nb.jpg,x\n")
+    assert find_images(tmp_path) == [tmp_path / "b.jpg", tmp_path / "deep/a.png"]
+    assert find_images(table) == [tmp_path / "b.jpg"]
+    assert find_images(tmp_path / "b.jpg") == [tmp_path / "b.jpg"]
+
+
+@pytest.mark.parametrize("name", ["gone", "empty"])
+def test_a_place_without_images_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures"):
+        find_images(tmp_path / name)
+
+
+def test_the_real_photos_are_read(clothing: Path) -> None:
+    dataset = read_dataset(clothing / "labels.csv")
+    assert len(dataset) == 3211
+    assert len(dataset.labels) == 21
+    assert len(set(dataset.groups or ())) == 179
+    assert dataset.targets[:, dataset.labels.index("kids")].sum() == 331
