@@ -5,11 +5,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo
+ARGS ?=
 
 .PHONY: demo test nightly wheel lint format bench install
 
 demo: install
-	$(BIN)/edgeml demo --out $(OUT)
+	$(BIN)/edgeml demo --out $(OUT) $(ARGS)
 
 test: install
 	$(BIN)/python -m pytest

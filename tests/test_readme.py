@@ -1,0 +1,84 @@
+"""Every block of code in the README is run, in order, as its reader would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the README takes for granted: photos/, new.jpg and clip.mp4."""
+    from edgeml.data import synthesize
+
+    folder = tmp_path_factory.mktemp("readme")
+    synthesize(folder / "photos", images=288, size=64, seed=5)
+    shutil.copy(next((folder / "photos").glob("red_shirt/*.jpg")), folder / "new.jpg")
+    frame = cv2.resize(cv2.imread(str(folder / "new.jpg")), (160, 120))
+    video = cv2.VideoWriter(
+        str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (160, 120)
+    )
+    for shift in range(10):
+        video.write(np.roll(frame, 5 * shift, axis=1))
+    video.release()
+    return folder
+
+
+def commands(block: str) -> Iterator[str]:
+    for line in block.splitlines():
+        if command := line.split("  #")[0].strip():
+            yield command
+
+
+def run(command: str, folder: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | extra | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=600
+    )
+
+
+def test_the_first_screen_shows_the_two_commands() -> None:
+    first_screen = "\n".join((ROOT / "README.md").read_text("utf-8").splitlines()[:24])
+    assert "make demo" in first_screen
+    assert "make test" in first_screen
+
+
+def test_every_block_is_of_a_kind_that_this_test_runs() -> None:
+    assert {kind for kind, _ in BLOCKS} == {"sh", "python"}
+
+
+@pytest.mark.train
+@pytest.mark.runtime
+def test_every_block_runs(place: Path) -> None:
+    for kind, block in BLOCKS:
+        if kind == "python":
+            done = subprocess.run(
+                [sys.executable, "-c", block], cwd=place, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            continue
+        for command in commands(block):
+            if command.startswith("make"):
+                # The same targets on less: a small demo, and the tests collected, not run again.
+                done = run(
+                    command, ROOT, ARGS="--images 300 --epochs 1",
+                    OUT=str(place / "demo"), PYTEST_ADDOPTS="--collect-only -q",
+                )  # fmt: skip
+            elif command.startswith("edgeml train"):
+                done = run(f"{command} --epochs 2 --size 32", place)
+            else:
+                done = run(command, place)
+            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
