@@ -298,7 +298,7 @@ def test_a_bomb_is_refused_by_its_header_in_no_time(kind: str) -> None:
     start = time.perf_counter()
     with pytest.raises(ImageError, match="30000 x 30000"):
         read_image(data)
-    assert time.perf_counter() - start < 0.2
+    assert time.perf_counter() - start < 1  # it takes 4 to 14 s otherwise
 
 
 def test_a_bomb_as_a_pil_image_is_refused_before_it_is_loaded() -> None:
@@ -322,7 +322,7 @@ def test_a_png_with_a_chunk_of_gigabytes_is_refused_fast(length: int) -> None:
     start = time.perf_counter()
     with pytest.raises(ImageError, match="chunk"):
         read_image(bytes(data))
-    assert time.perf_counter() - start < 0.2
+    assert time.perf_counter() - start < 1  # it takes 4 to 14 s otherwise
 
 
 def test_a_file_without_end_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,271 @@
+"""Where frames come from: a camera, a video file, a folder of pictures, a network stream."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+import cv2
+
+from edgeml.errors import DataError, ImageError, InputError
+from edgeml.images import SUFFIXES, read_image
+from edgeml.preprocess import Frame
+from edgeml.quiet import quiet_opencv
+
+Kind = Literal["camera", "video", "folder", "url"]
+
+OPEN_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 5.0
+"""OpenCV's own limits are 30 seconds, which is long to tell a dead stream from a slow one."""
+
+_SCHEMES = ("http", "https", "rtsp", "rtsps")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shot:
+    """One frame as it was taken, or why there is none.
+
+    Attributes:
+        t: `time.perf_counter()` right after it was taken, in seconds.
+        frame: (H, W, 3) uint8 BGR.
+        name: The picture's file, in a folder.
+        t_media: Seconds from the beginning of the video.
+        error: Why `frame` is None.
+    """
+
+    t: float
+    frame: Frame | None
+    name: str | None = None
+    t_media: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What is known of a source once it is open.
+
+    Attributes:
+        live: It does not wait: a frame that is not taken in time is gone.
+        fps: Frames a second, as the source says.
+        count: How many frames there will be, as the source says.
+    """
+
+    live: bool
+    fps: float | None = None
+    count: int | None = None
+
+
+class Source(Protocol):
+    """Gives frames, one by one. Used by one thread only, the capture thread, from `open` on."""
+
+    kind: Kind
+    name: str
+    """For messages: without credentials."""
+
+    timeout_s: float
+    """The longest that `open` or `read` may take."""
+
+    def open(self) -> Opened:
+        """Open the source, or raise an EdgemlError that says why not."""
+        ...
+
+    def read(self) -> Shot | None:
+        """Wait for the next frame; None at the end."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """After the end: whether it came too early."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held. May be called twice."""
+        ...
+
+
+def find_source(source: str | os.PathLike[str] | int) -> Source:
+    """Tell what `source` is: digits a camera, `scheme://` a stream, else a file or a folder.
+
+    Raises:
+        InputError: There is no such file or folder, or the scheme is not one that is read.
+        DataError: The folder has no pictures.
+    """
+    text = os.fspath(source) if not isinstance(source, int) else str(source)
+    if text.isascii() and text.isdigit():
+        return VideoSource(int(text), kind="camera", name=f"camera {int(text)}")
+    if match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
+        if match[1].lower() not in _SCHEMES:
+            known = ", ".join(_SCHEMES)
+            raise InputError(f"No stream is read from {match[1]!r} addresses; known are {known}.")
+        return VideoSource(text, kind="url", name=without_credentials(text))
+    path = Path(text)
+    try:
+        path.stat()
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        raise InputError(
+            f"There is no source {text!r}: give a camera's number, a video, a folder or a URL."
+        ) from err
+    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+        return FolderSource(path)
+    return VideoSource(text, kind="video", name=text)
+
+
+def without_credentials(url: str) -> str:
+    """Hide what a URL may carry of secrets: user, password, and all that stands in its query."""
+    scheme, _, rest = url.partition("://")
+    # A password may itself hold an "@" or a "/", so all up to the last "@" goes.
+    before, at, shown = rest.rpartition("@")
+    if "?" in before or "#" in before:
+        return f"{scheme}://***"  # no one can tell where the secrets end
+    return f"{scheme}://{at and '***@'}" + re.sub(r"[?#].*$", "?***", shown, flags=re.DOTALL)
+
+
+class VideoSource:
+    """A camera, a video file or a stream, through cv2.VideoCapture."""
+
+    def __init__(
+        self,
+        target: int | str,
+        *,
+        kind: Kind,
+        name: str,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        self.kind: Kind = kind
+        self.name = name
+        self.timeout_s = max(open_timeout_s, read_timeout_s)
+        self._target = target
+        self._limits = [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            round(open_timeout_s * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            round(read_timeout_s * 1000),
+        ]
+        self._capture: cv2.VideoCapture | None = None
+        self._opened = Opened(live=True)
+        self._taken = 0
+
+    def open(self) -> Opened:
+        """Open it. Of a URL that announces its length every frame is read, as of a file.
+
+        Raises:
+            InputError: The camera or stream does not answer.
+            DataError: The file is no video.
+        """
+        # FFmpeg's own lines, which may quote the URL with its password. OpenCV looks only once, at
+        # the first use of FFmpeg in a process.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        with quiet_opencv():
+            if self.kind == "url":
+                capture = cv2.VideoCapture(str(self._target), cv2.CAP_FFMPEG, self._limits)
+            else:
+                capture = cv2.VideoCapture(self._target)
+        if not capture.isOpened():
+            capture.release()
+            raise self._refusal()
+        self._capture = capture
+        fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        known = self.kind != "camera" and 0 < count < 1e9  # a live stream claims -9.2e18
+        self._opened = Opened(
+            live=self.kind == "camera" or (self.kind == "url" and not known),
+            fps=fps if 0 < fps <= 1000 else None,
+            count=int(count) if known else None,
+        )
+        return self._opened
+
+    def read(self) -> Shot | None:
+        """Wait for the next frame; None at the end, or when it does not come in time."""
+        capture = self._capture
+        if capture is None or not capture.grab():
+            return None
+        t = time.perf_counter()  # before retrieve, which decodes
+        self._taken += 1
+        seconds = None
+        if self.kind == "video":
+            seconds = max(capture.get(cv2.CAP_PROP_POS_MSEC), 0.0) / 1000
+        ok, frame = capture.retrieve()
+        if not ok:
+            return Shot(t=t, frame=None, t_media=seconds, error="the frame cannot be decoded")
+        return Shot(t=t, frame=cast("Frame", frame), t_media=seconds)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it broke off: live sources have no end, and a tenth of a video is not missing.
+
+        The count in a video's header may be off by some frames without any being lost.
+        """
+        if self._opened.live:
+            return True
+        return self._opened.count is not None and self._taken < 0.9 * self._opened.count
+
+    def close(self) -> None:
+        """Free the camera or file."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def _refusal(self) -> InputError | DataError:
+        if self.kind == "camera":
+            return InputError(
+                f"Cannot open {self.name}: it is not there, in use, or not allowed to this user."
+            )
+        if self.kind == "url":
+            return InputError(
+                f"Cannot open {self.name}: no video comes from it. "
+                "Check the address, the credentials and the network."
+            )
+        return DataError(
+            f"Cannot open {self.name!r}: it is damaged, or no video that OpenCV reads."
+        )
+
+
+class FolderSource:
+    """The pictures of a folder and of its subfolders, in the order of their names."""
+
+    kind: Kind = "folder"
+    timeout_s = READ_TIMEOUT_S
+    lost = False
+
+    def __init__(self, path: Path) -> None:
+        """List the pictures under `path`, or take the one picture that it is.
+
+        Raises:
+            DataError: There are none.
+        """
+        self.name = str(path)
+        self._root = path if path.is_dir() else path.parent
+        self._paths = sorted(
+            file
+            for file in (path.rglob("*") if path.is_dir() else [path])
+            if file.suffix.lower() in SUFFIXES and file.is_file()
+        )
+        if not self._paths:
+            raise DataError(
+                f"The folder {self.name!r} has no pictures ({', '.join(sorted(SUFFIXES))})."
+            )
+        self._next = 0
+
+    def open(self) -> Opened:
+        """Say how many there are."""
+        return Opened(live=False, count=len(self._paths))
+
+    def read(self) -> Shot | None:
+        """Read the next picture; one that cannot be read is a Shot with the reason."""
+        if self._next == len(self._paths):
+            return None
+        path = self._paths[self._next]
+        self._next += 1
+        name = path.relative_to(self._root).as_posix()
+        try:
+            frame = read_image(path)
+        except ImageError as err:
+            return Shot(t=time.perf_counter(), frame=None, name=name, error=str(err))
+        return Shot(t=time.perf_counter(), frame=frame, name=name)
+
+    def close(self) -> None:
+        """Nothing is held."""
