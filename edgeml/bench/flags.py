@@ -14,6 +14,7 @@ MEANING = {
     "drift": "It became slower or faster while it was measured: heat, clocks, or other work.",
     "contaminated": "Other work wanted the processor meanwhile; measure on an idle machine.",
     "warm-up": "Speed had not settled when the plan's time for warming up was over.",
+    "few-calls": "It is too slow for so many calls in the plan's time; give it more.",
     "fp16-slow": "ONNX Runtime has few FP16 kernels for CPUs: it converts to FP32 and back.",
     "int8-not-faster": "INT8 gains nothing here; the FP32 file is the better one on this machine.",
 }
@@ -32,6 +33,7 @@ def flags_of(result: ModelResult, results: Sequence[ModelResult], plan: Plan) ->
         *_unsteady(result),
         *_disturbed(result),
         *_unsettled(result, plan),
+        *_too_few(result, plan),
         *_slow_fp16(result, results),
         *_slow_int8(result, results),
     ]
@@ -67,6 +69,13 @@ def _unsettled(result: ModelResult, plan: Plan) -> list[str]:
     return [
         f"warm-up: medians still differed by {warm_up.change:.0%} after {plan.warmup_max_s:g} s"
     ]
+
+
+def _too_few(result: ModelResult, plan: Plan) -> list[str]:
+    calls = min(summary.n for summary in result.stages.values())
+    if calls >= plan.min_calls:
+        return []
+    return [f"few-calls: {calls} of {plan.min_calls} calls when {plan.longest_s:g} s were over"]
 
 
 def _slow_fp16(result: ModelResult, results: Sequence[ModelResult]) -> list[str]:

@@ -83,9 +83,11 @@ class _Run:
     calls: int = 0
 
     def done(self, plan: Plan) -> float:
-        """Give the share that is done of both minima, at most 1."""
+        """Give the share that is done: of both minima, or of the longest time if that is more."""
         in_time = self.seconds / plan.min_s if plan.min_s else 1.0
-        return min(in_time, self.calls / plan.min_calls, 1.0)
+        in_calls = self.calls / plan.min_calls
+        in_longest = self.seconds / plan.longest_s if plan.longest_s else 1.0
+        return min(max(min(in_time, in_calls), in_longest), 1.0)
 
 
 def _open(

@@ -18,6 +18,8 @@ class Plan:
         min_s: A model is measured for at least so many seconds ...
         min_calls: ... and at least so many whole calls of `predict`, and as many calls whose
             stages are timed one by one. The 99th percentile needs 473; see `fewest_calls`.
+        max_s: The end even if the calls are fewer, which is then flagged: a slow model would take
+            an hour for its 99th percentile. Never cuts `min_s` short.
         warmup_window: Warm-up ends when the medians of two windows of so many calls, one after
             the other, differ by less than `warmup_tolerance`, a share of 1 ...
         warmup_tolerance: ... or after
@@ -31,6 +33,7 @@ class Plan:
     scenario: Literal["single"] = "single"
     min_s: float = 3.0
     min_calls: int = 480
+    max_s: float = 60.0
     warmup_window: int = 10
     warmup_tolerance: float = 0.02
     warmup_max_s: float = 5.0
@@ -44,7 +47,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.scenario != "single":
             raise InputError(f"There is no scenario {self.scenario!r} yet; known is single.")
-        for name in ("min_s", "pause_s", "warmup_max_s"):
+        for name in ("min_s", "max_s", "pause_s", "warmup_max_s"):
             if not 0 <= getattr(self, name) < 86400:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 to 86400 seconds.")
         if not 0 < self.block_s <= 60:
@@ -58,3 +61,8 @@ class Plan:
             raise InputError(f"warmup_tolerance is {self.warmup_tolerance}; it must be above 0.")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads is {self.threads}; it must be 1 or more.")
+
+    @property
+    def longest_s(self) -> float:
+        """The time after which a model is done, however few its calls."""
+        return max(self.min_s, self.max_s)

@@ -49,7 +49,7 @@ def result(
 
 
 def flags(one: ModelResult, *others: ModelResult) -> list[str]:
-    found = flags_of(one, [one, *others], Plan())
+    found = flags_of(one, [one, *others], Plan(min_calls=90))
     assert all(flag.partition(": ")[0] in MEANING for flag in found)
     assert all("\n" not in flag for flag in found)
     return [flag.partition(": ")[0] for flag in found]
@@ -96,6 +96,10 @@ def test_what_the_system_does_not_tell_is_no_flag() -> None:
 def test_a_warm_up_that_did_not_settle_is_told(change: float) -> None:
     unsettled = WarmUp(calls=9, seconds=5.0, change=change, settled=False)
     assert flags(result(warm_up=unsettled)) == ["warm-up"]
+
+
+def test_fewer_calls_than_planned_are_told() -> None:
+    assert flags(result([1_000_000] * 89)) == ["few-calls"]
 
 
 def test_fp16_on_onnx_runtimes_cpu_is_slow_unless_it_was_measured_not_to_be() -> None:

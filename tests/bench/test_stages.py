@@ -52,10 +52,10 @@ def test_a_slow_reader_shows_in_decode_alone(image: Path, monkeypatch: Any) -> N
 
 
 def test_stages_make_up_the_whole_call(image: Path) -> None:
-    predictor = Predictor(TinyRuntime(seconds=0.005))
-    block = time_block(predictor, turns([image]), 0.4)
+    predictor = Predictor(TinyRuntime(seconds=0.01))
+    block = time_block(predictor, turns([image]), 0.6)
     parts = sum(min(block[stage]) for stage in STAGES[:-1])
-    assert parts == pytest.approx(min(block["total"]), rel=0.1)
+    assert parts == pytest.approx(min(block["total"]), rel=0.2)
 
 
 def test_a_block_lasts_its_time_and_holds_both_kinds_of_calls(image: Path) -> None:
