@@ -21,6 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeml.compare import Fidelity
 
 
 class EdgemlError(Exception):
@@ -68,7 +72,15 @@ class CalibrationError(ExportError):
 
 
 class FidelityError(ExportError):
-    """The exported model disagrees with its source by more than is allowed."""
+    """The exported model disagrees with its source by more than is allowed.
+
+    Attributes:
+        fidelity: What the comparison found.
+    """
+
+    def __init__(self, message: str, fidelity: Fidelity) -> None:
+        super().__init__(message)
+        self.fidelity = fidelity
 
 
 class NotComparableError(EdgemlError):

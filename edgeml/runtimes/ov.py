@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, InputError, ModelLoadError
 from edgeml.runtimes._base import Exactness
+from edgeml.runtimes._telemetry import without_telemetry
+from edgeml.spec import METADATA_KEY
+
+with without_telemetry():
+    import openvino as ov
+
+# The layers that do the arithmetic, under the names that the CPU plugin gives them.
+_WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 
 
 class OpenVinoRuntime:
@@ -96,14 +104,21 @@ class OpenVinoRuntime:
         self._local = threading.local()
 
     def _actual_precision(self) -> str:
-        """Ask the compiled model what it computes in."""
+        """Ask the executed graph what most of its weighted layers compute in."""
         assert self._compiled is not None
         try:
-            hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        except (RuntimeError, AttributeError):
+            layers = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ops()]
+            used = Counter(
+                str(layer["runtimePrecision"].astype(str))
+                for layer in layers
+                if layer["layerType"].astype(str) in _WEIGHTED
+            )
+            if not used:
+                return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+        except (RuntimeError, KeyError, AttributeError):  # a device that does not tell
             return "unknown"
-        names = {str(op.get_type_name()) for op in self._compiled.get_runtime_model().get_ops()}
-        return "int8" if "FakeQuantize" in names else hint
+        name = used.most_common(1)[0][0]
+        return "int8" if name in ("i8", "u8") else name
 
 
 def _shape(model: ov.Model) -> tuple[int | None, int, int, int]:
@@ -113,9 +128,8 @@ def _shape(model: ov.Model) -> tuple[int | None, int, int, int]:
 
 
 def _metadata(model: ov.Model) -> dict[str, str]:
-    """Read rt_info that is text: from an .xml what edgeml wrote, from ONNX its metadata_props."""
-    found = {}
-    for path in (["edgeml"], ["framework", "edgeml"]):
+    """Read the spec from rt_info: of an .xml at the top, of an .onnx under `framework`."""
+    for path in ([METADATA_KEY], ["framework", METADATA_KEY]):
         if model.has_rt_info(path):
-            found["edgeml"] = str(model.get_rt_info(path).astype(str))
-    return found
+            return {METADATA_KEY: str(model.get_rt_info(path).astype(str))}
+    return {}

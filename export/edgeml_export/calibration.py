@@ -1,0 +1,147 @@
+"""Which images INT8 ranges are measured on, and that none of them judges the result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.data import Dataset
+from edgeml.errors import CalibrationError, ImageError
+from edgeml.images import read_image
+from edgeml.progress import SILENT, Advance, Progress
+from edgeml.spec import ModelSpec
+
+LIMIT = 300
+"""Images that are enough: NNCF's default. Ranges hardly move beyond it, and time grows on."""
+
+FEW = 100
+"""Below it one odd picture sets the range of a layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Images for INT8 calibration, in a fixed order.
+
+    Attributes:
+        paths: The pictures.
+        hashes: SHA-256 of each picture's bytes.
+    """
+
+    paths: tuple[Path, ...]
+    hashes: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the pictures' hashes in their order, as 64 hexadecimal digits."""
+        return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
+
+    def batches(
+        self, spec: ModelSpec, *, size: int, advance: Advance
+    ) -> Iterator[NDArray[np.float32] | NDArray[np.uint8]]:
+        """Give the network's inputs as `Predictor` would, decoded anew at each call.
+
+        Args:
+            spec: Of the network.
+            size: Images a batch.
+            advance: Is told how many images were read.
+
+        Raises:
+            CalibrationError: An image cannot be read.
+        """
+        for start in range(0, len(self.paths), size):
+            chosen = self.paths[start : start + size]
+            try:
+                frames = [read_image(path, at_least=spec.preprocess.size) for path in chosen]
+            except ImageError as err:
+                raise CalibrationError(f"Calibration stopped. {err}") from err
+            advance(len(chosen))
+            if spec.input == "uint8":
+                yield np.stack([spec.preprocess.fit(frame) for frame in frames])
+            else:
+                yield spec.preprocess(frames)
+
+
+def choose_calibration(
+    dataset: Dataset,
+    labels: Sequence[str],
+    *,
+    limit: int = LIMIT,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Calibration:
+    """Draw at most `limit` different images that show every label, the rare ones first.
+
+    Args:
+        dataset: Where from.
+        labels: Of the model.
+        limit: How many at most.
+        seed: Decides the draw.
+        progress: Is told when the images are few or a label has none: such ranges may not fit
+            what comes.
+
+    Raises:
+        CalibrationError: There is no image.
+    """
+    hashes = dataset.hashes()
+    shuffled = np.random.default_rng(seed).permutation(len(dataset)).tolist()
+    first: dict[str, int] = {}
+    for row in shuffled:
+        first.setdefault(hashes[row], row)
+    if not first:
+        raise CalibrationError("There is no image to calibrate INT8 with: give --calib others.")
+    rows = _cover_labels(list(first.values()), dataset.targets, limit)
+    if len(rows) < FEW:
+        progress.note(
+            f"INT8 is calibrated with {len(rows)} images only; "
+            f"{FEW} or more give ranges that one odd picture does not set."
+        )
+    columns = np.flatnonzero(dataset.targets[rows].sum(axis=0))
+    shown = {dataset.labels[column] for column in columns}
+    unseen = [label for label in labels if label not in shown]
+    if unseen:
+        names = ", ".join(map(repr, unseen))
+        progress.note(f"INT8 is calibrated without any image of {names}.")
+    return Calibration(
+        paths=tuple(dataset.paths[row] for row in rows),
+        hashes=tuple(hashes[row] for row in rows),
+    )
+
+
+def refuse_overlap(calibration: Calibration, check: Dataset) -> None:
+    """Refuse to judge a model by the images that it was calibrated with.
+
+    Raises:
+        CalibrationError: The same bytes are on both sides; names one.
+    """
+    known = set(calibration.hashes)
+    shared = [path for path, hash in zip(check.paths, check.hashes(), strict=True) if hash in known]
+    if shared:
+        raise CalibrationError(
+            f"{len(shared)} of {len(check)} images to check with are also calibrated with, "
+            f"for example {shared[0].name!r}. Give --check other images, or one data set for both."
+        )
+
+
+def _cover_labels(rows: list[int], targets: NDArray[np.uint8], limit: int) -> list[int]:
+    """Take an equal share of `limit` for each label, the rarest first; fill up in order."""
+    share = max(1, limit // max(1, targets.shape[1]))
+    chosen: dict[int, None] = {}
+    for column in np.argsort(targets[rows].sum(axis=0), kind="stable"):
+        showing = [row for row in rows if targets[row, column]]
+        have = sum(row in chosen for row in showing)
+        for row in showing:
+            if have >= share or len(chosen) >= limit:
+                break
+            if row not in chosen:
+                chosen[row] = None
+                have += 1
+    for row in rows:
+        if len(chosen) >= limit:
+            break
+        chosen[row] = None
+    return list(chosen)

@@ -1,0 +1,123 @@
+"""How much an exported model may differ from its source, and why that much."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from edgeml.compare import Fidelity
+from edgeml.errors import DataError, FidelityError
+from edgeml.progress import SILENT, Progress
+from edgeml.spec import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The most that is allowed; infinity where a measure says nothing about the precision.
+
+    Attributes:
+        max_abs: Difference of any logit.
+        flips_per_1000: Labels that flip, of 1000 decisions.
+        drop: Points of mAP (0 to 100) that are lost.
+        label_drop: Points of AP that any one label loses.
+    """
+
+    max_abs: float = math.inf
+    flips_per_1000: float = math.inf
+    drop: float = math.inf
+    label_drop: float = math.inf
+
+
+LIMITS: dict[Precision, Limits] = {
+    # The same arithmetic in another order: some 1e-5 is usual, above 1e-3 something else is done.
+    "fp32": Limits(max_abs=1e-3, flips_per_1000=0.0),
+    # 11 bits of mantissa: logits move by about a thousandth of themselves, which flips only what
+    # already lay at a threshold. No ranking of images changes visibly.
+    "fp16": Limits(flips_per_1000=5.0, drop=0.5),
+    # 8 bits: flips at the thresholds are expected and mostly even out. What must stay is the
+    # ranking, of which mAP is the measure; 2 points are what the project promises.
+    "int8": Limits(drop=2.0),
+}
+
+
+def limits_for(
+    precision: Precision, *, max_drop: float | None, max_label_drop: float | None
+) -> Limits:
+    """Take the limits of a precision, with those that the user set instead."""
+    limits = LIMITS[precision]
+    if max_drop is not None:
+        limits = replace(limits, drop=max_drop)
+    if max_label_drop is not None:
+        limits = replace(limits, label_drop=max_label_drop)
+    return limits
+
+
+def judge(
+    fidelity: Fidelity, limits: Limits, name: str, *, progress: Progress = SILENT
+) -> Fidelity:
+    """Give the comparison as passed; says which limits the images are too few to test.
+
+    Args:
+        fidelity: What was found.
+        limits: What is allowed.
+        name: Of the model, for the messages.
+        progress: Where notes go.
+
+    Raises:
+        FidelityError: A limit is exceeded; says which, by how much, and carries the comparison.
+        DataError: No image shows any label, so there is no mAP to compare.
+    """
+    if math.isnan(fidelity.reference.mAP):
+        raise DataError("No image of the check shows any label: the models cannot be judged.")
+    _note_resolution(fidelity, limits, progress)
+    found = _exceeded(fidelity, limits)
+    if found:
+        raise FidelityError(
+            f"{name} disagrees with its source on {fidelity.images} images: {'; '.join(found)}. "
+            "Nothing was written.",
+            replace(fidelity, passed=False),
+        )
+    return replace(fidelity, passed=True)
+
+
+def _exceeded(fidelity: Fidelity, limits: Limits) -> list[str]:
+    """Say in words which limits do not hold."""
+    found = []
+    if math.isinf(fidelity.max_abs):
+        found.append("some of its logits are not numbers")
+    elif fidelity.max_abs > limits.max_abs:
+        found.append(f"a logit is off by {fidelity.max_abs:.2g}, allowed are {limits.max_abs:g}")
+    if fidelity.label_flips_per_1000 > limits.flips_per_1000:
+        found.append(
+            f"{fidelity.label_flips_per_1000:.2f} of 1000 labels flip, "
+            f"allowed are {limits.flips_per_1000:g}"
+        )
+    drop = 100 * (fidelity.reference.mAP - fidelity.exported.mAP)
+    if drop > limits.drop:
+        found.append(f"mAP fell by {drop:.2f} points, allowed are {limits.drop:g} (--max-drop)")
+    for label, before in fidelity.reference.labels.items():
+        lost = 100 * (before.AP - fidelity.exported.labels[label].AP)
+        if lost > limits.label_drop:  # a label that no image shows has no AP to lose
+            found.append(
+                f"AP of {label!r} fell by {lost:.2f} points, "
+                f"allowed are {limits.label_drop:g} (--max-label-drop)"
+            )
+    return found
+
+
+def _note_resolution(fidelity: Fidelity, limits: Limits, progress: Progress) -> None:
+    """Say when one image alone moves a measure by more than its limit."""
+    labels = fidelity.reference.labels
+    flip = 1000 / (fidelity.images * len(labels))
+    if 0 < limits.flips_per_1000 < flip:
+        progress.note(
+            f"The check has {fidelity.images} images: a single flip counts {flip:.1f} per 1000, "
+            f"more than the {limits.flips_per_1000:g} allowed. Check with more."
+        )
+    # One positive that sinks from the top to the bottom of its label costs 1/positives of AP.
+    step = 100 / sum(label.positives for label in labels.values())
+    if limits.drop < step:
+        progress.note(
+            f"The check has {fidelity.images} images: one of them can move mAP by {step:.1f} "
+            f"points, more than the {limits.drop:g} allowed. Check with more."
+        )

@@ -1,0 +1,214 @@
+"""DOOR torch: a training checkpoint to ONNX."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from timm.utils.model import reparameterize_model
+from torch import Tensor, nn
+
+from edgeml.errors import ExportError
+from edgeml.files import sha256_of_file
+from edgeml.preprocess import Preprocess
+from edgeml.runtimes.ort import OrtRuntime
+from edgeml.spec import ModelSpec
+from edgeml.train.checkpoint import load_checkpoint
+from edgeml_export.artifact import write_onnx
+
+logger = logging.getLogger(__name__)
+
+Input = Literal["float32", "uint8"]
+
+OPSET = 18
+"""The newest that every TensorRT of a Jetson (10.3) and onnxconverter-common take."""
+
+IR_VERSION = 10
+"""The newest that ONNX Runtime 1.20 reads."""
+
+PARITY = 1e-3
+"""Largest allowed difference of logits to PyTorch: different orders of summation stay below it."""
+
+
+def onnx_from_checkpoint(source: Path, target: Path, *, input: Input = "float32") -> Path:
+    """Write a run folder, or its .safetensors, as FP32 ONNX for any batch size.
+
+    Raises:
+        ModelLoadError: The checkpoint cannot be read or its model not built.
+        ExportError: Neither of PyTorch's exporters gives a network that computes the same.
+    """
+    module, spec = load_checkpoint(source)
+    weights = source / "model.safetensors" if source.is_dir() else source
+    origin = {**spec.origin, "checkpoint_sha256": sha256_of_file(weights)}
+    return onnx_from_module(module, replace(spec, origin=origin), target, input=input)
+
+
+def onnx_from_module(
+    module: nn.Module, spec: ModelSpec, target: Path, *, input: Input = "float32"
+) -> Path:
+    """Write a network that maps (N, 3, H, W) to logits (N, labels) as FP32 ONNX.
+
+    PyTorch's dynamo exporter is tried first, then its older one; the first whose network agrees
+    with `module` at other batch sizes than it was traced with is kept, and named in the spec.
+
+    Args:
+        module: The network. Left as it is.
+        spec: What it means; `precision` and `input` are set to what is written.
+        target: The .onnx file.
+        input: `uint8` puts the normalisation into the graph, which then takes raw BGR frames
+            (N, H, W, 3) uint8 of the right size.
+
+    Raises:
+        ExportError: Neither exporter gives a network that computes the same.
+    """
+    network = reparameterize_model(module).eval().cpu()
+    if input == "uint8":
+        network = _FromPixels(network, spec.preprocess).eval()
+    spec = replace(spec, input=input, precision="fp32")
+    failures = []
+    for name, exporter in (("dynamo", _by_dynamo), ("torchscript", _by_torchscript)):
+        try:
+            model = _tidy(_quietly(exporter, network, _example(spec, 2)))
+            difference = _difference(network, model, spec)
+        except Exception as err:  # an exporter may raise anything on what it cannot translate
+            failures.append(f"{name}: {_line(err)}")
+            logger.info("The %s exporter failed: %s", name, _line(err))
+            continue
+        if difference <= PARITY:
+            told = {"exporter": f"torch {torch.__version__} {name}, opset {OPSET}"}
+            write_onnx(model, target, replace(spec, origin={**spec.origin, **told}))
+            return target
+        failures.append(f"{name}: its logits are off by {difference:.2g}")
+        logger.info("The %s exporter is off by %g", name, difference)
+    raise ExportError(f"The model cannot be written as ONNX. {'; '.join(failures)}.")
+
+
+class _FromPixels(nn.Module):
+    """Does on the network's side what `Preprocess.normalize` does; begins with a Cast.
+
+    TensorRT takes a uint8 input only if a cast to float is the first thing done with it.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    order: Tensor
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        mean = torch.tensor(preprocess.mean, dtype=torch.float64)
+        std = torch.tensor(preprocess.std, dtype=torch.float64)
+        self.register_buffer("scale", (1 / (255 * std)).float().view(1, 3, 1, 1))
+        self.register_buffer("shift", (mean / std).float().view(1, 3, 1, 1))
+        order = (2, 1, 0) if preprocess.channels == "rgb" else (0, 1, 2)
+        self.register_buffer("order", torch.tensor(order))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        planes = frames.to(torch.float32).permute(0, 3, 1, 2).index_select(1, self.order)
+        logits: Tensor = self.network(planes * self.scale - self.shift)
+        return logits
+
+
+def _by_dynamo(network: nn.Module, example: Tensor) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _by_torchscript(network: nn.Module, example: Tensor) -> onnx.ModelProto:
+    with TemporaryDirectory() as folder:
+        written = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            network,
+            (example,),
+            written,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+        )
+        return onnx.load(written)
+
+
+def _quietly(
+    exporter: Callable[[nn.Module, Tensor], onnx.ModelProto], network: nn.Module, example: Tensor
+) -> onnx.ModelProto:
+    """Run an exporter without its advice to developers of exporters."""
+    talkers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [talker.level for talker in talkers]
+    for talker in talkers:
+        talker.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return exporter(network, example)
+    finally:
+        for talker, level in zip(talkers, levels, strict=True):
+            talker.setLevel(level)
+
+
+def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Take out what the exporter noted for its own debugging: stack traces, with local paths."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    for value in graph.value_info:
+        value.ClearField("metadata_props")
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    return model
+
+
+def _difference(network: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> float:
+    """Give the largest difference of logits at batch sizes that the exporter did not see."""
+    with TemporaryDirectory() as folder:
+        written = Path(folder) / "model.onnx"
+        write_onnx(model, written, spec)
+        runtime = OrtRuntime(written)
+    worst = 0.0
+    for count in (1, 3):
+        example = _example(spec, count)
+        with torch.inference_mode():
+            expected = network(example).numpy()
+        got = runtime.run(example.numpy())
+        if got.shape != expected.shape:
+            raise ExportError(f"a batch of {count} gives {got.shape}, not {expected.shape}")
+        worst = max(worst, float(np.abs(got - expected).max()))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _example(spec: ModelSpec, count: int) -> Tensor:
+    """Draw a batch of soft blots: like photos, and unlike noise, they excite every layer."""
+    seeds = np.random.default_rng(count).integers(0, 256, (count, 5, 5, 3), np.uint8)
+    height, width = spec.preprocess.size
+    frames: list[NDArray[np.uint8]] = [
+        cv2.resize(seed, (width, height), interpolation=cv2.INTER_CUBIC) for seed in seeds
+    ]
+    if spec.input == "uint8":
+        return torch.from_numpy(np.stack(frames))
+    return torch.from_numpy(spec.preprocess.normalize(frames))
+
+
+def _line(err: Exception) -> str:
+    text = " ".join(str(err).split()) or type(err).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."
