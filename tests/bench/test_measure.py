@@ -212,6 +212,7 @@ def test_the_drawn_picture_is_one_a_camera_might_have_stored(tmp_path: Path) -> 
     assert gather([], tmp_path).sha256 == corpus.sha256
 
 
+@pytest.mark.runtime
 def test_the_spec_of_a_model_is_read_as_it_was_written(report: BenchReport) -> None:
     assert report.results[0].spec == ModelSpec.from_json(tiny_spec().to_json())
     assert asdict(report.plan) == asdict(QUICK)
