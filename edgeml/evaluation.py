@@ -34,10 +34,10 @@ def evaluate_model(
         NotComparableError: The data set has a label that the model does not know.
         ImageError: An image cannot be read.
     """
+    check_labels(dataset, predictor.spec)
     chosen = choose_part(dataset, predictor.spec, part, progress=progress)
-    targets = align_targets(chosen, predictor.spec)
     scores = score(predictor, chosen, progress=progress)
-    return evaluate(scores, targets, predictor.spec)
+    return evaluate(scores, align_targets(chosen, predictor.spec), predictor.spec)
 
 
 def choose_part(
@@ -65,8 +65,8 @@ def choose_part(
     return chosen
 
 
-def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
-    """Put the columns of the targets in the order of the model's labels: (N, labels).
+def check_labels(dataset: Dataset, spec: ModelSpec) -> None:
+    """Refuse data that name what the model cannot.
 
     Raises:
         NotComparableError: The data set has a label that the model does not know.
@@ -77,6 +77,15 @@ def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
             f"The model does not know {', '.join(map(repr, strangers[:5]))}, which the data "
             f"name. It knows {', '.join(spec.labels)}."
         )
+
+
+def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
+    """Put the columns of the targets in the order of the model's labels: (N, labels).
+
+    Raises:
+        NotComparableError: The data set has a label that the model does not know.
+    """
+    check_labels(dataset, spec)
     targets = np.zeros((len(dataset), len(spec.labels)), np.uint8)
     targets[:, [spec.labels.index(label) for label in dataset.labels]] = dataset.targets
     return targets

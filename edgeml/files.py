@@ -51,6 +51,15 @@ def staging_folder(target: Path) -> Path:
         ) from err
 
 
+def check_writable(target: Path) -> None:
+    """Refuse a place that cannot be written to before long work is done for it.
+
+    Raises:
+        InputError: The folder of `target` cannot be written to.
+    """
+    staging_folder(target).rmdir()
+
+
 def write_text(target: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with staged(target) as temporary:

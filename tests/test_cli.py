@@ -166,7 +166,7 @@ class TestWithAModel:
         assert result.status == 0, result.err
         assert result.json["frames_done"] == 4
         records = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
-        assert sum("labels" in record for record in records) == 4
+        assert sum("frame_id" in record for record in records) == 4
 
     def test_a_label_that_the_model_does_not_know_is_named(
         self, edgeml: Command, tiny_onnx: Path, data: Path
@@ -267,10 +267,7 @@ class TestBadInput:
             "predict": ("predict", tiny_onnx, data, "--csv", out),
             "bench": ("bench", tiny_onnx, "--seconds", 0.1, "--out", out),
         }
-        result = edgeml(*words[command])
-        assert result.status == 2
-        assert "file" in result.err.splitlines()[-1]
-        assert "Traceback" not in result.err
+        assert "file" in edgeml.refused(*words[command])
         assert (tmp_path / "file").read_text() == "in the way"
 
     @pytest.mark.parametrize("pair", ["pad_type", "=same", "a b=1"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from edgeml.cli._shared import Device, Json, Model, RuntimeName, print_json, print_table, progress
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, needs
 
 
 def predict(
@@ -21,9 +21,13 @@ def predict(
     json: Json = False,
 ) -> None:
     """Classify images."""
+    from edgeml.files import check_writable
     from edgeml.prediction import predict_files, write_csv, write_overlays
     from edgeml.predictor import Predictor
 
+    for target in (csv, overlay and overlay / "0.jpg"):
+        if target:
+            check_writable(target)
     with Predictor(model, runtime=runtime, device=device) as predictor:
         results = predict_files(predictor, sources, progress=progress())
     if csv:
@@ -52,16 +56,17 @@ def bench(
     """Time models: each in a process of its own, in turns, every stage."""
     from edgeml.bench import Plan, measure
     from edgeml.data import find_images
+    from edgeml.files import check_writable, write_text
 
+    if out:
+        check_writable(out / "bench.json")
     plan = Plan(scenario=scenario, min_s=seconds, threads=threads)
     images = find_images(data) if data else []
     report = measure(models, images=images, plan=plan, progress=progress())
     if out:
-        from edgeml.errors import needs
-
         with needs("jinja2", extra="report", to="write an HTML report"):
             from edgeml.report import bench_report
-        report.write(out / "bench.json")
+        write_text(out / "bench.json", report.to_json())
         bench_report(report, out / "report.html")
     document = report.to_dict()
     if json:
