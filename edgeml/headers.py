@@ -41,7 +41,11 @@ def _size(data: bytes) -> tuple[int, int]:
         return _tiff(data)
     if data[4:8] == b"ftyp" and data[8:12] not in _HEIC:
         return _avif(data)
-    kind = "HEIC, which OpenCV does not read" if data[4:8] == b"ftyp" else "of no known format"
+    kind = (
+        "HEIC, which OpenCV does not read"
+        if data[4:8] == b"ftyp"
+        else "damaged or of no known format"
+    )
     raise ImageError(f"it is {kind}; {FORMATS} are read")
 
 

@@ -20,6 +20,7 @@ from edgeml.errors import DataError, InputError
 from edgeml.progress import Progress
 from edgeml.stream import FrameResult, StreamInfo, StreamSummary, run_stream
 from edgeml.stream.capture import Capture
+from edgeml.stream.sources import VideoSource
 from tests.stream.clips import FakeCamera, frames_of, make_clip, plain
 from tests.stream.servers import MjpegServer, number_in, stamped
 from tests.tiny import TinyRuntime
@@ -371,6 +372,19 @@ def test_latency_of_a_network_stream_does_not_grow_with_a_slow_model() -> None:
     late = sorted(ages[len(ages) // 2 :])
     # The model's own time, two frame periods, and room for a busy machine.
     assert late[len(late) // 2] < 0.05 + 2 / 30 + 0.1
+
+
+def test_a_stalled_network_stream_is_left_within_its_read_timeout() -> None:
+    with MjpegServer(fps=100, stall_after=10) as server:
+        source = VideoSource(server.url(), kind="url", name="stream", read_timeout_s=1.0)
+        source.timeout_s = 1.0
+        start = time.perf_counter()
+        summary = run_stream(predictor(), source, max_seconds=0.5)
+        elapsed = time.perf_counter() - start
+    assert summary.ended == "max_seconds"
+    assert summary.frames_in >= 5
+    assert elapsed < 0.5 + 1.0 + 0.5 + 0.5  # and half a second to connect
+    assert no_capture_threads()
 
 
 def test_without_a_display_the_stream_goes_on_with_one_note(
