@@ -39,14 +39,11 @@ def _size(data: bytes) -> tuple[int, int]:
         return _webp(data)
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return _tiff(data)
-    if data[4:8] == b"ftyp" and data[8:12] not in _HEIC:
-        return _avif(data)
-    kind = (
-        "HEIC, which OpenCV does not read"
-        if data[4:8] == b"ftyp"
-        else "damaged or of no known format"
-    )
-    raise ImageError(f"it is {kind}; {FORMATS} are read")
+    if data[4:8] != b"ftyp":
+        raise ImageError(f"it is damaged or of no known format; {FORMATS} are read")
+    if data[8:12] in _HEIC:
+        raise ImageError(f"it is HEIC, which OpenCV does not read; {FORMATS} are read")
+    return _avif(data)
 
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
