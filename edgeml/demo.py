@@ -83,7 +83,13 @@ def run_demo(
         FidelityError: An exported model disagrees with its source.
         MissingDependencyError: A library of `edgeml[all]` is not installed.
     """
-    with needs("torch", extra="all", to="run the demo"):
+    with (
+        needs("torch", extra="all", to="run the demo"),
+        needs("timm", extra="all", to="run the demo"),
+        needs("jinja2", extra="all", to="write the report"),
+        needs("matplotlib", extra="all", to="write the report"),
+    ):
+        import edgeml.report  # noqa: F401  # before minutes of work, not after
         from edgeml.train.config import TrainConfig
         from edgeml.train.loop import train
 
@@ -100,7 +106,7 @@ def run_demo(
     timed = measure(
         [one.path for one in exported],
         images=data.part("test").paths,
-        plan=Plan(min_s=2.0),
+        plan=Plan(min_s=2.0, max_s=20.0),
         progress=progress,
     )
     rows = _rows(exported, timed)
@@ -147,12 +153,11 @@ def _checked(exported: Exported) -> Fidelity:
 def _write_report(
     out: Path, trained: TrainResult, data: Dataset, rows: Sequence[DemoRow], timed: BenchReport
 ) -> None:
-    with needs("jinja2", extra="report", to="write an HTML report"):
-        from edgeml.report import Command, Demo, demo_report
+    from edgeml.report import Command, Demo, demo_report
 
     shown = out / "run" / "model.int8.onnx"
     test = data.part("test")
-    flags = [f"{result.model}: {flag}" for result in timed.results for flag in result.flags]
+    flags = [f"{Path(one.model).name}: {flag}" for one in timed.results for flag in one.flags]
     demo_report(
         Demo(
             title="Apparel: nine colours, eight garments",

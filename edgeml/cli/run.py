@@ -64,7 +64,10 @@ def bench(
     images = find_images(data) if data else []
     report = measure(models, images=images, plan=plan, progress=progress())
     if out:
-        with needs("jinja2", extra="report", to="write an HTML report"):
+        with (
+            needs("jinja2", extra="report", to="write an HTML report"),
+            needs("matplotlib", extra="report", to="write an HTML report"),
+        ):
             from edgeml.report import bench_report
         write_text(out / "bench.json", report.to_json())
         bench_report(report, out / "report.html")
@@ -86,11 +89,12 @@ _BENCH_COLUMNS = (
 
 def _row(result: dict[str, Any]) -> tuple[object, ...]:
     total, infer = result["stages"]["total"], result["stages"]["infer"]
+    memory = result["peak_rss_mb"]  # not every system tells
     return (
         result["model"], result["runtime"], result["precision_actual"],
         total["p50_ms"], total["p95_ms"], total["p99_ms"], infer["p50_ms"],
         f"{result['throughput_per_s']:.0f}", f"{result['load_ms']:.0f}",
-        f"{result['first_ms']:.1f}", f"{result['peak_rss_mb']:.0f}",
+        f"{result['first_ms']:.1f}", memory and f"{memory:.0f}",
     )  # fmt: skip
 
 
@@ -123,3 +127,5 @@ def stream(
         print_json(summary.to_dict())
     else:
         typer.echo(summary.line())
+    if summary.ended == "lost":
+        raise typer.Exit(1)
