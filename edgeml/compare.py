@@ -111,7 +111,7 @@ def _outputs(
 ) -> tuple[Outputs, Outputs]:
     """Run both models over all images, each decoded once; two threads decode."""
     first, second = reference.spec, candidate.spec
-    sizes = zip(first.preprocess.size, second.preprocess.size, strict=True)
+    sizes = zip(first.preprocess.whole, second.preprocess.whole, strict=True)
     height, width = (max(pair) for pair in sizes)
     same_input = (first.preprocess, first.input) == (second.preprocess, second.input)
 

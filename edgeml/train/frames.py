@@ -67,7 +67,7 @@ def decoded_frames(
 
 def _decode(path: Path, into: Frames, preprocess: Preprocess) -> tuple[Path, str] | None:
     try:
-        into[:] = preprocess.fit(read_image(path, at_least=preprocess.size))
+        into[:] = preprocess.fit(read_image(path, at_least=preprocess.whole))
     except ImageError as err:
         return path, str(err)
     return None
