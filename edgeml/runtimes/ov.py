@@ -104,20 +104,24 @@ class OpenVinoRuntime:
         self._local = threading.local()
 
     def _actual_precision(self) -> str:
-        """Ask the executed graph what most of its weighted layers compute in."""
+        """Ask the executed graph what most of its weighted layers compute in.
+
+        The name of the kernel tells, as `brgconv_avx512_I8`. What is called `runtimePrecision`
+        says f16 of weights that are only stored so.
+        """
         assert self._compiled is not None
         try:
             layers = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ops()]
-            used = Counter(
-                str(layer["runtimePrecision"].astype(str))
+            kernels = Counter(
+                str(layer["primitiveType"].astype(str)).rpartition("_")[2].lower()
                 for layer in layers
                 if layer["layerType"].astype(str) in _WEIGHTED
             )
-            if not used:
+            if not kernels:
                 return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
         except (RuntimeError, KeyError, AttributeError):  # a device that does not tell
             return "unknown"
-        name = used.most_common(1)[0][0]
+        name = kernels.most_common(1)[0][0]
         return "int8" if name in ("i8", "u8") else name
 
 

@@ -1,4 +1,4 @@
-"""DOOR onnxconverter-common: FP32 ONNX to FP16 ONNX."""
+"""DOOR onnx, onnxconverter-common: FP32 ONNX to FP16 ONNX."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from onnx import NodeProto, TensorProto, helper
 from onnxconverter_common import float16
 
 from edgeml.errors import ExportError
@@ -40,6 +41,7 @@ def fp16_from_onnx(source: Path, target: Path) -> Path:
     """
     model = read_onnx(source)
     spec = spec_of_onnx(model, source)
+    cast_to_float = {node.output[0] for node in model.graph.node if _casts_to_float(node)}
     try:
         with warnings.catch_warnings():
             # One for each weight below 6e-8, which becomes that: nothing that a logit shows.
@@ -53,5 +55,15 @@ def fp16_from_onnx(source: Path, target: Path) -> Path:
             )
     except ValueError as err:
         raise ExportError(f"{source.name!r} cannot be converted to FP16: {err}") from err
+    # The converter takes what such a node gives for FP16, but leaves the node as it was.
+    for node in converted.graph.node:
+        if node.output[0] in cast_to_float:
+            node.CopyFrom(helper.make_node("Cast", node.input, node.output, to=TensorProto.FLOAT16))
     write_onnx(converted, target, replace(spec, precision="fp16", metrics={}))
     return target
+
+
+def _casts_to_float(node: NodeProto) -> bool:
+    return node.op_type == "Cast" and any(
+        a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute
+    )

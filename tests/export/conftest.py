@@ -1,0 +1,107 @@
+"""A small network that has really learnt something, and the pictures it learnt from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from edgeml import ModelSpec, Preprocess
+from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
+from edgeml.images import read_image
+from edgeml.train.checkpoint import save_checkpoint
+from edgeml.train.model import build_model
+from edgeml_export.to_onnx import onnx_from_checkpoint
+
+SIZE = 40
+
+COLOURS = {"red": (40, 40, 210), "green": (50, 190, 60), "blue": (210, 70, 40)}
+SHAPES = ("ball", "box")
+EACH = 40
+"""Pictures of each colour and shape: 240, of which 168 train and 36 test."""
+
+
+def draw(folder: Path, seed: int = 0, each: int = EACH) -> Path:
+    """Draw balls and boxes in three colours on cluttered grounds, in the folder layout."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        for shape in SHAPES:
+            (folder / f"{name}_{shape}").mkdir(parents=True)
+            for number in range(each):
+                picture = _picture(rng, colour, shape)
+                cv2.imwrite(str(folder / f"{name}_{shape}" / f"{number:03}.jpg"), picture)
+    return folder
+
+
+def _picture(
+    rng: np.random.Generator, colour: tuple[int, int, int], shape: str
+) -> NDArray[np.uint8]:
+    ground = rng.integers(60, 200, (4, 4, 3), np.uint8)
+    picture = cv2.resize(ground, (64, 56), interpolation=cv2.INTER_CUBIC)
+    tint = np.clip(np.array(colour) + rng.integers(-35, 36, 3), 0, 255).tolist()
+    x, y, reach = (int(v) for v in rng.integers((22, 20, 9), (42, 36, 18)))
+    if shape == "ball":
+        cv2.circle(picture, (x, y), reach, tint, -1)
+    else:
+        cv2.rectangle(picture, (x - reach, y - reach), (x + reach, y + reach), tint, -1)
+    noise = rng.normal(0, 12, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def data(pictures: Path) -> Dataset:
+    return read_dataset(pictures)
+
+
+@pytest.fixture(scope="session")
+def test_part(data: Dataset) -> Dataset:
+    return split_dataset(data, SplitPlan()).part("test")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """PyTorch's threads wait for each other: beside other work two are ten times slower than one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with our CNN after some seconds of training. Do not write into it."""
+    plan = SplitPlan()
+    train = split_dataset(data, plan).part("train")
+    spec = ModelSpec(
+        labels=data.labels,
+        thresholds=(0.5,) * len(data.labels),
+        preprocess=Preprocess(size=(SIZE, SIZE)),
+        groups=data.label_groups,
+        origin={"data_sha256": data.digest(), "split": plan.to_text()},
+    )
+    torch.manual_seed(0)
+    model = build_model("cnn", labels=len(data.labels), args={})
+    batch = torch.from_numpy(spec.preprocess([read_image(path) for path in train.paths]))
+    targets = torch.from_numpy(train.targets.astype(np.float32))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(6):
+        for rows in torch.randperm(len(batch)).split(24):
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(model(batch[rows]), targets[rows]).backward()
+            optimizer.step()
+    folder = tmp_path_factory.mktemp("run")
+    save_checkpoint(folder / "model.safetensors", model.eval(), spec, name="cnn", args={})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as FP32 ONNX. Do not change it."""
+    return onnx_from_checkpoint(run, tmp_path_factory.mktemp("network") / "model.onnx")

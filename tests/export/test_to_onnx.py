@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import timm
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeml import ModelSpec, Predictor, Preprocess
+from edgeml.data import Dataset
+from edgeml.errors import ExportError
+from edgeml.train.checkpoint import load_checkpoint
+from edgeml_export import to_onnx
+from edgeml_export.artifact import read_onnx, spec_of_onnx
+from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
+
+pytestmark = [pytest.mark.train, pytest.mark.runtime]
+
+
+def spec_for(size: int, labels: tuple[str, ...] = ("a", "b", "c")) -> ModelSpec:
+    return ModelSpec(
+        labels=labels,
+        thresholds=(0.5,) * len(labels),
+        preprocess=Preprocess(size=(size, size)),
+    )
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(1)
+    layers = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(8, 3)).eval()
+
+
+def run_onnx(path: Path, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"images": batch})[0]
+
+
+def exporter_of(path: Path) -> str:
+    return spec_of_onnx(read_onnx(path), path).origin["exporter"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_file_gives_the_logits_of_torch_for_any_batch(
+    count: int, run: Path, network: Path, test_part: Dataset
+) -> None:
+    module, spec = load_checkpoint(run)
+    with Predictor(network) as predictor:
+        frames = [predictor.read(path) for path in test_part.paths[:count]]
+        got = predictor.logits(frames)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(spec.preprocess(frames))).numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_the_file_is_what_every_runtime_reads(network: Path) -> None:
+    model = onnx.load(network, load_external_data=False)
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+    assert model.ir_version <= 10
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    (images,), (logits,) = model.graph.input, model.graph.output
+    assert (images.name, logits.name) == ("images", "logits")
+    assert [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim] == [
+        "batch", 3, 40, 40
+    ]  # fmt: skip
+    assert [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim] == ["batch", 5]
+
+
+def test_the_file_names_no_path_of_the_machine_it_was_made_on(network: Path) -> None:
+    written = network.read_bytes()
+    for telling in (b"site-packages", b".py", str(Path(torch.__file__).parent).encode()):
+        assert telling not in written
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(run: Path, network: Path, tmp_path: Path) -> None:
+    again = onnx_from_checkpoint(run, tmp_path / "again.onnx")
+    assert again.read_bytes() == network.read_bytes()
+
+
+def test_the_spec_says_where_the_network_comes_from(run: Path, network: Path) -> None:
+    _, before = load_checkpoint(run)
+    spec = spec_of_onnx(read_onnx(network), network)
+    assert replace(spec, origin={}) == replace(before, origin={})
+    assert set(before.origin.items()) <= set(spec.origin.items())
+    assert spec.origin["exporter"] == f"torch {torch.__version__} dynamo, opset 18"
+    assert len(spec.origin["checkpoint_sha256"]) == 64
+
+
+def test_names_with_spaces_and_umlauts_come_back(tmp_path: Path) -> None:
+    spec = spec_for(16, ("rotes Kleid", "grüner Rock", '靴 "a" <b>'))
+    path = onnx_from_module(small_net(), spec, tmp_path / "model.onnx")
+    with Predictor(path) as predictor:
+        assert predictor.spec.labels == spec.labels
+
+
+def test_exporting_says_nothing_and_warns_of_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    onnx_from_module(small_net(), spec_for(16), tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")
+    assert not list(recwarn)
+
+
+def test_raw_frames_are_cast_first_and_give_the_same_decisions(
+    run: Path, network: Path, test_part: Dataset, tmp_path: Path
+) -> None:
+    path = onnx_from_checkpoint(run, tmp_path / "raw.onnx", input="uint8")
+    assert read_onnx(path).graph.node[0].op_type == "Cast"
+    with Predictor(path) as raw, Predictor(network) as usual:
+        assert raw.runtime.input_shape == (None, 40, 40, 3)
+        frames = [usual.read(image) for image in test_part.paths]
+        np.testing.assert_allclose(raw.logits(frames), usual.logits(frames), atol=1e-3)
+        labels = [said.labels for said in raw.predict_batch(frames)]
+        assert labels == [said.labels for said in usual.predict_batch(frames)]
+
+
+def test_a_network_that_wants_bgr_gets_bgr_from_raw_frames(tmp_path: Path) -> None:
+    spec = spec_for(16)
+    spec = replace(spec, preprocess=replace(spec.preprocess, channels="bgr"))
+    usual = onnx_from_module(small_net(), spec, tmp_path / "usual.onnx")
+    raw = onnx_from_module(small_net(), spec, tmp_path / "raw.onnx", input="uint8")
+    frame = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    with Predictor(usual) as first, Predictor(raw) as second:
+        np.testing.assert_allclose(first.logits([frame]), second.logits([frame]), atol=1e-4)
+
+
+def raises(network: nn.Module, example: Tensor) -> onnx.ModelProto:
+    raise RuntimeError("a constraint\nwas violated")
+
+
+def wrong(exporter: Callable[[nn.Module, Tensor], onnx.ModelProto]) -> Callable[..., object]:
+    def export(network: nn.Module, example: Tensor) -> onnx.ModelProto:
+        model = exporter(network, example)
+        weights = model.graph.initializer[0]
+        values = onnx.numpy_helper.to_array(weights) + np.float32(0.5)
+        weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+        return model
+
+    return export
+
+
+@pytest.mark.parametrize("fault", [raises, wrong(to_onnx._by_dynamo)], ids=["raises", "wrong"])
+def test_the_older_exporter_steps_in(
+    fault: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "_by_dynamo", fault)
+    path = onnx_from_module(small_net(), spec_for(16), tmp_path / "model.onnx")
+    assert "torchscript" in exporter_of(path)
+    batch = np.random.default_rng(0).normal(size=(5, 3, 16, 16)).astype(np.float32)
+    with torch.inference_mode():
+        expected = small_net()(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(run_onnx(path, batch), expected, atol=1e-4)
+
+
+def test_what_no_exporter_can_write_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "_by_dynamo", raises)
+    monkeypatch.setattr(to_onnx, "_by_torchscript", wrong(to_onnx._by_torchscript))
+    with pytest.raises(ExportError, match=r"dynamo: a constraint was.*torchscript: .*off by") as e:
+        onnx_from_module(small_net(), spec_for(16), tmp_path / "model.onnx")
+    assert "\n" not in str(e.value)
+    assert not list(tmp_path.iterdir())
+
+
+class TwoBranches(nn.Module):
+    """As RepVGG: two convolutions that become one for inference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.merged = False
+
+    def reparameterize(self) -> None:
+        self.a.weight.data += self.b.weight.data
+        assert self.a.bias is not None and self.b.bias is not None
+        self.a.bias.data += self.b.bias.data
+        self.merged = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) if self.merged else self.a(x) + self.b(x)
+
+
+def test_branches_that_can_be_merged_are_and_the_module_is_left_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    branches = TwoBranches()
+    net = nn.Sequential(branches, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    batch = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        expected = net(batch).numpy()
+    path = onnx_from_module(net, spec_for(16), tmp_path / "model.onnx")
+    operators = [node.op_type for node in read_onnx(path).graph.node]
+    assert operators.count("Conv") == 1
+    np.testing.assert_allclose(run_onnx(path, batch.numpy()), expected, atol=1e-5)
+    assert not branches.merged
+
+
+@pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_resnet.r160_in1k"])
+def test_models_of_timm_are_written_by_the_first_exporter(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = timm.create_model(name, num_classes=3).eval()
+    path = onnx_from_module(module, spec_for(160), tmp_path / "model.onnx")
+    assert "dynamo" in exporter_of(path)
+    batch = np.random.default_rng(0).normal(size=(3, 3, 160, 160)).astype(np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(run_onnx(path, batch), expected, atol=1e-4)

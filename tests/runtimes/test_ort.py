@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeml import Predictor
+from edgeml.errors import InferenceError, InputError, ModelLoadError
+from tests.runtimes.nets import every_layer_onnx, in_threads, noise
+from tests.tiny import make_tiny_onnx, tiny_spec, tiny_weights
+
+ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+from edgeml.runtimes.ort import OrtRuntime  # noqa: E402
+
+pytestmark = pytest.mark.runtime
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return every_layer_onnx(tmp_path_factory.mktemp("net") / "net.onnx")
+
+
+@pytest.fixture
+def runtime(tiny_onnx: Path) -> Iterator[OrtRuntime]:
+    opened = OrtRuntime(tiny_onnx)
+    yield opened
+    opened.close()
+
+
+def test_the_logits_are_those_of_numpy(runtime: OrtRuntime) -> None:
+    batch = noise(4)
+    expected = batch.mean(axis=(2, 3)) @ tiny_weights(3).T
+    np.testing.assert_allclose(runtime.run(batch), expected, atol=1e-5)
+
+
+def test_it_says_what_it_is(runtime: OrtRuntime) -> None:
+    assert runtime.name == f"onnxruntime {ort.__version__} CPU"
+    assert runtime.input_shape == (None, 3, 32, 32)
+
+
+def test_names_with_umlauts_come_back(tmp_path: Path) -> None:
+    spec = tiny_spec(["rotes Kleid", "grüner Rock", 'a "b" <c>'])
+    with Predictor(make_tiny_onnx(tmp_path / "model.onnx", spec=spec)) as predictor:
+        assert predictor.spec == spec
+
+
+@pytest.mark.parametrize(
+    ("written", "computed"),
+    [
+        ("fp32", "f32"),
+        ("fp16", "f16" if platform.machine().lower() in ("aarch64", "arm64") else "f32"),
+        ("int8", "int8"),
+    ],
+)
+def test_it_tells_what_it_computes_in(written: str, computed: str, tmp_path: Path) -> None:
+    spec = replace(tiny_spec(), precision=written)
+    runtime = OrtRuntime(make_tiny_onnx(tmp_path / "model.onnx", spec=spec))
+    assert runtime.metadata["precision"] == computed
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="Arm has kernels for FP16")
+def test_on_x86_an_fp16_convolution_is_computed_in_fp32(tmp_path: Path) -> None:
+    """The independent evidence for the line above: what the provider was given to run."""
+    from onnxconverter_common import float16
+
+    import onnx
+
+    source = every_layer_onnx(tmp_path / "net.onnx")
+    half = float16.convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(
+        half.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    weights = [types[node.input[1]] for node in graph.node if "Conv" in node.op_type]
+    assert weights == [onnx.TensorProto.FLOAT]
+
+
+def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
+    with Predictor(net) as predictor:
+        in_threads(predictor)
+
+
+def test_an_array_of_another_size_is_an_error_in_one_line(runtime: OrtRuntime) -> None:
+    with pytest.raises(InferenceError) as caught:
+        runtime.run(np.zeros((1, 3, 16, 16), np.float32))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_closed_runtime_says_so(tiny_onnx: Path) -> None:
+    runtime = OrtRuntime(tiny_onnx)
+    runtime.close()
+    runtime.close()
+    with pytest.raises(InferenceError, match="closed"):
+        runtime.run(noise(1))
+
+
+def test_an_unknown_device_is_told_with_the_known_ones(tiny_onnx: Path) -> None:
+    with pytest.raises(InputError, match="known are auto and cpu"):
+        OrtRuntime(tiny_onnx, device="tpu")
+
+
+def test_a_damaged_file_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelLoadError, match=r"model\.onnx") as caught:
+        OrtRuntime(tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeml import Predictor
+from edgeml.errors import InferenceError, InputError, ModelLoadError
+from edgeml.runtimes import open_runtime
+from tests.runtimes.nets import every_layer_onnx, in_threads, noise
+from tests.tiny import make_tiny_onnx, tiny_spec
+
+ov = pytest.importorskip("openvino", reason="openvino is not installed")
+from edgeml.runtimes.ov import OpenVinoRuntime  # noqa: E402
+
+pytestmark = pytest.mark.runtime
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return every_layer_onnx(tmp_path_factory.mktemp("net") / "net.onnx")
+
+
+@pytest.fixture
+def runtime(net: Path) -> Iterator[OpenVinoRuntime]:
+    opened = OpenVinoRuntime(net)
+    yield opened
+    opened.close()
+
+
+def test_an_onnx_file_gives_the_logits_of_onnx_runtime(
+    net: Path, runtime: OpenVinoRuntime
+) -> None:
+    for count in (1, 3):
+        batch = noise(count)
+        expected = open_runtime(net).run(batch)
+        np.testing.assert_allclose(runtime.run(batch), expected, atol=1e-4)
+
+
+def test_it_says_what_it_is(net: Path, runtime: OpenVinoRuntime) -> None:
+    assert runtime.name == f"openvino {ov.__version__.split('-')[0]} CPU"
+    assert runtime.input_shape == (None, 3, 32, 32)
+
+
+def test_exact_is_f32_and_fast_is_what_the_device_likes_best(net: Path) -> None:
+    likes = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+    assert OpenVinoRuntime(net).metadata["precision"] == "f32"
+    assert OpenVinoRuntime(net, precision="fast").metadata["precision"] == likes
+
+
+def test_a_network_without_weighted_layers_tells_the_hint(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["logits"]),
+        ],
+        "mean",
+        [value("images", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [value("logits", TensorProto.FLOAT, ["N", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "mean.onnx")
+    assert OpenVinoRuntime(tmp_path / "mean.onnx").metadata["precision"] == "f32"
+
+
+def test_the_spec_is_found_in_an_onnx_and_in_an_xml(tmp_path: Path) -> None:
+    spec = replace(tiny_spec(["rotes Kleid", "grüner Rock", 'a "b" <c>']))
+    source = make_tiny_onnx(tmp_path / "model.onnx", spec=spec)
+    with Predictor(source, runtime="openvino") as predictor:
+        assert predictor.spec == spec
+    model = ov.Core().read_model(source)
+    model.set_rt_info(spec.to_json(), ["edgeml"])
+    ov.save_model(model, tmp_path / "model.xml")
+    with Predictor(tmp_path / "model.xml") as predictor:
+        assert predictor.spec == spec
+
+
+def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
+    with Predictor(net, runtime="openvino") as predictor:
+        in_threads(predictor)
+
+
+def test_a_result_outlives_the_next_call(runtime: OpenVinoRuntime) -> None:
+    first = runtime.run(noise(1))
+    kept = first.copy()
+    runtime.run(noise(1, seed=9))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_an_array_of_another_size_is_an_error_in_one_line(runtime: OpenVinoRuntime) -> None:
+    with pytest.raises(InferenceError) as caught:
+        runtime.run(np.zeros((1, 3, 16, 16), np.float32))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_closed_runtime_says_so(net: Path) -> None:
+    runtime = OpenVinoRuntime(net)
+    runtime.close()
+    runtime.close()
+    with pytest.raises(InferenceError, match="closed"):
+        runtime.run(noise(1))
+
+
+def test_an_unknown_device_is_told_with_the_known_ones(net: Path) -> None:
+    with pytest.raises(InputError, match=r"'tpu' here; known are .*CPU"):
+        OpenVinoRuntime(net, device="tpu")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+def test_a_damaged_file_is_told_in_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"<?xml no model")
+    with pytest.raises(ModelLoadError, match=name) as caught:
+        OpenVinoRuntime(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_xml_without_its_weights_is_told(net: Path, tmp_path: Path) -> None:
+    ov.save_model(ov.Core().read_model(net), tmp_path / "model.xml")
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(ModelLoadError):
+        OpenVinoRuntime(tmp_path / "model.xml")
