@@ -143,7 +143,7 @@ def _scene(garments: tuple[tuple[str, str], ...], size: int, rng: np.random.Gene
         poses = [random_pose(side, rng, share=0.72, x=float(x)) for x in places]
     for (colour, garment), pose in zip(garments, poses, strict=True):
         paint_garment(canvas, garment, colour, pose, rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.3:
         paint_obstacle(canvas, poses[0], rng)
     return photograph(canvas, size, rng)
 

@@ -75,14 +75,14 @@ class Pose:
 
 def random_pose(side: int, rng: np.random.Generator, *, share: float = 1.0, x: float = 0.5) -> Pose:
     """Place a garment around `x` of the width, so that most of it is inside the picture."""
-    scale = share * side * rng.uniform(0.4, 0.5)
-    angle = rng.normal(0, 0.1)
+    scale = share * side * rng.uniform(0.36, 0.5)
+    angle = rng.normal(0, 0.16)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    shear = np.array([[rng.choice([-1, 1]), rng.normal(0, 0.07)], [rng.normal(0, 0.03), 1]])
-    stretch = np.diag(rng.uniform(0.9, 1.1, 2))
-    centre = (np.array([x, 0.5]) + rng.uniform(-0.08, 0.08, 2)) * side
+    shear = np.array([[rng.choice([-1, 1]), rng.normal(0, 0.1)], [rng.normal(0, 0.05), 1]])
+    stretch = np.diag(rng.uniform(0.88, 1.12, 2))
+    centre = (np.array([x, 0.5]) + rng.uniform(-0.12, 0.12, 2)) * side
     bend = np.array(
-        [rng.uniform(0.0, 0.04, 2), rng.uniform(1.5, 4.0, 2), rng.uniform(0, 2 * np.pi, 2)]
+        [rng.uniform(0.0, 0.05, 2), rng.uniform(1.5, 4.0, 2), rng.uniform(0, 2 * np.pi, 2)]
     )
     return Pose(scale * turn @ shear @ stretch, centre, bend)
 
@@ -118,27 +118,28 @@ def paint_garment(
 
 
 def paint_background(side: int, rng: np.random.Generator) -> Canvas:
-    """Paint a wall or a floor with things on it: (side, side, 3) BGR."""
-    corners = np.array(_any_colour(rng)) + rng.normal(0, 18, (3, 3, 3))
+    """Paint a wall or a floor, calm in two of five pictures: (side, side, 3) BGR."""
+    busy = rng.random() < 0.6
+    colour = _any_colour(rng) if busy else _pale_colour(rng)
+    corners = np.array(colour) + rng.normal(0, 22 if busy else 10, (3, 3, 3))
     canvas = _resized(_saturated(corners), side)
-    kind = rng.choice(["plain", "boards", "tiles", "weave", "corner"])
-    if kind == "corner":
-        canvas[int(side * rng.uniform(0.5, 0.9)) :] = _any_colour(rng)
-    factor = 100 + _noise(side, int(rng.integers(8, 60)), rng, 7)
-    if kind in ("boards", "tiles", "weave"):
-        factor += rng.uniform(4, 18) * _grid(side, kind, rng)
+    factor = 100 + _noise(side, int(rng.integers(8, 40)), rng, 3)
+    if busy:
+        kind = rng.choice(["boards", "tiles", "weave"])
+        factor += rng.uniform(5, 25) * _grid(side, kind, rng)
+    elif rng.random() < 0.5:
+        canvas[int(side * rng.uniform(0.6, 0.9)) :] = _pale_colour(rng)
     canvas = _lit(canvas, _saturated(factor))
-    for _ in range(rng.integers(0, 5)):
-        _paint_thing(canvas, rng.uniform(0, side, 2), side * rng.uniform(0.03, 0.15), rng)
-    if rng.random() < 0.8:
-        cv2.GaussianBlur(canvas, (0, 0), side * rng.uniform(0.002, 0.02), dst=canvas)
+    for _ in range(rng.integers(2, 8) if busy else rng.integers(0, 3)):
+        _paint_thing(canvas, rng.uniform(0, side, 2), side * rng.uniform(0.04, 0.18), rng)
+    cv2.GaussianBlur(canvas, (0, 0), side * rng.uniform(0.004, 0.02), dst=canvas)
     return canvas
 
 
 def paint_obstacle(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> None:
     """Put one thing before a garment, in place; it hides up to about a quarter of it."""
     where = pose.to_pixels(rng.uniform(-0.55, 0.55, (1, 2)))[0]
-    _paint_thing(canvas, where, pose.unit_px * rng.uniform(0.1, 0.24), rng)
+    _paint_thing(canvas, where, pose.unit_px * rng.uniform(0.12, 0.26), rng)
 
 
 def photograph(canvas: Canvas, size: int, rng: np.random.Generator) -> Canvas:
@@ -162,7 +163,7 @@ def _stroke(parts: list[Part], cloth: Canvas, pose: Pose, *, dark: bool) -> tupl
     side = len(cloth)
     mask = np.zeros((side, side), np.uint8)
     tone = np.full((side, side), 100, np.uint8)
-    hairline, unit_px = max(1, round(side / 160)), pose.unit_px
+    hairline, unit_px = max(1, round(side / 100)), pose.unit_px
     for part in parts:
         pixels = _fixed_point(pose.to_pixels(_dense(part)))
         # On black a darker seam could not be seen; there, stitches and edges are lighter.
@@ -201,8 +202,8 @@ def _cloth(side: int, base: Colour, pose: Pose, rng: np.random.Generator) -> tup
     Returns:
         Its colours, (side, side, 3) BGR, and its grain, (side, side) in percent.
     """
-    grain = _resized(_saturated(100 + _noise(side // 3, side // 3, rng, rng.uniform(1, 7))), side)
-    kind = rng.choice(["plain", "stripes", "checks", "dots"], p=[0.64, 0.18, 0.09, 0.09])
+    grain = _resized(_saturated(100 + _noise(side // 3, side // 3, rng, rng.uniform(1, 5))), side)
+    kind = rng.choice(["plain", "stripes", "checks", "dots"], p=[0.6, 0.2, 0.1, 0.1])
     if kind == "plain":
         return np.full((side, side, 3), base, np.uint8), grain
     u, v = pose.to_cloth(side)
@@ -270,6 +271,12 @@ def _any_colour(rng: np.random.Generator) -> Colour:
     if rng.random() < 0.5:
         return colour_of(COLOURS[rng.integers(len(COLOURS))], rng)
     blue, green, red = np.clip(rng.uniform(20, 245) + rng.normal(0, 22, 3), 0, 255).tolist()
+    return blue, green, red
+
+
+def _pale_colour(rng: np.random.Generator) -> Colour:
+    """Give the colour of a wall: any brightness, little of a hue."""
+    blue, green, red = np.clip(rng.uniform(40, 250) + rng.normal(0, 14, 3), 0, 255).tolist()
     return blue, green, red
 
 

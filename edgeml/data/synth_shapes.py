@@ -99,7 +99,7 @@ def _hoodie(rng: np.random.Generator) -> list[Part]:
         parts.append(_line([(0, -0.45), (0, hem)], _pick(rng, _NEUTRALS), 0.025))
     string = _curve((0.09, -0.5), (0.12, -0.35), (0.09, rng.uniform(-0.25, -0.1)))
     colour = _pick(rng, (_LIGHT, _DARK))
-    return [*parts, _line(string, colour, 0.03), _line(_flip(string), colour, 0.03)]
+    return [*parts, _line(string, colour, 0.045), _line(_flip(string), colour, 0.045)]
 
 
 def _pants(rng: np.random.Generator) -> list[Part]:
@@ -111,7 +111,7 @@ def _shorts(rng: np.random.Generator) -> list[Part]:
 
 
 def _shirt(rng: np.random.Generator) -> list[Part]:
-    buttoned, long = rng.random() < 0.5, rng.random() < 0.5
+    buttoned, long = rng.random() < 0.6, rng.random() < 0.5
     width, hem = rng.uniform(0.36, 0.46), rng.uniform(0.55, 0.8)
     length = rng.uniform(0.95, 1.15) if long else rng.uniform(0.3, 0.48)
     cuff = 0.17 if long else rng.uniform(0.24, 0.32)
@@ -134,7 +134,7 @@ def _shirt(rng: np.random.Generator) -> list[Part]:
         placket = [(0.04 * side, -0.74 + depth), (0.04 * side, hem + 0.03)]
         parts += [_panel(collar * (side, 1), tone=1.08), _seam(placket)]
     colour = _pick(rng, (_LIGHT, _DARK))
-    parts += [_trim(_disc(0, y, 0.024), colour) for y in np.arange(-0.6 + depth, hem, 0.2)]
+    parts += [_trim(_disc(0, y, 0.035), colour) for y in np.arange(-0.6 + depth, hem, 0.2)]
     pocket = [(0.14, -0.36), (0.32, -0.36), (0.32, -0.16), (0.23, -0.12), (0.14, -0.16)]
     return [*parts, _seam([*pocket, pocket[0]]), _seam([(0.14, -0.31), (0.32, -0.31)])]
 
@@ -164,7 +164,7 @@ def _shoes(rng: np.random.Generator) -> list[Part]:
     ]
     for step in np.linspace(0, 1, 4 + round(4 * shaft)):
         x, y = 0.32 - 0.5 * step, -0.03 - (0.26 + 0.55 * shaft) * step
-        shoe.append(_line([(x - 0.06, y + 0.12), (x + 0.05, y + 0.01)], lace, 0.035))
+        shoe.append(_line([(x - 0.06, y + 0.12), (x + 0.05, y + 0.01)], lace, 0.05))
     return _pair(shoe, rng)
 
 
@@ -184,7 +184,7 @@ def _skirt(rng: np.random.Generator) -> list[Part]:
 
 
 def _suit(rng: np.random.Generator) -> list[Part]:
-    trousers = rng.random() < 0.6
+    trousers = rng.random() < 0.5
     width, hem = rng.uniform(0.38, 0.44), rng.uniform(0.42, 0.6)
     parts = []
     if trousers:
@@ -307,7 +307,7 @@ def _panel(points: Points, *, tone: float = 1.0) -> Part:
     return Part(points=points, tone=float(tone))
 
 
-def _seam(points: Path, *, tone: float = 0.7, width: float = 0.014) -> Part:
+def _seam(points: Path, *, tone: float = 0.6, width: float = 0.022) -> Part:
     return Part(points=np.asarray(points, float), tone=tone, width=width)
 
 
