@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -16,7 +17,7 @@ from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.images import read_image
 from edgeml.train.checkpoint import save_checkpoint
 from edgeml.train.model import build_model
-from edgeml_export.to_onnx import onnx_from_checkpoint
+from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 
 SIZE = 40
 
@@ -70,7 +71,7 @@ def test_part(data: Dataset) -> Dataset:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """PyTorch's threads wait for each other: beside other work two are ten times slower than one."""
+    """PyTorch's threads wait for each other: beside other work, two are far slower than one."""
     torch.set_num_threads(1)
 
 
@@ -105,3 +106,12 @@ def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as FP32 ONNX. Do not change it."""
     return onnx_from_checkpoint(run, tmp_path_factory.mktemp("network") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vision transformer of six blocks with random weights and one label, as FP32 ONNX."""
+    torch.manual_seed(0)
+    module = timm.create_model("test_vit.r160_in1k", num_classes=1).eval()
+    spec = ModelSpec(labels=("a",), thresholds=(0.5,), preprocess=Preprocess(size=(160, 160)))
+    return onnx_from_module(module, spec, tmp_path_factory.mktemp("vit") / "vit.onnx")

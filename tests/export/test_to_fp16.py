@@ -5,14 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import timm
-import torch
 
-from edgeml import ModelSpec, Predictor, Preprocess
+from edgeml import Predictor
 from edgeml.data import Dataset
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
-from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
+from edgeml_export.to_onnx import onnx_from_checkpoint
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
 
@@ -51,12 +49,8 @@ def test_logits_differ_by_less_than_a_hundredth_of_their_spread(
     assert 0 < np.abs(got - expected).max() < 0.01 * expected.std()
 
 
-def test_norms_softmax_and_means_of_a_transformer_stay_fp32(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    spec = ModelSpec(labels=("a",), thresholds=(0.5,), preprocess=Preprocess(size=(160, 160)))
-    module = timm.create_model("test_vit.r160_in1k", num_classes=1).eval()
-    source = onnx_from_module(module, spec, tmp_path / "model.onnx")
-    model = read_onnx(fp16_from_onnx(source, tmp_path / "model.fp16.onnx"))
+def test_norms_softmax_and_means_of_a_transformer_stay_fp32(vit: Path, tmp_path: Path) -> None:
+    model = read_onnx(fp16_from_onnx(vit, tmp_path / "vit.fp16.onnx"))
     types = types_of_values(model)
     kept = [n for n in model.graph.node if n.op_type in ("LayerNormalization", "Softmax")]
     assert {node.op_type for node in kept} == {"LayerNormalization", "Softmax"}

@@ -8,15 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import timm
-import torch
 
-from edgeml import ModelSpec, Predictor, Preprocess
+from edgeml import Predictor
 from edgeml.data import Dataset
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.calibration import Calibration, choose_calibration
 from edgeml_export.to_int8 import int8_from_onnx
-from edgeml_export.to_onnx import onnx_from_module
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
 
@@ -124,14 +121,10 @@ def test_the_layout_for_openvino_runs_there_in_integers(
 
 
 def test_of_a_transformer_only_layers_with_weights_are_quantised(
-    data: Dataset, tmp_path: Path
+    vit: Path, data: Dataset, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    spec = ModelSpec(labels=("a",), thresholds=(0.5,), preprocess=Preprocess(size=(160, 160)))
-    module = timm.create_model("test_vit.r160_in1k", num_classes=1).eval()
-    source = onnx_from_module(module, spec, tmp_path / "vit.onnx")
     few = choose_calibration(data, data.labels, limit=4)
-    graph = read_onnx(int8_from_onnx(source, tmp_path / "vit.int8.onnx", few)).graph
+    graph = read_onnx(int8_from_onnx(vit, tmp_path / "vit.int8.onnx", few)).graph
     made = {output: node.op_type for node in graph.node for output in node.output}
     constants = {tensor.name for tensor in graph.initializer}
 
@@ -146,9 +139,7 @@ def test_of_a_transformer_only_layers_with_weights_are_quantised(
     assert len(attention) == 12
     assert not any(any(quantised(node)) for node in attention)
     # OpenVINO 2026.4 dies of a quantised bias.
-    biased = [
-        n for n in graph.node if n.op_type == "Add" and constants.intersection(n.input)
-    ]
+    biased = [n for n in graph.node if n.op_type == "Add" and constants.intersection(n.input)]
     assert biased
     with Predictor(tmp_path / "vit.int8.onnx", runtime="openvino") as predictor:
         assert predictor.runtime.metadata["precision"] == "int8"

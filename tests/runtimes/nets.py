@@ -37,7 +37,10 @@ def every_layer_onnx(path: Path) -> Path:
         "net",
         [value("images", TensorProto.FLOAT, ["N", 3, 32, 32])],
         [value("logits", TensorProto.FLOAT, ["N", 3])],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+        [
+            numpy_helper.from_array(array.astype(np.float32), name)
+            for name, array in weights.items()
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(model, {METADATA_KEY: tiny_spec().to_json()})
@@ -51,7 +54,7 @@ def noise(count: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def in_threads(predictor: Predictor, threads: int = 8, each: int = 20) -> None:
-    """Let threads predict different pictures at once; compare bit for bit with one after another."""
+    """Let threads predict at once; compare bit for bit with one picture after another."""
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (40, 30, 3), np.uint8) for _ in range(threads * each)]
     alone = [predictor.predict(frame).scores for frame in frames]

@@ -31,9 +31,7 @@ def runtime(net: Path) -> Iterator[OpenVinoRuntime]:
     opened.close()
 
 
-def test_an_onnx_file_gives_the_logits_of_onnx_runtime(
-    net: Path, runtime: OpenVinoRuntime
-) -> None:
+def test_an_onnx_file_gives_the_logits_of_onnx_runtime(net: Path, runtime: OpenVinoRuntime) -> None:
     for count in (1, 3):
         batch = noise(count)
         expected = open_runtime(net).run(batch)

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from edgeml import EdgemlError, Predictor
+from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
+from edgeml.errors import (
+    CalibrationError,
+    DataError,
+    FidelityError,
+    InputError,
+    MissingDependencyError,
+    ModelLoadError,
+)
+from edgeml.evaluation import evaluate_model
+from edgeml.files import sha256_of_file
+from edgeml_export import _export, export
+from edgeml_export.artifact import read_onnx, spec_of_onnx, staged_model, write_onnx
+from edgeml_export.calibration import choose_calibration
+from edgeml_export.to_openvino import openvino_from_onnx
+from tests.tiny import make_tiny_onnx, tiny_spec
+
+pytestmark = [pytest.mark.train, pytest.mark.runtime]
+
+EVERY_KIND = [(f, p) for f in ("onnx", "openvino") for p in ("fp32", "fp16", "int8")]
+# Some seconds of training leave scores near the thresholds and few images: wide limits.
+WIDE = {"max_drop": 10.0}
+
+
+@pytest.fixture
+def own_run(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("fmt", "precision"), EVERY_KIND)
+def test_a_run_becomes_every_kind_of_model_beside_it(
+    fmt: str, precision: str, own_run: Path, data: Dataset, test_part: Dataset
+) -> None:
+    done = export(own_run, fmt, precision=precision, calib=data, check=data, **WIDE)
+    infix = "" if precision == "fp32" else f".{precision}"
+    suffix = {"onnx": ".onnx", "openvino": ".xml"}[fmt]
+    assert done.path == own_run / f"model{infix}{suffix}"
+    expected = {"model.safetensors", done.path.name}
+    if fmt == "openvino":
+        expected.add(f"model{infix}.bin")
+    assert names_in(own_run) == expected
+    with Predictor(done.path) as predictor:
+        assert predictor.spec.precision == precision
+        measured = evaluate_model(predictor, test_part, "all").summary()
+    assert predictor.spec.metrics == pytest.approx(measured)
+    assert done.checks is not None
+    assert done.checks.exported.summary() == pytest.approx(measured)
+    assert done.checks.images == len(test_part)
+
+
+def test_the_result_is_the_json_that_the_design_promises(own_run: Path, data: Dataset) -> None:
+    done = export(own_run, "onnx", check=data)
+    told = json.loads(json.dumps(done.to_dict(), allow_nan=False))
+    assert list(told) == ["path", "format", "precision", "sha256", "checks"]
+    assert told["path"] == str(own_run / "model.onnx")
+    assert (told["format"], told["precision"]) == ("onnx", "fp32")
+    assert told["sha256"] == sha256_of_file(done.path)
+    assert list(told["checks"]) == ["max_abs", "label_flips_per_1000", "metrics", "passed"]
+    assert told["checks"]["max_abs"] <= 1e-3
+    assert told["checks"]["label_flips_per_1000"] == 0
+    assert told["checks"]["passed"] is True
+    assert set(told["checks"]["metrics"]) == {"reference", "exported"}
+    assert {"mAP", "CF1", "OF1", "exact_match"} <= set(told["checks"]["metrics"]["exported"])
+
+
+def test_without_images_nothing_is_compared(own_run: Path) -> None:
+    done = export(own_run, "onnx", out=own_run.parent / "elsewhere" / "a.onnx")
+    assert done.checks is None
+    assert done.to_dict()["checks"] is None
+    assert names_in(own_run.parent / "elsewhere") == {"a.onnx"}
+
+
+def test_an_onnx_leads_on_without_the_run(network: Path, tmp_path: Path, data: Dataset) -> None:
+    source = tmp_path / "shop.v2.onnx"
+    shutil.copy(network, source)
+    done = export(source, "openvino", precision="fp16", check=data, **WIDE)
+    assert done.path.name == "shop.v2.fp16.xml"
+    with Predictor(done.path) as last, Predictor(source) as first:
+        assert last.spec.origin == first.spec.origin
+
+
+def test_a_spec_that_stands_beside_an_onnx_goes_into_what_is_made_of_it(
+    network: Path, tmp_path: Path
+) -> None:
+    model = read_onnx(network)
+    spec = replace(spec_of_onnx(model, network), labels=("v", "w", "x", "y", "z"), groups=())
+    model.ClearField("metadata_props")
+    onnx.save(model, tmp_path / "bare.onnx")
+    (tmp_path / "bare.onnx.json").write_text(spec.to_json(), encoding="utf-8")
+    done = export(tmp_path / "bare.onnx", "onnx", precision="fp16")
+    with Predictor(done.path) as predictor:
+        assert predictor.spec.labels == spec.labels
+
+
+def test_raw_frames_can_be_asked_for_in_int8(own_run: Path, data: Dataset) -> None:
+    done = export(own_run, "onnx", precision="int8", input="uint8", calib=data, check=data, **WIDE)
+    with Predictor(done.path) as predictor:
+        assert predictor.spec.input == "uint8"
+        assert predictor.runtime.metadata["precision"] == "int8"
+
+
+def test_of_one_data_set_the_train_part_calibrates_and_the_test_part_checks(
+    network: Path, data: Dataset, test_part: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.onnx"
+    done = export(network, "onnx", precision="int8", calib=data, check=data, out=out, **WIDE)
+    spec = spec_of_onnx(read_onnx(done.path), done.path)
+    train = split_dataset(data, SplitPlan()).part("train")
+    assert spec.origin["calibration_sha256"] == choose_calibration(train, data.labels).digest
+    assert done.checks is not None
+    assert done.checks.images == len(test_part)
+
+
+def without_origin(source: Path, target: Path) -> Path:
+    """Make it a model that does not know what it was trained on."""
+    model = read_onnx(source)
+    write_onnx(model, target, replace(spec_of_onnx(model, source), origin={}))
+    return target
+
+
+def test_one_data_set_for_both_is_divided_even_if_the_model_does_not_know_it(
+    network: Path, data: Dataset, test_part: Dataset, tmp_path: Path
+) -> None:
+    source = without_origin(network, tmp_path / "m.onnx")
+    done = export(source, "onnx", precision="int8", calib=data, check=data, **WIDE)
+    assert done.checks is not None
+    assert done.checks.images == len(test_part)
+
+
+def test_pictures_that_calibrate_and_check_are_refused_by_their_bytes(
+    network: Path, data: Dataset, pictures: Path, tmp_path: Path
+) -> None:
+    source = without_origin(network, tmp_path / "m.onnx")
+    copied = read_dataset(Path(shutil.copytree(pictures, tmp_path / "copied")))
+    with pytest.raises(CalibrationError, match="240 of 240 images"):
+        export(source, "onnx", precision="int8", calib=data, check=copied)
+    assert names_in(tmp_path) == {"m.onnx", "copied"}
+
+
+def test_a_check_with_an_empty_test_part_is_refused(own_run: Path, data: Dataset) -> None:
+    undivided = replace(data, split=("train",) * len(data))
+    with pytest.raises(DataError, match="test part"):
+        export(own_run, "onnx", check=undivided)
+
+
+def damage_onnx(path: Path) -> None:
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.ndim == 2 and values.dtype.kind == "f":  # the head, float in every precision
+            tensor.CopyFrom(onnx.numpy_helper.from_array(-values, tensor.name))
+    onnx.save(model, path)
+
+
+def damage_openvino(path: Path) -> None:
+    weights = path.with_suffix(".bin")
+    data = bytearray(weights.read_bytes())
+    for position in range(0, len(data), 97):
+        data[position] ^= 0x55
+    weights.write_bytes(data)
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "over an older one"])
+@pytest.mark.parametrize(
+    ("fmt", "precision", "damage"),
+    [
+        ("onnx", "fp32", damage_onnx),
+        ("onnx", "fp16", damage_onnx),
+        ("onnx", "int8", damage_onnx),
+        ("openvino", "int8", damage_openvino),
+    ],
+)
+def test_a_damaged_result_is_refused_and_leaves_no_trace(
+    fmt: str,
+    precision: str,
+    damage: Callable[[Path], None],
+    existing: bool,
+    network: Path,
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = tmp_path / "m.onnx"
+    shutil.copy(network, source)
+    target = tmp_path / f"out{_export.SUFFIXES[fmt]}"
+    if existing:
+        target.write_text("older")
+        target.with_suffix(".bin").write_text("older")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = _export._write
+
+    def damaged(plan: object, source: Path, target: Path, *rest: object) -> None:
+        write(plan, source, target, *rest)
+        damage(target)
+
+    monkeypatch.setattr(_export, "_write", damaged)
+    # From an .onnx, FP32 ONNX is no step; through the door beside the check it is one here.
+    monkeypatch.setattr(_export, "_check_source", lambda *given: None)
+    with pytest.raises(FidelityError, match="disagrees with its source") as caught:
+        export(source, fmt, precision=precision, calib=data, check=data, out=target)
+    assert caught.value.fidelity.passed is False
+    assert caught.value.fidelity.label_flips_per_1000 > 100
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_interrupted_export_leaves_no_trace(
+    own_run: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_export, "compare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(own_run, "openvino", check=data)
+    assert names_in(own_run) == {"model.safetensors"}
+
+
+def write_model(target: Path, text: str) -> None:
+    with staged_model(target) as temporary:
+        temporary.write_text(text)
+        temporary.with_suffix(".bin").write_text(text)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_xml_never_stands_beside_the_weights_of_another(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the moment the power fails: simulated by failing at each rename in turn."""
+    target = tmp_path / "m.xml"
+    for path in (target, target.with_suffix(".bin")):
+        path.write_text("old")
+    rename, renamed = os.replace, []
+
+    def fails(source: Path, target: Path) -> None:
+        if len(renamed) == failing:
+            raise OSError("the power went")
+        renamed.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError, match="the power went"):
+        write_model(target, "new")
+    assert not target.exists()
+
+
+def test_an_xml_replaces_an_older_one_with_its_weights(tmp_path: Path) -> None:
+    target = tmp_path / "m.xml"
+    for text in ("old", "new"):
+        write_model(target, text)
+    assert target.read_text() == target.with_suffix(".bin").read_text() == "new"
+    assert names_in(tmp_path) == {"m.xml", "m.bin"}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "told"),
+    [
+        ({"fmt": "tflite"}, InputError, "format 'tflite'; known are onnx, openvino, trt"),
+        ({"precision": "int4"}, InputError, "precision 'int4'; known are fp32, fp16, int8"),
+        ({"target": "arm"}, InputError, "target 'arm'; known are auto, x86, openvino"),
+        ({"input": "bf16"}, InputError, "input 'bf16'; known are float32, uint8"),
+        ({"fmt": "openvino", "target": "x86"}, InputError, "leave --target away"),
+        ({"precision": "int8"}, CalibrationError, "--calib DATA"),
+        ({"fmt": "trt"}, MissingDependencyError, r"pip install 'edgeml\[trt\]'"),
+        ({"fmt": "trt", "precision": "int8"}, MissingDependencyError, "build TensorRT engines"),
+        ({"out": Path("model.xml")}, InputError, "must end in .onnx"),
+        ({"source": Path("absent")}, ModelLoadError, "absent"),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_work(
+    given: dict[str, object],
+    error: type[EdgemlError],
+    told: str,
+    own_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    asked = {"source": own_run, "fmt": "onnx", **given}
+    with pytest.raises(error, match=told) as caught:
+        export(**asked)
+    assert "\n" not in str(caught.value)
+    assert names_in(own_run) == {"model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "given", "told"),
+    [
+        ("fp32", {"fmt": "onnx"}, "FP32 ONNX already"),
+        ("int8", {"fmt": "onnx", "precision": "fp16"}, "is int8 already"),
+        ("fp32", {"fmt": "onnx", "precision": "fp16", "input": "uint8"}, "give the run folder"),
+    ],
+)
+def test_a_step_that_leads_nowhere_from_an_onnx_is_refused(
+    precision: str, given: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    spec = replace(tiny_spec(), precision=precision)
+    source = make_tiny_onnx(tmp_path / "m.onnx", spec=spec)
+    with pytest.raises(InputError, match=told):
+        export(source, **given)
+    assert names_in(tmp_path) == {"m.onnx"}
+
+
+def test_nothing_leads_on_from_an_xml(network: Path, tmp_path: Path) -> None:
+    path = openvino_from_onnx(network, tmp_path / "m.xml")
+    with pytest.raises(InputError, match=r"the run folder or an \.onnx"):
+        export(path, "onnx")
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(own_run: Path) -> None:
+    (own_run.parent / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"):
+        export(own_run, "onnx", out=own_run.parent / "file" / "model.onnx")
