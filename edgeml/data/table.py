@@ -100,9 +100,10 @@ def write_split(dataset: Dataset, path: Path) -> None:
     columns["split"] = list(dataset.split)
     # The csv module quotes a line feed of its own accord, but not a lone carriage return.
     unusual = any("\r" in cell for column in columns.values() for cell in column)
-    quoting = csv.QUOTE_ALL if unusual else csv.QUOTE_MINIMAL
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
+    writer = csv.writer(
+        text, lineterminator="\n", quoting=csv.QUOTE_ALL if unusual else csv.QUOTE_MINIMAL
+    )
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     try:
