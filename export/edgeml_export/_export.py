@@ -158,6 +158,8 @@ def _check_source(source: Path, spec: ModelSpec, plan: _Plan, path: Path) -> Non
         raise InputError(f"{source.name!r} is {spec.precision} already: start from the FP32 model.")
     if plan.fmt == "onnx" and plan.precision == "fp32":
         raise InputError(f"{source.name!r} is FP32 ONNX already.")
+    if path.resolve() == source.resolve():
+        raise InputError(f"{source.name!r} would be replaced: choose another name with --out.")
     if plan.input == "uint8" and spec.input != "uint8":
         raise InputError("The input of an .onnx stays as it is: give the run folder for uint8.")
 

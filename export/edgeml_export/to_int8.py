@@ -13,6 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from edgeml.errors import ExportError
 from edgeml.progress import SILENT, Progress
 from edgeml_export.artifact import has_attention, read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.calibration import Calibration
@@ -58,36 +59,20 @@ def int8_from_onnx(
         ModelLoadError: The source is not ONNX.
         SpecError: It has no spec inside.
         CalibrationError: An image cannot be read.
+        ExportError: There is nothing to quantise, or ONNX Runtime cannot do it.
     """
     model = read_onnx(source)
     spec = spec_of_onnx(model, source)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"  # the choice below is by name
     chosen = _nodes_to_quantize(model.graph, layout)
+    if not chosen:
+        raise ExportError(f"{source.name!r} has no layer to quantise besides its last one.")
     # Tells quantize_static that constants are folded, which the exporter did; else it logs advice.
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    options: dict[str, Any] = {}
-    if layout == "openvino":
-        options["OpTypesToExcludeOutputQuantization"] = sorted(_WEIGHTED | {"Add"})
-    with (
-        progress.task("calibrate INT8", total=len(calibration.paths)) as advance,
-        TemporaryDirectory() as folder,
-    ):
-        written = Path(folder) / "model.onnx"
+    with progress.task("calibrate INT8", total=len(calibration.paths)) as advance:
         batches = calibration.batches(spec, size=_BATCH, advance=advance)
-        quantize_static(
-            model,
-            written,
-            _Reader(model.graph.input[0].name, batches),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=sorted({n.op_type for n in model.graph.node if n.name in chosen}),
-            nodes_to_quantize=sorted(chosen),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            extra_options=options,
-        )
-        quantized = onnx.load(written)
+        quantized = _quantize(model, chosen, layout, batches)
     count = len(calibration.paths)
     told = {
         "calibration_sha256": calibration.digest,
@@ -96,6 +81,34 @@ def int8_from_onnx(
     spec = replace(spec, precision="int8", metrics={}, origin={**spec.origin, **told})
     write_onnx(quantized, target, spec)
     return target
+
+
+def _quantize(
+    model: onnx.ModelProto, chosen: set[str], layout: Layout, batches: Iterator[NDArray[Any]]
+) -> onnx.ModelProto:
+    options: dict[str, Any] = {}
+    if layout == "openvino":
+        options["OpTypesToExcludeOutputQuantization"] = sorted(_WEIGHTED | {"Add"})
+    with TemporaryDirectory() as folder:
+        written = Path(folder) / "model.onnx"
+        try:
+            quantize_static(
+                model,
+                written,
+                _Reader(model.graph.input[0].name, batches),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=sorted(
+                    {node.op_type for node in model.graph.node if node.name in chosen}
+                ),
+                nodes_to_quantize=sorted(chosen),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                extra_options=options,
+            )
+        except (RuntimeError, ValueError) as err:
+            raise ExportError(f"ONNX Runtime cannot quantise the model: {err}") from err
+        return onnx.load(written)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
@@ -116,15 +129,25 @@ def _nodes_to_quantize(graph: onnx.GraphProto, layout: Layout) -> set[str]:
     with a constant: OpenVINO 2026.4 dies on a quantised bias.
     """
     constants = {tensor.name for tensor in graph.initializer}
-
-    def varying(node: onnx.NodeProto) -> int:
-        return sum(name not in constants for name in node.input if name)
-
-    chosen = {n.name for n in graph.node if n.op_type in _WEIGHTED and varying(n) == 1}
-    if not has_attention(graph):
-        between = _CARRIED | (_ACTIVATIONS if layout == "x86" else set())
-        chosen |= {n.name for n in graph.node if n.op_type in between}
-        chosen |= {n.name for n in graph.node if n.op_type == "Add" and varying(n) == 2}
+    maker = {output: node.name for node in graph.node for output in node.output}
+    attention = has_attention(graph)
+    chosen: set[str] = set()
+    for node in graph.node:
+        varying = [name for name in node.input if name and name not in constants]
+        if node.op_type in _WEIGHTED:
+            wanted = len(varying) == 1
+        elif attention:
+            wanted = False
+        elif node.op_type == "Add":
+            wanted = len(varying) == 2
+        elif layout == "openvino":
+            wanted = False  # it finds these for itself
+        elif node.op_type in _CARRIED:
+            wanted = all(maker.get(name) in chosen for name in varying)
+        else:
+            wanted = node.op_type in _ACTIVATIONS
+        if wanted:
+            chosen.add(node.name)
     return chosen - {_last_weighted(graph)}
 
 

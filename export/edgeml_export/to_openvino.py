@@ -97,16 +97,19 @@ def _quantize(
             nncf = _import_nncf()
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-        quantized = nncf.quantize(
-            model,
-            nncf.Dataset(_Batches(calibration, spec, advance)),
-            preset=nncf.QuantizationPreset.MIXED,
-            model_type=nncf.ModelType.TRANSFORMER if has_attention(network.graph) else None,
-            subset_size=count,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
-            ),
-        )
+        try:
+            quantized = nncf.quantize(
+                model,
+                nncf.Dataset(_Batches(calibration, spec, advance)),
+                preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER if has_attention(network.graph) else None,
+                subset_size=count,
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+                ),
+            )
+        except (nncf.ValidationError, nncf.InternalError) as err:
+            raise ExportError(f"NNCF cannot quantise the model: {err}") from err
     told = {
         "calibration_sha256": calibration.digest,
         "quantizer": f"nncf {nncf.__version__}, mixed, min-max of {count} images",

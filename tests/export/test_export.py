@@ -110,8 +110,9 @@ def test_a_spec_that_stands_beside_an_onnx_goes_into_what_is_made_of_it(
         assert predictor.spec.labels == spec.labels
 
 
-def test_raw_frames_can_be_asked_for_in_int8(own_run: Path, data: Dataset) -> None:
-    done = export(own_run, "onnx", precision="int8", input="uint8", calib=data, check=data, **WIDE)
+@pytest.mark.parametrize("fmt", ["onnx", "openvino"])
+def test_raw_frames_can_be_asked_for_in_int8(fmt: str, own_run: Path, data: Dataset) -> None:
+    done = export(own_run, fmt, precision="int8", input="uint8", calib=data, check=data, **WIDE)
     with Predictor(done.path) as predictor:
         assert predictor.spec.input == "uint8"
         assert predictor.runtime.metadata["precision"] == "int8"
@@ -305,6 +306,7 @@ def test_what_cannot_be_is_told_before_any_work(
         ("fp32", {"fmt": "onnx"}, "FP32 ONNX already"),
         ("int8", {"fmt": "onnx", "precision": "fp16"}, "is int8 already"),
         ("fp32", {"fmt": "onnx", "precision": "fp16", "input": "uint8"}, "give the run folder"),
+        ("fp32", {"fmt": "onnx", "precision": "fp16", "out": "m.onnx"}, "would be replaced"),
     ],
 )
 def test_a_step_that_leads_nowhere_from_an_onnx_is_refused(
@@ -312,6 +314,8 @@ def test_a_step_that_leads_nowhere_from_an_onnx_is_refused(
 ) -> None:
     spec = replace(tiny_spec(), precision=precision)
     source = make_tiny_onnx(tmp_path / "m.onnx", spec=spec)
+    if "out" in given:
+        given = {**given, "out": tmp_path / given["out"]}
     with pytest.raises(InputError, match=told):
         export(source, **given)
     assert names_in(tmp_path) == {"m.onnx"}

@@ -74,6 +74,17 @@ def test_int8_is_executed_in_integers_and_said_nothing_meanwhile(
     assert np.sqrt(np.mean((got - expected) ** 2)) < 0.05 * expected.std()
 
 
+def test_a_transformer_is_executed_in_integers_too(
+    vit: Path, data: Dataset, test_part: Dataset, tmp_path: Path
+) -> None:
+    few = choose_calibration(data, data.labels, limit=8)
+    path = openvino_from_onnx(vit, tmp_path / "vit.xml", precision="int8", calibration=few)
+    with Predictor(vit) as first, Predictor(path) as second:
+        assert second.runtime.metadata["precision"] == "int8"
+        frames = [first.read(image) for image in test_part.paths[:8]]
+        assert np.abs(second.logits(frames) - first.logits(frames)).max() < 0.1
+
+
 def test_int8_without_images_is_refused(network: Path, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError):
         openvino_from_onnx(network, tmp_path / "model.xml", precision="int8")
