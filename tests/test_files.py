@@ -21,6 +21,7 @@ def test_a_staged_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     target.write_text("old")
+
     def fail() -> None:
         with staged(target) as temporary:
             temporary.write_text("half")

@@ -28,7 +28,7 @@ def doctor(json: Json = False) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write everything to.")] = Path("demo"),
     images: Annotated[int, typer.Option(min=300, help="How many pictures to draw.")] = 2500,
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    epochs: Annotated[int, typer.Option(min=1)] = 14,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:

@@ -28,9 +28,7 @@ def train(
         list[str] | None, typer.Option(metavar="K=V", help="For the model's constructor.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("run"),
-    weights: Annotated[
-        Path | None, typer.Option(help="Start from this .safetensors file.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Start from this .safetensors file.")] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained/--from-scratch", help="Fetch timm's weights, or not.")
     ] = False,

@@ -31,50 +31,40 @@ _NOT_OURS_TO_PASS = frozenset(
 
 
 class SmallCnn(nn.Module):
-    """A residual network of 0.76 M parameters: 65 M multiply-adds at 96 x 96 pixels.
+    """A plain network of 0.52 M parameters: 49 M multiply-adds at 96 x 96 pixels.
 
-    Plain 3 x 3 convolutions, batch normalisation and ReLU: on a CPU they train several times
-    faster than depthwise ones of equal cost, and they stay accurate in INT8. Four halvings, one
-    residual block at each of the last three sizes, global average pooling, one linear layer.
+    Four 3 x 3 convolutions with batch normalisation and ReLU: on a CPU they train several times
+    faster than depthwise ones of equal cost, and they stay accurate in INT8. Max pooling halves
+    the sides in between, and the head sees each feature's mean and its maximum over the picture.
+    Both matter for a garment amid clutter, which strided convolutions and the mean alone took
+    more than twice as many epochs to learn.
     """
-
-    WIDTHS = (24, 40, 80, 160)
 
     def __init__(self, labels: int) -> None:
         super().__init__()
-        stem, *widths = self.WIDTHS
-        layers: list[nn.Module] = [_conv(3, stem, stride=2), nn.ReLU(inplace=True)]
-        for before, width in zip(self.WIDTHS, widths, strict=False):
-            layers += [_conv(before, width, stride=2), nn.ReLU(inplace=True), _Residual(width)]
-        self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], labels)
+        self.features = nn.Sequential(
+            *_conv(3, 40, stride=2),
+            *(nn.MaxPool2d(2), *_conv(40, 80)),
+            *(nn.MaxPool2d(2), *_conv(80, 160)),
+            *(nn.MaxPool2d(2), *_conv(160, 256)),
+        )
+        self.head = nn.Linear(2 * 256, labels)
 
     def forward(self, batch: Tensor) -> Tensor:
         """Map (N, 3, H, W) to logits (N, labels)."""
-        return cast(Tensor, self.head(self.features(batch).mean(dim=(2, 3))))
+        features = self.features(batch)
+        pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+        return cast(Tensor, self.head(pooled))
 
     def get_classifier(self) -> nn.Module:
         """Give the last layer, under timm's name for it."""
         return self.head
 
 
-class _Residual(nn.Module):
-    """Two convolutions beside a shortcut (He et al., 2016)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = _conv(width, width)
-        self.second = _conv(width, width)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.relu(x + self.second(self.relu(self.first(x)))))
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _conv(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
 def build_model(

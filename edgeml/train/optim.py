@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from edgeml.train.model import is_convolutional
+from edgeml.train.model import SmallCnn, is_convolutional
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -30,8 +30,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 def default_lr(model: nn.Module, *, pretrained: bool) -> float:
     """Give the peak learning rate for AdamW that suits a family of models."""
+    if isinstance(model, SmallCnn) and not pretrained:
+        return 5e-3
     if is_convolutional(model):
-        return 1e-3 if pretrained else 3e-3
+        return 1e-3 if pretrained else 2e-3
     return 1e-4 if pretrained else 5e-4
 
 
