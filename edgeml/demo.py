@@ -99,10 +99,12 @@ def run_demo(
     data = split_dataset(read_dataset(out / "data"), plan)
     config = TrainConfig(model="cnn", size=INPUT_SIZE, epochs=epochs, seed=seed, split=plan)
     trained = train(data, config, out / "run", progress=progress)
-    exported = [
-        export(out / "run", fmt, precision=precision, calib=data, check=data, progress=progress)
-        for fmt, precision in EXPORTS
-    ]
+    exported = []
+    for fmt, precision in EXPORTS:
+        progress.note(f"export {fmt} {precision}")
+        exported.append(
+            export(out / "run", fmt, precision=precision, calib=data, check=data, progress=progress)
+        )
     timed = measure(
         [one.path for one in exported],
         images=data.part("test").paths,

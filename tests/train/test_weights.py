@@ -66,7 +66,7 @@ def test_weights_of_another_model_are_refused_with_a_few_of_the_keys(file: Path)
 def test_weights_of_another_shape_are_refused(file: Path) -> None:
     model = build_model("cnn", labels=3, args={})
     tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
-    tensors["features.0.0.weight"] = torch.zeros(8, 3, 3, 3)
+    tensors["features.0.weight"] = torch.zeros(8, 3, 3, 3)
     save_file(tensors, file)
     with pytest.raises(ModelLoadError, match=r"1 of another shape .*\(8, 3, 3, 3\) for \(\d+, 3"):
         load_weights(model, read_weights(file), LABELS)
