@@ -29,7 +29,7 @@ from edgeml.train.config import TrainConfig
 from edgeml.train.frames import Frames, decoded_frames
 from edgeml.train.history import Epoch, history_csv
 from edgeml.train.optim import Ema, learning_rate, parameter_groups
-from edgeml.train.start import Parts, Start, check_out, parts_of, start
+from edgeml.train.start import Parts, Start, check_out, follows_plan, parts_of, start
 from edgeml.train.weights import WEIGHTS_FILE
 
 # Longer gradients are cut to this norm: one odd batch must not undo an epoch.
@@ -87,13 +87,15 @@ def train(
     """
     check_out(out, overwrite=config.overwrite)
     device = _device(config.device)
-    if dataset.split is None:
-        dataset = split_dataset(dataset, config.split)
+    planned = dataset.split is None or follows_plan(dataset, config.split)
+    dataset = split_dataset(dataset, config.split)
     parts = parts_of(dataset, progress)
     with _seeded(config, device), ExitStack() as stack:
-        begin = start(config, dataset, parts.train, progress)
+        begin = start(config, dataset, parts.train, planned=planned, progress=progress)
         sides = stack.enter_context(_decoded(parts, begin.spec.preprocess, config, progress))
         out.mkdir(exist_ok=True)
+        # A model that is replaced must not stand beside the new split, not even for an epoch.
+        (out / WEIGHTS_FILE).unlink(missing_ok=True)
         write_split(dataset, out / "split.csv")
         write_text(out / "config.json", _settings(config, begin, device))
         try:

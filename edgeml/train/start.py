@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from edgeml.data import Dataset, split_dataset
+from edgeml.data import Dataset, SplitPlan, split_dataset
 from edgeml.errors import DataError, InputError
 from edgeml.files import sha256_of_file, staging_folder
 from edgeml.preprocess import Preprocess
@@ -97,19 +97,31 @@ def parts_of(dataset: Dataset, progress: Progress) -> Parts:
     return parts
 
 
+def follows_plan(dataset: Dataset, plan: SplitPlan) -> bool:
+    """Say whether a plan would divide the data as they are divided."""
+    try:
+        return split_dataset(replace(dataset, split=None), plan).split == dataset.split
+    except DataError:
+        return False
+
+
 def _note_missing(part: Dataset, where: str, progress: Progress) -> None:
     for label, count in zip(part.labels, part.targets.sum(axis=0), strict=True):
         if count == 0:
             progress.note(f"warning: {label!r} is on none of the {len(part)} {where}")
 
 
-def start(config: TrainConfig, dataset: Dataset, train: Dataset, progress: Progress) -> Start:
+def start(
+    config: TrainConfig, dataset: Dataset, train: Dataset, *, planned: bool, progress: Progress
+) -> Start:
     """Build the model that a configuration asks for and give it its first weights.
 
     Args:
         config: What was asked for.
         dataset: All pictures; its digest goes into the origin.
         train: The training side; its prevalences go into the head.
+        planned: Whether `config.split` divided the data. Only then it goes into the origin: who
+            repeats it must get the same sides.
         progress: Told what was chosen for the user.
 
     Raises:
@@ -135,7 +147,7 @@ def start(config: TrainConfig, dataset: Dataset, train: Dataset, progress: Progr
         thresholds=(0.5,) * len(dataset.labels),
         preprocess=preprocess,
         groups=dataset.label_groups,
-        origin=_origin(config, args, dataset, weights),
+        origin=_origin(config, args, dataset, weights, planned=planned),
     )
     return Start(model=model, args=args, spec=spec, lr=lr)
 
@@ -193,11 +205,13 @@ def _origin(
     args: Mapping[str, ModelArg],
     dataset: Dataset,
     weights: Weights | None,
+    *,
+    planned: bool,
 ) -> dict[str, str]:
-    origin = {
+    origin = {"split": config.split.to_text()} if planned else {}
+    origin |= {
         "model": config.model,
         "model_args": json.dumps(dict(args)),
-        **_planned_split(config, dataset),
         "data_sha256": dataset.digest(),
         "torch": torch.__version__,
         "timm": timm.__version__,
@@ -209,15 +223,6 @@ def _origin(
         if licence:
             origin["weights_license"] = licence
     return origin
-
-
-def _planned_split(config: TrainConfig, dataset: Dataset) -> dict[str, str]:
-    """Name the plan if it is what divided the data: whoever repeats it must get the same sides."""
-    try:
-        planned = split_dataset(replace(dataset, split=None), config.split)
-    except DataError:
-        return {}
-    return {"split": config.split.to_text()} if planned.split == dataset.split else {}
 
 
 def _published_licence(config: TrainConfig) -> str | None:

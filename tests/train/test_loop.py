@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgeml import EdgemlError, LabelGroup, ModelSpec, Predictor, Preprocess
-from edgeml.data import Dataset, SplitPlan, read_dataset
+from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.errors import DataError, InputError, ModelLoadError
 from edgeml.metrics import evaluate
 from edgeml.progress import Progress
@@ -160,6 +160,15 @@ def test_a_data_set_without_a_split_is_divided(shapes: Dataset, tmp_path: Path) 
     assert SplitPlan.from_text(result.spec.origin["split"]) == plan
 
 
+def test_a_plan_that_divided_the_data_before_is_remembered(shapes: Dataset, tmp_path: Path) -> None:
+    plan = SplitPlan(val=0.25, test=0.25, seed=3)
+    divided = split_dataset(replace(shapes, split=None), plan)
+    same = train(divided, replace(TINY, epochs=1, split=plan), tmp_path / "same")
+    other = train(divided, replace(TINY, epochs=1), tmp_path / "other")
+    assert same.spec.origin["split"] == plan.to_text()
+    assert "split" not in other.spec.origin
+
+
 def test_a_run_can_start_from_another_run(
     run: TrainResult, shapes: Dataset, tmp_path: Path
 ) -> None:
@@ -185,10 +194,11 @@ def test_a_timm_transformer_trains_at_another_size_than_its_own(
 
 
 def test_unreadable_pictures_are_refused_before_training(shapes: Dataset, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.jpg"
+    bad, worse = tmp_path / "bad.jpg", tmp_path / "worse.jpg"
     bad.write_bytes(b"not a picture")
-    paths = (*shapes.paths[:5], bad, *shapes.paths[6:-1], bad)
-    with pytest.raises(DataError, match=r"2 of 64 pictures cannot be used.*bad\.jpg"):
+    worse.write_bytes(b"no picture either")
+    paths = (*shapes.paths[:5], bad, *shapes.paths[6:-1], worse)
+    with pytest.raises(DataError, match=r"2 of 64 pictures cannot be used.*bad\.jpg.*worse\.jpg"):
         train(replace(shapes, paths=paths), TINY, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
