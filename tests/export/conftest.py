@@ -111,7 +111,17 @@ def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vision transformer of six blocks with random weights and one label, as FP32 ONNX."""
+    return _of_timm("test_vit.r160_in1k", tmp_path_factory.mktemp("vit") / "vit.onnx")
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A residual network of four blocks with random weights and one label, as FP32 ONNX."""
+    return _of_timm("test_resnet.r160_in1k", tmp_path_factory.mktemp("resnet") / "resnet.onnx")
+
+
+def _of_timm(name: str, path: Path) -> Path:
     torch.manual_seed(0)
-    module = timm.create_model("test_vit.r160_in1k", num_classes=1).eval()
+    module = timm.create_model(name, num_classes=1).eval()
     spec = ModelSpec(labels=("a",), thresholds=(0.5,), preprocess=Preprocess(size=(160, 160)))
-    return onnx_from_module(module, spec, tmp_path_factory.mktemp("vit") / "vit.onnx")
+    return onnx_from_module(module, spec, path)

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import onnx
 import pytest
 
@@ -173,10 +175,12 @@ def damage_onnx(path: Path) -> None:
 
 def damage_openvino(path: Path) -> None:
     weights = path.with_suffix(".bin")
-    data = bytearray(weights.read_bytes())
-    for position in range(0, len(data), 97):
-        data[position] ^= 0x55
-    weights.write_bytes(data)
+    data = np.frombuffer(weights.read_bytes(), np.uint8).copy()
+    for constant in ElementTree.parse(path).iterfind(".//layer[@type='Const']/data"):
+        if constant.get("element_type") == "i8":
+            start, size = int(constant.attrib["offset"]), int(constant.attrib["size"])
+            data[start : start + size] ^= 0xFF  # each weight changes its sign
+    weights.write_bytes(data.tobytes())
 
 
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "over an older one"])

@@ -41,11 +41,22 @@ def executed(path: Path, folder: Path) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def test_every_convolution_and_residual_sum_runs_in_integers(
+def test_what_lies_between_the_first_and_the_last_layer_runs_in_integers(
     quantized: Path, network: Path, tmp_path: Path
 ) -> None:
     before = Counter(node.op_type for node in read_onnx(network).graph.node)
     operators = executed(quantized, tmp_path)
+    assert operators["QLinearConv"] == before["Conv"] > 0
+    assert operators["Conv"] == operators["Relu"] == 0
+    # One way into integers; out of them once for each kind of pooling.
+    assert operators["QuantizeLinear"] == 1
+    assert operators["DequantizeLinear"] <= 2
+
+
+def test_residual_sums_run_in_integers_too(resnet: Path, data: Dataset, tmp_path: Path) -> None:
+    few = choose_calibration(data, data.labels, limit=4)
+    before = Counter(node.op_type for node in read_onnx(resnet).graph.node)
+    operators = executed(int8_from_onnx(resnet, tmp_path / "m.onnx", few), tmp_path)
     assert operators["QLinearConv"] == before["Conv"] > 0
     assert operators["QLinearAdd"] == before["Add"] > 0
     assert operators["Conv"] == operators["Add"] == operators["Relu"] == 0

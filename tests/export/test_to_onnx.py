@@ -203,22 +203,15 @@ def test_branches_that_can_be_merged_are_and_the_module_is_left_as_it_was(tmp_pa
     assert not branches.merged
 
 
-def expect_the_logits_of(name: str, labels: int, path: Path) -> None:
-    torch.manual_seed(0)
-    module = timm.create_model(name, num_classes=labels).eval()
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_models_of_timm_are_written_by_the_first_exporter(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    path: Path = request.getfixturevalue(name)
     assert "dynamo" in exporter_of(path)
+    torch.manual_seed(0)
+    module = timm.create_model(f"test_{name}.r160_in1k", num_classes=1).eval()
     batch = np.random.default_rng(0).normal(size=(3, 3, 160, 160)).astype(np.float32)
     with torch.inference_mode():
         expected = module(torch.from_numpy(batch)).numpy()
     np.testing.assert_allclose(run_onnx(path, batch), expected, atol=1e-4)
-
-
-def test_a_transformer_of_timm_is_written_by_the_first_exporter(vit: Path) -> None:
-    expect_the_logits_of("test_vit.r160_in1k", 1, vit)
-
-
-def test_a_resnet_of_timm_is_written_by_the_first_exporter(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    module = timm.create_model("test_resnet.r160_in1k", num_classes=3).eval()
-    path = onnx_from_module(module, spec_for(160), tmp_path / "model.onnx")
-    expect_the_logits_of("test_resnet.r160_in1k", 3, path)
