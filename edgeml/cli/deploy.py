@@ -68,10 +68,13 @@ def compare(
     """Show how far two models disagree: in numbers, in labels, in metrics."""
     from edgeml.compare import compare as run
     from edgeml.data import read_dataset
+    from edgeml.evaluation import choose_part
     from edgeml.predictor import Predictor
 
+    show = progress()
     with Predictor(reference) as first, Predictor(candidate) as second:
-        fidelity = run(first, second, read_dataset(data), progress=progress())
+        images = choose_part(read_dataset(data), first.spec, None, progress=show)
+        fidelity = run(first, second, images, progress=show)
     if json:
         print_json(fidelity.to_dict())
         return

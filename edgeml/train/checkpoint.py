@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from edgeml.errors import ModelLoadError, SpecError
@@ -40,7 +40,8 @@ def save_checkpoint(
         "format": "pt",
     }
     with staged(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        # `save_file` would leave a file that only its owner can read.
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
