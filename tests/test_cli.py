@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -301,3 +304,25 @@ def test_synth_and_split_give_data_that_read_back(edgeml: Command, tmp_path: Pat
     assert sum(counts) == 144
     assert 0.1 < counts[1] / 144 < 0.2
     assert 0.1 < counts[2] / 144 < 0.2
+
+
+@pytest.mark.train
+def test_ctrl_c_ends_training_in_one_line(tmp_path: Path) -> None:
+    data = colour_folders(tmp_path / "photos", each=12)
+    words = ["train", data, "--out", tmp_path / "run", "--epochs", 100_000, "--size", 32]
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from edgeml.cli import main; main()", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.startswith("epoch 2/"):
+                break
+        child.send_signal(signal.SIGINT)
+        rest = child.stderr.read()
+    assert child.returncode == 130
+    assert "Traceback" not in rest
+    assert rest.splitlines()[-1] == "edgeml: Stopped."
+    assert (tmp_path / "run" / "model.safetensors").exists()  # the best so far

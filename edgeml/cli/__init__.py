@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.callback()(machine.root)
 app.command()(machine.demo)
 app.add_typer(data.app)
 app.command()(training.train)
@@ -35,16 +36,22 @@ app.command()(deploy.inspect)
 app.command()(machine.doctor)
 
 
+# What shells report of a program that SIGINT ended.
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command; show what a user can mend as one line, not as a traceback."""
     try:
         status = app(standalone_mode=False)
+        if status == _INTERRUPTED:  # typer makes Ctrl-C a silent exit of this status
+            _say("Stopped.", _INTERRUPTED)
     except FidelityError as err:
         status = _say(err, 1)
     except (EdgemlError, typer.TyperException) as err:
         status = _say(err, 2)
-    except (typer.Abort, KeyboardInterrupt):
-        status = _say("Stopped.", 130)
+    except typer.Abort:
+        status = _say("Stopped.", _INTERRUPTED)
     except BrokenPipeError:
         # The reader, `head` say, has what it wants. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -97,6 +97,8 @@ def inspect(model: Model, json: Json = False) -> None:
     if json:
         print_json(description)
         return
+    for group in description.pop("groups"):
+        description[group["name"]] = f"{group['rule']} of {_shown(group['labels'])}"
     for key, value in description.items():
         typer.echo(f"{key:>12}  {_shown(value)}")
 

@@ -10,6 +10,22 @@ import typer
 from edgeml.cli._shared import Json, Seed, print_json, print_table, progress
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"edgeml {version('edgeml')}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """From a folder of labelled images to a verified classifier on an edge device."""
+
+
 def doctor(json: Json = False) -> None:
     """Say what works on this machine, what does not, why, and the line that mends it."""
     from edgeml.doctor import examine
