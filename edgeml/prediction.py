@@ -80,7 +80,8 @@ def write_overlays(results: Sequence[FileResult], folder: Path) -> None:
 
 def _images_of(source: Path) -> Iterator[Path]:
     if source.is_dir():
-        found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+        # Named as they were given, not made absolute: that is how the results name them too.
+        found = sorted(p for p in source.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
         if not found:
             raise InputError(f"There are no images in {str(source)!r}.")
         yield from found
