@@ -206,7 +206,7 @@ def _samples(model: Path, test: Dataset, count: int = 24) -> tuple[Sample, ...]:
     with Predictor(model) as predictor:
         for index in chosen:
             frame = read_image(test.paths[index])
-            truth = tuple(np.asarray(test.labels)[test.targets[index] > 0])
+            truth = tuple(np.asarray(test.labels)[test.present[index]])
             predicted = predictor.predict(frame).labels
             samples.append(Sample(frame=frame, truth=truth, labels=predicted))
     return tuple(samples)

@@ -82,11 +82,13 @@ def check_labels(dataset: Dataset, spec: ModelSpec) -> None:
 def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
     """Put the columns of the targets in the order of the model's labels: (N, labels).
 
+    Labels of the model that the data do not name count as absent.
+
     Raises:
         NotComparableError: The data set has a label that the model does not know.
     """
     check_labels(dataset, spec)
-    targets = np.zeros((len(dataset), len(spec.labels)), np.uint8)
+    targets = np.zeros((len(dataset), len(spec.labels)), np.int8)
     targets[:, [spec.labels.index(label) for label in dataset.labels]] = dataset.targets
     return targets
 

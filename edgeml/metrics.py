@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from edgeml.spec import ModelSpec
 
 Scores = NDArray[np.float32]
-Targets = NDArray[np.uint8]
+Targets = NDArray[np.int8]
+"""(N, labels): 1 where a picture has a label, 0 where it has not, UNKNOWN where nobody looked."""
+
+UNKNOWN = -1
 Decisions = NDArray[np.bool_]
 
 # Below this many positives a label's own best threshold is mostly noise.
@@ -112,7 +115,7 @@ def decide(scores: Scores, spec: ModelSpec) -> Decisions:
     return present
 
 
-def average_precision(scores: NDArray[np.float32], targets: NDArray[np.uint8]) -> float:
+def average_precision(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> float:
     """Sum precision over the steps of recall, without interpolation; ties count as one step.
 
     The definition of scikit-learn's `average_precision_score`. NaN if nothing is positive.
@@ -143,7 +146,7 @@ def fit_thresholds(scores: Scores, targets: Targets) -> tuple[float, ...]:
     return tuple(fitted)
 
 
-def _best_threshold(scores: NDArray[np.float32], targets: NDArray[np.uint8]) -> float:
+def _best_threshold(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> float:
     """Take the middle of the gap below the score at which F1 is best; 0.5 without positives."""
     positives = (targets > 0).sum()
     if not positives:

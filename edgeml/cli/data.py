@@ -50,7 +50,7 @@ def split(
     write_split(divided, out)
     parts = {name: divided.part(name) for name in ("train", "val", "test")}
     rows = [
-        (label, *(int(part.targets[:, column].sum()) for part in parts.values()))
+        (label, *(int(part.present[:, column].sum()) for part in parts.values()))
         for column, label in enumerate(divided.labels)
     ]
     print_table(str(out), ("label", *(f"{n} ({len(p)})" for n, p in parts.items())), rows)

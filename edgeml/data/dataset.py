@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeml.errors import DataError
 from edgeml.files import sha256_of_file
+from edgeml.metrics import UNKNOWN, Targets
 from edgeml.spec import LabelGroup
 
 Side = Literal["train", "val", "test"]
@@ -29,7 +30,7 @@ class Dataset:
         root: The folder that relative paths start from.
         paths: Absolute, one a picture.
         labels: Sorted names; the columns of `targets`.
-        targets: (N, L) uint8, 1 where a picture has a label.
+        targets: (N, L) int8: 1 present, 0 absent, -1 unknown.
         groups: Who sent the picture; the rows of one group stay on one side of a split. An empty
             name is nobody's.
         split: The side of each row; None before it is divided.
@@ -40,7 +41,7 @@ class Dataset:
     root: Path
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
-    targets: NDArray[np.uint8]
+    targets: Targets
     groups: tuple[str, ...] | None = None
     split: tuple[Side, ...] | None = None
     label_groups: tuple[LabelGroup, ...] = ()
@@ -53,6 +54,8 @@ class Dataset:
                 f"{rows} pictures with {len(self.labels)} labels need targets of shape "
                 f"{(rows, len(self.labels))}, not {self.targets.shape}."
             )
+        # Unsigned targets are welcome: what could not be unknown is not.
+        object.__setattr__(self, "targets", self.targets.astype(np.int8))
         for name, column in (("groups", self.groups), ("split", self.split)):
             if column is not None and len(column) != rows:
                 raise DataError(f"{name} has {len(column)} entries for {rows} pictures.")
@@ -60,9 +63,21 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(N, L): where a picture is known to have a label."""
+        present: NDArray[np.bool_] = self.targets > 0
+        return present
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(N, L): where somebody said whether a picture has a label."""
+        known: NDArray[np.bool_] = self.targets != UNKNOWN
+        return known
+
     def labels_of(self, row: int) -> tuple[str, ...]:
         """Give the names of the labels that the picture in `row` has."""
-        return tuple(self.labels[column] for column in np.flatnonzero(self.targets[row]))
+        return tuple(self.labels[column] for column in np.flatnonzero(self.present[row]))
 
     def select(self, indices: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Dataset:
         """Keep some rows, by position or by a mask of N booleans; all columns stay."""
@@ -118,11 +133,11 @@ def relative_name(path: Path, folder: Path) -> str:
 
 def targets_from_names(
     rows: Sequence[Collection[str]],
-) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
-    """Give the sorted labels of all rows and (N, L) uint8 targets."""
+) -> tuple[tuple[str, ...], Targets]:
+    """Give the sorted labels of all rows and (N, L) int8 targets: what is not named is absent."""
     labels = tuple(sorted({name for names in rows for name in names}))
     column = {name: index for index, name in enumerate(labels)}
-    targets = np.zeros((len(rows), len(labels)), np.uint8)
+    targets = np.zeros((len(rows), len(labels)), np.int8)
     for row, names in enumerate(rows):
         targets[row, [column[name] for name in names]] = 1
     return labels, targets

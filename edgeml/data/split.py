@@ -97,7 +97,7 @@ def split_dataset(dataset: Dataset, plan: SplitPlan) -> Dataset:
             f"into {', '.join(shares)}: give more pictures, or a share of 0."
         )
     counts = np.zeros((units, len(dataset.labels) + 1))
-    np.add.at(counts, unit_of, np.column_stack([dataset.targets, np.ones(len(dataset))]))
+    np.add.at(counts, unit_of, np.column_stack([dataset.present, np.ones(len(dataset))]))
     sides = _divide(counts, np.array(list(shares.values())), np.random.default_rng(plan.seed))
     names = list(shares)
     divided = replace(dataset, split=tuple(names[side] for side in sides[unit_of]))
@@ -125,7 +125,7 @@ def absent_labels(dataset: Dataset) -> dict[Side, tuple[str, ...]]:
     """
     parts = {side: dataset.part(side) for side in SIDES}
     return {
-        side: tuple(dataset.labels[column] for column in np.flatnonzero(~part.targets.any(axis=0)))
+        side: tuple(dataset.labels[column] for column in np.flatnonzero(~part.present.any(axis=0)))
         for side, part in parts.items()
         if len(part)
     }

@@ -19,7 +19,7 @@ from torch.nn import functional
 from edgeml.data import Dataset, split_dataset, write_split
 from edgeml.errors import EdgemlError, InputError
 from edgeml.files import write_text
-from edgeml.metrics import Metrics, evaluate, fit_thresholds
+from edgeml.metrics import Metrics, Targets, evaluate, fit_thresholds
 from edgeml.preprocess import Preprocess
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
@@ -58,10 +58,10 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Side:
-    """Decoded frames (N, H, W, 3) uint8 BGR and targets (N, labels) uint8."""
+    """Decoded frames (N, H, W, 3) uint8 BGR and targets (N, labels) int8."""
 
     frames: Frames
-    targets: NDArray[np.uint8]
+    targets: Targets
 
 
 def train(

@@ -87,7 +87,7 @@ def parts_of(dataset: Dataset, progress: Progress) -> Parts:
             f"There is only one label, {', '.join(dataset.labels)!r}: nothing to tell apart."
         )
     parts = Parts(train=dataset.part("train"), val=dataset.part("val"), test=dataset.part("test"))
-    if len(parts.train) < 2 or not parts.val.targets.any():
+    if len(parts.train) < 2 or not parts.val.present.any():
         raise DataError(
             f"Of {len(dataset)} pictures {len(parts.train)} are for training and "
             f"{len(parts.val)} for validation: too few. Add pictures, or change the split."
@@ -106,7 +106,7 @@ def follows_plan(dataset: Dataset, plan: SplitPlan) -> bool:
 
 
 def _note_missing(part: Dataset, where: str, progress: Progress) -> None:
-    for label, count in zip(part.labels, part.targets.sum(axis=0), strict=True):
+    for label, count in zip(part.labels, part.present.sum(axis=0), strict=True):
         if count == 0:
             progress.note(f"warning: {label!r} is on none of the {len(part)} {where}")
 
@@ -137,7 +137,9 @@ def start(
         has_head = load_weights(model, weights, dataset.labels)
     if not has_head:
         # One picture more, half with and half without the label, keeps the logit finite.
-        start_at_prevalence(model, (train.targets.sum(axis=0) + 0.5) / (len(train) + 1.0))
+        start_at_prevalence(
+            model, (train.present.sum(axis=0) + 0.5) / (train.known.sum(axis=0) + 1.0)
+        )
     preprocess = _overridden(preprocess_of(model, weights, size), config)
     check_size(model, preprocess.size[0], len(dataset.labels))
     lr = config.lr or default_lr(model, pretrained=weights is not None)

@@ -94,13 +94,13 @@ def choose_calibration(
         first.setdefault(hashes[row], row)
     if not first:
         raise CalibrationError("There is no image to calibrate INT8 with: give --calib others.")
-    rows = _cover_labels(list(first.values()), dataset.targets, limit)
+    rows = _cover_labels(list(first.values()), dataset.present, limit)
     if len(rows) < FEW:
         progress.note(
             f"INT8 is calibrated with {len(rows)} images only; "
             f"{FEW} or more give ranges that one odd picture does not set."
         )
-    columns = np.flatnonzero(dataset.targets[rows].sum(axis=0))
+    columns = np.flatnonzero(dataset.present[rows].any(axis=0))
     shown = {dataset.labels[column] for column in columns}
     unseen = [label for label in labels if label not in shown]
     if unseen:
@@ -127,12 +127,12 @@ def refuse_overlap(calibration: Calibration, check: Dataset) -> None:
         )
 
 
-def _cover_labels(rows: list[int], targets: NDArray[np.uint8], limit: int) -> list[int]:
+def _cover_labels(rows: list[int], present: NDArray[np.bool_], limit: int) -> list[int]:
     """Take an equal share of `limit` for each label, the rarest first; fill up in order."""
-    share = max(1, limit // max(1, targets.shape[1]))
+    share = max(1, limit // max(1, present.shape[1]))
     chosen: dict[int, None] = {}
-    for column in np.argsort(targets[rows].sum(axis=0), kind="stable"):
-        showing = [row for row in rows if targets[row, column]]
+    for column in np.argsort(present[rows].sum(axis=0), kind="stable"):
+        showing = [row for row in rows if present[row, column]]
         have = sum(row in chosen for row in showing)
         for row in showing:
             if have >= share or len(chosen) >= limit:

@@ -45,7 +45,7 @@ def test_a_folder_is_read_with_its_labels(tmp_path: Path) -> None:
         "red_shirt/1.jpg": ("red", "shirt"),
         "red_shirt/deep/er/2.PNG": ("red", "shirt"),
     }
-    assert dataset.targets.dtype == np.uint8
+    assert dataset.targets.dtype == np.int8
     np.testing.assert_array_equal(dataset.targets, [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
     assert dataset.split is None
     assert dataset.groups is None
