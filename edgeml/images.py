@@ -54,24 +54,33 @@ def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Fram
         check_frame(image)
         return image
     if isinstance(image, (str, os.PathLike)):
-        path = os.fspath(image)
-        try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as err:  # ValueError: a NUL in the name
-            reason = getattr(err, "strerror", None) or err
-            raise ImageError(f"Cannot read the image {path!r}: {reason}.") from err
-        if len(data) > MAX_BYTES:
-            raise ImageError(f"The image {path!r} has more than {MAX_BYTES} bytes; refused.")
-        return _decode(data, repr(path), at_least)
+        return decode_image(read_file(image), repr(os.fspath(image)), at_least=at_least)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _decode(bytes(image), f"of {len(image)} bytes", at_least)
+        return decode_image(bytes(image), f"of {len(image)} bytes", at_least=at_least)
     if hasattr(image, "convert") and hasattr(image, "getexif"):
         return _from_pil(image)
     raise ImageError(
         "An image is a path, encoded bytes, a PIL image or a (H, W, 3) uint8 BGR array, "
         f"not {type(image).__name__}."
     )
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Read an encoded picture.
+
+    Raises:
+        ImageError: It cannot be read, or has more than `MAX_BYTES`.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        reason = getattr(err, "strerror", None) or err
+        raise ImageError(f"Cannot read the image {path!r}: {reason}.") from err
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"The image {path!r} has more than {MAX_BYTES} bytes; refused.")
+    return data
 
 
 def encode_jpeg(frame: Frame, quality: int = 90) -> bytes:
@@ -83,7 +92,12 @@ def encode_jpeg(frame: Frame, quality: int = 90) -> bytes:
     return data.tobytes()
 
 
-def _decode(data: bytes, name: str, at_least: tuple[int, int] | None) -> Frame:
+def decode_image(data: bytes, name: str, *, at_least: tuple[int, int] | None = None) -> Frame:
+    """Decode a picture that was read already; as `read_image`, but `name` stands in its errors.
+
+    Raises:
+        ImageError: It cannot be decoded, or is too large.
+    """
     if not data:
         raise ImageError(f"The image {name} is empty.")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ def _shared(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"{relative} is not beside the checkout, in ../shared")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep decoded pictures of the tests out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEML_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -306,6 +306,17 @@ def test_synth_and_split_give_data_that_read_back(edgeml: Command, tmp_path: Pat
     assert 0.1 < counts[2] / 144 < 0.2
 
 
+def test_the_cache_is_shown_and_cleared(
+    edgeml: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path))
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "x.frames").write_bytes(bytes(1_500_000))
+    assert edgeml("data", "cache").out == f"{tmp_path / 'frames'}  1.5 MB\n"
+    assert edgeml("data", "cache", "--clear").out == f"{tmp_path / 'frames'}  1.5 MB removed\n"
+    assert edgeml("data", "cache").out == f"{tmp_path / 'frames'}  0.0 MB\n"
+
+
 @pytest.mark.train
 def test_ctrl_c_ends_training_in_one_line(tmp_path: Path) -> None:
     data = colour_folders(tmp_path / "photos", each=12)

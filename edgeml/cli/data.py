@@ -54,3 +54,15 @@ def split(
         for column, label in enumerate(divided.labels)
     ]
     print_table(str(out), ("label", *(f"{n} ({len(p)})" for n, p in parts.items())), rows)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove it.")] = False,
+) -> None:
+    """Show where decoded pictures are kept for the next training, and how much they take."""
+    from edgeml.data.framestore import cache_size, clear_cache, default_cache
+
+    folder = default_cache()
+    size = clear_cache(folder) if clear else cache_size(folder)
+    typer.echo(f"{folder}  {size / 1e6:.1f} MB{' removed' if clear else ''}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeml.data import Dataset, split_dataset, write_split
+from edgeml.data.frames import Frames, decoded_frames
 from edgeml.errors import EdgemlError, InputError
 from edgeml.files import write_text
 from edgeml.metrics import Metrics, Targets, evaluate, fit_thresholds
@@ -26,7 +27,6 @@ from edgeml.spec import ModelSpec
 from edgeml.train import augment
 from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.train.config import TrainConfig
-from edgeml.train.frames import Frames, decoded_frames
 from edgeml.train.history import Epoch, history_csv
 from edgeml.train.optim import Ema, learning_rate, parameter_groups
 from edgeml.train.start import Parts, Start, check_out, follows_plan, parts_of, start

@@ -19,7 +19,6 @@ from edgeml.metrics import evaluate
 from edgeml.progress import Progress
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.config import TrainConfig
-from edgeml.train.frames import decoded_frames
 from edgeml.train.loop import TrainResult, train
 
 pytestmark = pytest.mark.train
@@ -275,15 +274,6 @@ def test_an_interrupted_run_leaves_its_best_weights(shapes: Dataset, tmp_path: P
     _, spec = load_checkpoint(tmp_path / "run")
     assert "val_mAP" in spec.metrics
     assert "interrupted" in notes.lines[-1]
-
-
-def test_decoded_frames_are_what_the_predictor_sees(shapes: Dataset) -> None:
-    preprocess = Preprocess(size=(24, 28), interpolation="cubic")
-    sides = [(shapes.paths[:6], preprocess), ((), preprocess)]
-    with decoded_frames(sides, threads=3, advance=lambda count: None) as (frames, none):
-        expected = [preprocess.fit(cv2.imread(str(path))) for path in shapes.paths[:6]]
-        np.testing.assert_array_equal(frames, expected)
-        assert none.shape == (0, 24, 28, 3)
 
 
 @pytest.mark.parametrize(
