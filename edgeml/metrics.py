@@ -1,8 +1,12 @@
-"""Multi-label metrics and thresholds, in numpy: the same numbers on a workstation and a device.
+"""Multi-label metrics, in numpy: the same numbers on a workstation and a device.
 
-Scores are probabilities (N, labels); targets are 0 or 1 (N, labels). All results are shares of 1.
+Scores are probabilities (N, labels); targets are 1, 0 or UNKNOWN (N, labels). All results are
+shares of 1. An unknown entry counts in nothing: neither as a hit nor as a false alarm.
+
 CP, CR and CF1 average over labels, OP, OR and OF1 pool all decisions; CF1 is the harmonic mean of
-CP and CR, which is not the mean of the labels' F1 (Chen et al., ML-GCN, CVPR 2019, section 4.1).
+CP and CR, which is not macro F1, the mean of the labels' F1 (Chen et al., ML-GCN, CVPR 2019,
+section 4.1). A label without a known positive has no recall: it is left out of every average over
+labels, and is told as absent. What was claimed of it still counts in OP, OF1 and exact match.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeml.errors import InputError
 from edgeml.spec import ModelSpec
 
 Scores = NDArray[np.float32]
@@ -22,9 +27,6 @@ Targets = NDArray[np.int8]
 
 UNKNOWN = -1
 Decisions = NDArray[np.bool_]
-
-# Below this many positives a label's own best threshold is mostly noise.
-_FEW_POSITIVES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,23 @@ class LabelMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What `evaluate` measures. AP of a label without positives is NaN and left out of mAP."""
+    """What `evaluate` measures; NaN where there is nothing to measure it on.
+
+    Attributes:
+        mAP, CP, CR, macro_F1: Means over the labels that have a known positive.
+        CF1: The harmonic mean of CP and CR.
+        OP, OR, OF1: Precision, recall and F1 of all known decisions together.
+        exact_match: Pictures of which every known label is decided rightly, as a share of those
+            of which any label is known.
+        images: How many pictures, known or not.
+        labels: Each label for itself. The AP of one without positives is NaN.
+    """
 
     mAP: float
     CP: float
     CR: float
     CF1: float
+    macro_F1: float
     OP: float
     OR: float
     OF1: float
@@ -52,9 +65,19 @@ class Metrics:
     images: int
     labels: dict[str, LabelMetrics]
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The labels without a known positive, which no average over labels counts."""
+        return tuple(name for name, label in self.labels.items() if not label.positives)
+
+    @property
+    def labels_averaged(self) -> int:
+        """How many labels mAP, CP, CR and macro_F1 are means of."""
+        return len(self.labels) - len(self.absent)
+
     def summary(self) -> dict[str, float]:
         """Give the metrics that are one number for all labels, mAP first."""
-        names = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", "exact_match")
+        names = ("mAP", "CP", "CR", "CF1", "macro_F1", "OP", "OR", "OF1", "exact_match")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,40 +86,53 @@ class Metrics:
             name: {key: _or_none(value) for key, value in asdict(label).items()}
             for name, label in self.labels.items()
         }
-        summary = {name: _or_none(value) for name, value in self.summary().items()}
-        return {"images": self.images, "metrics": summary, "labels": labels}
+        return {
+            "images": self.images,
+            "metrics": {name: _or_none(value) for name, value in self.summary().items()},
+            "labels_averaged": self.labels_averaged,
+            "absent_labels": list(self.absent),
+            "labels": labels,
+        }
 
 
 def evaluate(scores: Scores, targets: Targets, spec: ModelSpec) -> Metrics:
-    """Measure scores (N, labels) against targets (N, labels), by the spec's decision rule."""
+    """Measure scores (N, labels) against targets (N, labels), by the spec's decision rule.
+
+    Raises:
+        InputError: The shapes do not fit each other or the spec, or a score is NaN.
+    """
+    _check(scores, targets, spec)
+    known, positive = targets != UNKNOWN, targets > 0
     present = decide(scores, spec)
-    hits = (present & (targets > 0)).sum(axis=0)
-    claimed, positives = present.sum(axis=0), (targets > 0).sum(axis=0)
+    claimed, hits = (present & known).sum(axis=0), (present & positive).sum(axis=0)
+    positives = positive.sum(axis=0)
     precision, recall = _share(hits, claimed), _share(hits, positives)
-    CP, CR = float(precision.mean()), float(recall.mean())
-    OP, OR = float(_share(hits.sum(), claimed.sum())), float(_share(hits.sum(), positives.sum()))
+    F1 = _share(2 * hits, claimed + positives)
     AP = [average_precision(scores[:, i], targets[:, i]) for i in range(len(spec.labels))]
-    labels = {
-        name: LabelMetrics(
-            AP=AP[i],
-            F1=float(_share(2 * hits[i], claimed[i] + positives[i])),
-            threshold=spec.thresholds[i],
-            positives=int(positives[i]),
-        )
-        for i, name in enumerate(spec.labels)
-    }
-    known = [value for value in AP if not math.isnan(value)]
+    averaged = positives > 0
+    CP, CR = _mean(precision[averaged]), _mean(recall[averaged])
+    OP, OR = float(_share(hits.sum(), claimed.sum())), float(_share(hits.sum(), positives.sum()))
+    right = ((present == positive) | ~known).all(axis=1)
     return Metrics(
-        mAP=float(np.mean(known)) if known else math.nan,
+        mAP=_mean(np.asarray(AP)[averaged]),
         CP=CP,
         CR=CR,
         CF1=_harmonic(CP, CR),
+        macro_F1=_mean(F1[averaged]),
         OP=OP,
         OR=OR,
         OF1=_harmonic(OP, OR),
-        exact_match=float((present == (targets > 0)).all(axis=1).mean()) if len(targets) else 0.0,
+        exact_match=_mean(right[known.any(axis=1)]),
         images=len(targets),
-        labels=labels,
+        labels={
+            name: LabelMetrics(
+                AP=AP[i],
+                F1=float(F1[i]),
+                threshold=spec.thresholds[i],
+                positives=int(positives[i]),
+            )
+            for i, name in enumerate(spec.labels)
+        },
     )
 
 
@@ -116,49 +152,37 @@ def decide(scores: Scores, spec: ModelSpec) -> Decisions:
 
 
 def average_precision(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> float:
-    """Sum precision over the steps of recall, without interpolation; ties count as one step.
+    """Give the mean, over the positives, of the precision at or above their score.
 
-    The definition of scikit-learn's `average_precision_score`. NaN if nothing is positive.
+    That is the sum of precision over the steps of recall, without interpolation and with ties as
+    one step: the definition of scikit-learn's `average_precision_score`. NaN if nothing is known
+    to be positive.
+
+    Args:
+        scores: (N,); any that rank, also logits.
+        targets: (N,); what is unknown does not count.
     """
-    positives = int((targets > 0).sum())
-    if not positives:
+    found = np.sort(scores[targets > 0])
+    if not len(found):
         return math.nan
-    order = np.argsort(-scores, kind="stable")
-    ranked = targets[order] > 0
-    last_of_tie = np.append(np.diff(scores[order]) != 0, True)
-    hits = np.cumsum(ranked)[last_of_tie]
-    precision = hits / (np.flatnonzero(last_of_tie) + 1)
-    return float((np.diff(hits, prepend=0) * precision).sum() / positives)
+    every = np.sort(scores[targets != UNKNOWN])
+    hits = len(found) - np.searchsorted(found, found)
+    claimed = len(every) - np.searchsorted(every, found)
+    return float((hits / claimed).mean())
 
 
-def fit_thresholds(scores: Scores, targets: Targets) -> tuple[float, ...]:
-    """Find for each label the threshold of the best F1.
-
-    A label with few positives would fit noise: its threshold is drawn towards the best global
-    one, in proportion to the positives that it lacks.
-    """
-    shared = _best_threshold(scores.ravel(), targets.ravel())
-    fitted = []
-    for column in range(scores.shape[1]):
-        own = _best_threshold(scores[:, column], targets[:, column])
-        trust = min(1.0, float((targets[:, column] > 0).sum()) / _FEW_POSITIVES)
-        fitted.append(round(trust * own + (1 - trust) * shared, 6))
-    return tuple(fitted)
-
-
-def _best_threshold(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> float:
-    """Take the middle of the gap below the score at which F1 is best; 0.5 without positives."""
-    positives = (targets > 0).sum()
-    if not positives:
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order].astype(np.float64)
-    hits = np.cumsum(targets[order] > 0)
-    f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + positives)
-    f1[:-1][np.diff(ranked) == 0] = 0  # no threshold can separate equal scores
-    best = int(f1.argmax())
-    below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
-    return float((ranked[best] + below) / 2)
+def _check(scores: Scores, targets: Targets, spec: ModelSpec) -> None:
+    width = len(spec.labels)
+    if scores.shape != targets.shape or scores.shape[1:] != (width,):
+        raise InputError(
+            f"Scores and targets must both be (N, {width}), one column a label; "
+            f"they are {scores.shape} and {targets.shape}."
+        )
+    if np.isnan(scores).any():
+        raise InputError(
+            f"{int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} pictures have a score "
+            "that is NaN: the model is broken, there is nothing to measure."
+        )
 
 
 def _share(part: Any, whole: Any) -> NDArray[np.float64]:
@@ -166,6 +190,10 @@ def _share(part: Any, whole: Any) -> NDArray[np.float64]:
     share: NDArray[np.float64] = np.zeros(np.shape(part))
     np.divide(part, whole, out=share, where=np.asarray(whole) > 0)
     return share
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def _harmonic(a: float, b: float) -> float:

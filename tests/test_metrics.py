@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
-from edgeml.metrics import average_precision, decide, evaluate, fit_thresholds
+from edgeml.metrics import average_precision, decide, evaluate
+from edgeml.thresholds import fit_thresholds
 
 LABELS = ("black", "red", "dress", "shirt", "hat")
 SPEC = ModelSpec(labels=LABELS, thresholds=(0.5,) * 5, preprocess=Preprocess(size=(8, 8)))

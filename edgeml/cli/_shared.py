@@ -47,14 +47,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def print_metrics(result: Mapping[str, Any]) -> None:
-    """Print what `edgeml eval` measured: the summary as one line, then each label."""
+    """Print what `edgeml eval` measured: the summary, what it leaves out, then each label."""
     summary = "  ".join(f"{name} {_cell(value)}" for name, value in result["metrics"].items())
     typer.echo(f"{result['images']} images  {summary}")
+    if absent := result["absent_labels"]:
+        of = f"{result['labels_averaged']} of {len(result['labels'])}"
+        typer.echo(f"mAP over {of} labels; without positives: {', '.join(absent)}")
     rows = [(name, *label.values()) for name, label in result["labels"].items()]
     print_table("Labels", ("label", "AP", "F1", "threshold", "positives"), rows)
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value != value:  # NaN
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -20,6 +20,7 @@ class Epoch:
     CP: float
     CR: float
     CF1: float
+    macro_F1: float
     OP: float
     OR: float
     OF1: float

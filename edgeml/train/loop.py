@@ -20,10 +20,11 @@ from edgeml.data import Dataset, split_dataset, write_split
 from edgeml.data.frames import Frames, decoded_frames
 from edgeml.errors import EdgemlError, InputError
 from edgeml.files import write_text
-from edgeml.metrics import Metrics, Targets, evaluate, fit_thresholds
+from edgeml.metrics import Metrics, Targets, evaluate
 from edgeml.preprocess import Preprocess
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
+from edgeml.thresholds import fit_thresholds
 from edgeml.train import augment
 from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.train.config import TrainConfig

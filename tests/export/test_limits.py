@@ -17,7 +17,8 @@ def metrics(*aps: float, positives: int = 500) -> Metrics:
         f"label {i}": LabelMetrics(AP=ap, F1=0.5, threshold=0.5, positives=positives)
         for i, ap in enumerate(aps)
     }
-    shares = dict.fromkeys(("CP", "CR", "CF1", "OP", "OR", "OF1", "exact_match"), 0.5)
+    names = ("CP", "CR", "CF1", "macro_F1", "OP", "OR", "OF1", "exact_match")
+    shares = dict.fromkeys(names, 0.5)
     return Metrics(mAP=sum(aps) / len(aps), images=1000, labels=labels, **shares)
 
 

@@ -98,13 +98,14 @@ def check_page(path: Path) -> Page:
 def epoch(number: int, loss: float = 0.3, mAP: float = 0.5) -> Epoch:
     return Epoch(
         epoch=number, lr=1e-3, train_loss=loss, val_loss=loss, mAP=mAP, CP=0.0, CR=0.0, CF1=0.0,
-        OP=0.0, OR=0.0, OF1=0.0, exact_match=0.0, seconds=1.0, images_per_s=1.0,
+        macro_F1=0.0, OP=0.0, OR=0.0, OF1=0.0, exact_match=0.0, seconds=1.0, images_per_s=1.0,
     )  # fmt: skip
 
 
 def metrics(labels: dict[str, float]) -> Metrics:
     return Metrics(
-        mAP=0.9341, CP=0.9, CR=0.9, CF1=0.9, OP=0.9, OR=0.9, OF1=0.9, exact_match=0.8, images=1234,
+        mAP=0.9341, CP=0.9, CR=0.9, CF1=0.9, macro_F1=0.9, OP=0.9, OR=0.9, OF1=0.9,
+        exact_match=0.8, images=1234,
         labels={
             name: LabelMetrics(AP=AP, F1=0.75, threshold=0.5, positives=20)
             for name, AP in labels.items()
