@@ -1,0 +1,139 @@
+"""Whether probabilities mean what they say, and the temperature that makes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.errors import InputError
+from edgeml.metrics import UNKNOWN, Scores, Targets
+
+# A model that divides its validation pictures without an error has no best temperature: ever
+# colder is better. Beyond these a temperature is a sign of that, or of a broken model.
+_COLDEST, _HOTTEST = 0.2, 5.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reliability:
+    """How often what was said with probability p came true.
+
+    Every known decision, a picture and a label, is one binary event: that the picture has the
+    label, said with probability p. Bins of equal width divide p; a bin holds its lower edge but
+    not its upper, and the last one holds both.
+
+    Attributes:
+        edges: (bins + 1,) from 0 to 1.
+        confidence: (bins,) mean p of the events in a bin; NaN if there are none.
+        frequency: (bins,) the share of them that came true; NaN if there are none.
+        count: (bins,) how many there are.
+        ece: Expected calibration error: the mean of |confidence - frequency| over all events,
+            each with the value of its bin (Naeini et al., Obtaining Well Calibrated
+            Probabilities Using Bayesian Binning, AAAI 2015; Guo et al., ICML 2017). NaN without
+            events.
+        label_ece: (labels,) the same for each label alone, in the same bins.
+        brier: The mean of (p - truth)^2 over all events (Brier, 1950); NaN without events.
+    """
+
+    edges: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    frequency: NDArray[np.float64]
+    count: NDArray[np.int64]
+    ece: float
+    label_ece: NDArray[np.float64]
+    brier: float
+
+
+def reliability(scores: Scores, targets: Targets, bins: int = 15) -> Reliability:
+    """Measure how well probabilities (N, labels) are calibrated on targets (N, labels).
+
+    Raises:
+        InputError: The shapes differ, the scores are no probabilities, or there is no bin.
+    """
+    _check_shapes(scores, targets)
+    if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
+        raise InputError(f"Scores from {scores.min():g} to {scores.max():g} are no probabilities.")
+    if bins < 1:
+        raise InputError(f"Reliability needs at least one bin, not {bins}.")
+    edges = np.linspace(0, 1, bins + 1)
+    known = targets != UNKNOWN
+    labels = scores.shape[1]
+    p, truth = scores[known].astype(np.float64), (targets[known] > 0).astype(np.float64)
+    # One number for the label and the bin of an event, so that one pass counts all of them.
+    cell = np.nonzero(known)[1] * bins + np.searchsorted(edges[1:-1], p, side="right")
+
+    def totals(weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        cells = np.bincount(cell, weights, minlength=labels * bins)
+        return cells.reshape(labels, bins).astype(np.float64)
+
+    count, said, true = totals(), totals(p), totals(truth)
+    in_bin = count.sum(axis=0)
+    return Reliability(
+        edges=edges,
+        confidence=_ratio(said.sum(axis=0), in_bin),
+        frequency=_ratio(true.sum(axis=0), in_bin),
+        count=in_bin.astype(np.int64),
+        # A bin's count times |confidence - frequency| is the difference of its sums.
+        ece=float(_ratio(np.abs((said - true).sum(axis=0)).sum(), in_bin.sum())),
+        label_ece=_ratio(np.abs(said - true).sum(axis=1), count.sum(axis=1)),
+        brier=float(_ratio(np.square(p - truth).sum(), len(p))),
+    )
+
+
+def fit_temperature(logits: NDArray[np.float32], targets: Targets) -> float:
+    """Find the T for which sigmoid(logits / T) has the least mean binary cross entropy.
+
+    One T for all labels, so no label's ranking changes (Guo et al., On Calibration of Modern
+    Neural Networks, ICML 2017, section 4.2). The loss is convex in 1 / T: Newton's method, kept
+    between bounds, finds its only minimum.
+
+    Args:
+        logits: (N, labels), before the sigmoid.
+        targets: (N, labels); what is unknown does not count.
+
+    Returns:
+        0.2 to 5; above 1 if the model was too sure of itself. 1 if nothing is known.
+
+    Raises:
+        InputError: The shapes differ, or a logit is not finite.
+    """
+    _check_shapes(logits, targets)
+    if not np.isfinite(logits).all():
+        raise InputError("A logit is not a finite number: the model is broken.")
+    known = targets != UNKNOWN
+    z, truth = logits[known].astype(np.float64), targets[known] > 0
+    if not z.any():
+        return 1.0
+    low, high = 1 / _HOTTEST, 1 / _COLDEST
+    scale = 1.0  # 1 / T
+    for _ in range(100):
+        p = _sigmoid(scale * z)
+        slope, curvature = float(z @ (p - truth)), float(np.square(z) @ (p * (1 - p)))
+        low, high = (low, scale) if slope > 0 else (scale, high)
+        newton = scale - slope / curvature if curvature else math.nan
+        before, scale = scale, newton if low < newton < high else (low + high) / 2
+        if abs(scale - before) <= 1e-9 * scale:
+            break
+    return 1 / scale
+
+
+def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    # tanh does not overflow.
+    return 0.5 + 0.5 * np.tanh(z / 2)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64] | int) -> NDArray[np.float64]:
+    """Divide; NaN where the whole is empty."""
+    ratio = np.full(np.shape(part), math.nan)
+    np.divide(part, whole, out=ratio, where=np.asarray(whole) > 0)
+    return ratio
+
+
+def _check_shapes(scores: NDArray[np.float32], targets: Targets) -> None:
+    if scores.ndim != 2 or scores.shape != targets.shape:
+        raise InputError(
+            "Scores and targets must both be (N, labels); "
+            f"they are {scores.shape} and {targets.shape}."
+        )
