@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-import logging
 from collections.abc import Mapping
-from typing import cast
+from typing import cast, get_args
 
-import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeml.errors import ModelLoadError
+from edgeml.errors import InputError, ModelLoadError
 from edgeml.train.config import ModelArg
+from edgeml.train.heads import CsraHead, Head, add_csra_head
+from edgeml.train.heads import head_layers as head_layers
+from edgeml.train.heads import start_at_prevalence as start_at_prevalence
+from edgeml.train.names import CNN as CNN
+from edgeml.train.names import full_name
 
-logger = logging.getLogger(__name__)
+# Modules of timm whose networks are plain stacks of transformer blocks.
+_TRANSFORMERS = ("vision_transformer", "deit")
 
-CNN = "cnn"
+_DROP_PATH = 0.1
 
 # What timm.create_model would take besides the model's own arguments. A checkpoint names its
 # arguments, and `checkpoint_path` would make it unpickle a file.
@@ -40,7 +42,7 @@ class SmallCnn(nn.Module):
     2026-11-23, has the figures for the pooling in between).
     """
 
-    def __init__(self, labels: int) -> None:
+    def __init__(self, labels: int, head: Head = "linear") -> None:
         super().__init__()
         self.features = nn.Sequential(
             *_conv(3, 40, stride=2),
@@ -48,11 +50,13 @@ class SmallCnn(nn.Module):
             *(nn.MaxPool2d(2), *_conv(80, 160)),
             *(nn.MaxPool2d(2), *_conv(160, 256)),
         )
-        self.head = nn.Linear(2 * 256, labels)
+        self.head = CsraHead(256, labels) if head == "csra" else nn.Linear(2 * 256, labels)
 
     def forward(self, batch: Tensor) -> Tensor:
         """Map (N, 3, H, W) to logits (N, labels)."""
         features = self.features(batch)
+        if isinstance(self.head, CsraHead):
+            return cast(Tensor, self.head(features))
         pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
         return cast(Tensor, self.head(pooled))
 
@@ -72,27 +76,33 @@ def build_model(
     *,
     labels: int,
     args: Mapping[str, ModelArg],
+    head: Head = "linear",
     tensors: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """Build a network that maps (N, 3, H, W) to logits (N, labels). Never uses the network.
 
     Args:
-        name: `cnn`, or a name that timm knows, with or without a tag: `resnet18.a1_in1k`.
+        name: `cnn`, or what `full_name` takes, with or without a tag: `resnet18.a1_in1k`.
         labels: Width of the output.
         args: Arguments of timm's constructor.
+        head: `linear` on pooled features, or `csra` in place of pooling and head.
         tensors: Published weights of this very model, adapted as timm does; None: random ones.
 
     Raises:
-        ModelLoadError: No such model (names the nearest), or it does not take the arguments.
+        InputError: No such head.
+        ModelLoadError: No such model (names the nearest), it does not take the arguments, or
+            cannot have this head.
     """
-    _check_name(name)
+    name = full_name(name)
+    if head not in get_args(Head):
+        raise InputError(f"There is no head {head!r}; known are {', '.join(get_args(Head))}.")
     refused = sorted(_NOT_OURS_TO_PASS & args.keys())
     if refused:
         raise ModelLoadError(f"The model argument {refused[0]!r} is not one that can be chosen.")
     if name == CNN:
         if args:
             raise ModelLoadError(f"The model 'cnn' takes no arguments; it was given {_told(args)}.")
-        return SmallCnn(labels)
+        return SmallCnn(labels, head)
     overlay = None if tensors is None else {"state_dict": dict(tensors)}
     try:
         model: nn.Module = timm.create_model(
@@ -105,7 +115,41 @@ def build_model(
     except Exception as err:  # a constructor may raise anything on a value it did not expect
         given = f" with {_told(args)}" if args else ""
         raise ModelLoadError(f"timm cannot build {name!r}{given}: {_line(err)}") from err
+    if head == "csra":
+        add_csra_head(model, labels, name)
     return model
+
+
+def head_of(model: nn.Module) -> Head:
+    """Say which head a model was built with."""
+    return "csra" if any(isinstance(module, CsraHead) for module in model.modules()) else "linear"
+
+
+def training_args(name: str, args: Mapping[str, ModelArg]) -> dict[str, ModelArg]:
+    """Add what a model should be trained with to the arguments of its constructor.
+
+    That is stochastic depth of 0.1 for vision transformers (Huang et al., 2016): whole blocks are
+    left out at random. It has no parameters and does nothing outside of training.
+    """
+    architecture = full_name(name).split(".")[0]
+    if architecture == CNN or not timm.models.is_model_in_modules(architecture, _TRANSFORMERS):
+        return dict(args)
+    return {"drop_path_rate": _DROP_PATH, **args}
+
+
+def checkpoint_gradients(model: nn.Module, name: str) -> None:
+    """Make training forget activations and compute them again: less memory, more time.
+
+    Raises:
+        InputError: timm cannot do this with the model.
+    """
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError, TypeError) as err:
+        raise InputError(
+            f"The model {name!r} cannot save memory by gradient checkpointing: take a smaller "
+            "--batch."
+        ) from err
 
 
 def check_size(model: nn.Module, size: int, labels: int) -> None:
@@ -128,50 +172,9 @@ def check_size(model: nn.Module, size: int, labels: int) -> None:
         )
 
 
-def head_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Give the layers that end in the labels, by name; a distilled transformer has two."""
-    head = model.get_classifier()  # type: ignore[operator]
-    heads = head if isinstance(head, (tuple, list)) else (head,)
-    inside = {id(module) for part in heads for module in part.modules()}
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if id(module) in inside and isinstance(module, (nn.Linear, nn.Conv2d))
-    }
-
-
-def start_at_prevalence(model: nn.Module, prevalence: NDArray[np.float64]) -> None:
-    """Make the fresh head say what is known without looking: how frequent each label is.
-
-    The bias becomes the logit of the prevalence (Lin et al., focal loss, 2017, section 4.1), the
-    weights zero. No step is then spent on learning that most labels are absent.
-
-    Args:
-        model: A network with a linear head.
-        prevalence: (labels,) in (0, 1).
-    """
-    for layer in head_layers(model).values():
-        if layer.bias is not None and len(layer.bias) == len(prevalence):
-            logits = torch.from_numpy(np.log(prevalence) - np.log1p(-prevalence))
-            with torch.no_grad():
-                layer.weight.zero_()
-                layer.bias.copy_(logits)
-
-
 def is_convolutional(model: nn.Module) -> bool:
     """Say whether the model is normalised over batches, which marks the family of CNNs."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-
-
-def _check_name(name: str) -> None:
-    """Refuse what is not in timm's own list: `hf-hub:` and `local-dir:` names load anything."""
-    architecture = name.split(".")[0]
-    known = [CNN, *timm.list_models()]
-    if architecture in known and (architecture != CNN or name == CNN):
-        return
-    near = difflib.get_close_matches(architecture, known, n=4, cutoff=0.5)
-    hint = f"; near it are {', '.join(near)}" if near else ""
-    raise ModelLoadError(f"There is no model {name!r}{hint}. Take 'cnn' or a name that timm knows.")
 
 
 def _told(args: Mapping[str, ModelArg]) -> str:
