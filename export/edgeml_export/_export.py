@@ -15,6 +15,7 @@ from edgeml.files import sha256_of_file
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec, Precision
+from edgeml.train.card import licence_note
 from edgeml_export.artifact import (
     SUFFIXES,
     Exported,
@@ -75,6 +76,9 @@ def export(
     plan = _Plan(fmt, precision, target, input)
     _check_needs(plan, calib)
     with Predictor(source) as reference:
+        licence = reference.spec.origin.get("weights_license")
+        if licence:
+            progress.note(licence_note(licence))
         path = out or default_path(source, fmt, precision)
         _check_source(source, reference.spec, plan, path)
         calibration, checked = _choose_images(
