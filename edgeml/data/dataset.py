@@ -22,6 +22,17 @@ Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """Something bad that was left out of a data set: where it stands, and what is wrong with it."""
+
+    where: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.why}"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """Labelled pictures; none is opened before it is asked for.
@@ -35,6 +46,7 @@ class Dataset:
             name is nobody's.
         split: The side of each row; None before it is divided.
         label_groups: Labels of which every picture has exactly one.
+        skipped: What was bad and therefore left out; it stays when rows are selected.
         known_hashes: Digests of pictures that were read before; shared by what is derived.
     """
 
@@ -45,6 +57,7 @@ class Dataset:
     groups: tuple[str, ...] | None = None
     split: tuple[Side, ...] | None = None
     label_groups: tuple[LabelGroup, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     known_hashes: dict[Path, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
