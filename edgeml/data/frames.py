@@ -111,6 +111,12 @@ def frames_and_faults(
         yield made
 
 
+def content_hashes(paths: Sequence[Path], threads: int | None = None) -> list[str]:
+    """Give the SHA-256 of each file's bytes; of one that cannot be read, an empty text."""
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        return _contents(paths, pool)
+
+
 def _temporary(
     sides: Sequence[Pictures], pool: Executor, advance: Advance, stack: ExitStack
 ) -> tuple[list[Frames], dict[Path, str]]:
@@ -145,7 +151,7 @@ def _cached(
     """Take frames from their stores, which first get what they lack."""
     stores = [FrameStore(cache, preprocess) for _, preprocess in sides]
     if hashes is None:
-        hashes = [list(pool.map(_content, paths)) for paths, _ in sides]
+        hashes = [_contents(paths, pool) for paths, _ in sides]
     lacks = []
     for (paths, _), store, contents in zip(sides, stores, hashes, strict=True):
         there = store.rows(contents, store.mapped(), pool)
@@ -217,8 +223,11 @@ def _frame_of(preprocess: Preprocess, picture: tuple[str, Path]) -> Frame | None
         return None
 
 
+def _contents(paths: Sequence[Path], pool: Executor) -> list[str]:
+    return list(pool.map(_content, paths))
+
+
 def _content(path: Path) -> str:
-    """Give the SHA-256 of a file's bytes; of what cannot be read, nothing."""
     try:
         return hashlib.sha256(read_file(path)).hexdigest()
     except ImageError:
