@@ -102,7 +102,8 @@ def near_pairs(thumbnails: Thumbnails) -> Iterator[tuple[int, Groups]]:
     for start in range(0, len(unit), _BLOCK):
         stop = min(start + _BLOCK, len(unit))
         possible = left[start:stop] @ right[:, start:] > NEAR - 1 - 1e-5
-        possible &= ~np.tri(*possible.shape, dtype=np.bool_)  # a pair is looked at from its first row
+        # A pair is looked at from its first row.
+        possible &= ~np.tri(*possible.shape, dtype=np.bool_)
         columns = np.flatnonzero(possible.any(axis=0)) + start
         near = possible[:, columns - start] & (unit[start:stop] @ unit[columns].T > NEAR)
         for row in np.flatnonzero(near.any(axis=1)).tolist():
