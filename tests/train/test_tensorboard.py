@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,8 @@ from edgeml.train.tensorboard import board
 
 pytestmark = pytest.mark.train
 
-ROW = Epoch(
-    epoch=1, lr=3e-4, train_loss=0.7, val_loss=0.6, mAP=0.5, CP=0.41, CR=0.42, CF1=0.43, OP=0.44,
-    OR=0.45, OF1=0.46, exact_match=0.3, seconds=2.5, images_per_s=123.0,
-)  # fmt: skip
+VALUES = {"epoch": 1, "lr": 3e-4, "train_loss": 0.7, "val_loss": 0.6, "images_per_s": 123.0}
+ROW = Epoch(**{one.name: VALUES.get(one.name, 0.5) for one in fields(Epoch)})  # type: ignore[arg-type]
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -46,7 +44,7 @@ def test_every_number_of_a_row_is_a_scalar_of_its_epoch(tmp_path: Path) -> None:
         ("optimizer/lr", 3e-4),
         ("speed/images_per_s", 123.0),
         ("validation/mAP", 0.5),
-        ("validation/exact_match", 0.3),
+        ("validation/exact_match", 0.5),
     ):
         assert read[tag][0] == (1, pytest.approx(value))
 
