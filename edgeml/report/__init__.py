@@ -5,6 +5,10 @@ from edgeml.report.contents import Command as Command
 from edgeml.report.contents import Demo as Demo
 from edgeml.report.contents import DemoRow as DemoRow
 from edgeml.report.contents import EpochRow as EpochRow
+from edgeml.report.contents import FullRow as FullRow
 from edgeml.report.contents import Sample as Sample
+from edgeml.report.contents import Scored as Scored
+from edgeml.report.contents import Training as Training
 from edgeml.report.demo import demo_report as demo_report
 from edgeml.report.train import train_report as train_report
+from edgeml.report.train import write_lr_report as write_lr_report

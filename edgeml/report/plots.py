@@ -15,7 +15,7 @@ from edgeml.report.contents import DemoRow, EpochRow
 from edgeml.report.page import is_known
 from edgeml.report.svg import CARD, INK, MUTED, SERIES, axes_of, markup, styled
 
-_WIDTH = 460
+WIDTH = 460
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 _DASHES = ("-", "--", ":", "-.")
 
@@ -23,15 +23,16 @@ Latencies = Mapping[str, Samples]
 """By model, nanoseconds."""
 
 
-def loss_plot(history: Sequence[EpochRow]) -> Markup:
-    """Plot the loss of both sides by epoch."""
+def loss_plot(history: Sequence[EpochRow], kept: int | None = None) -> Markup:
+    """Plot the loss of both sides by epoch; mark the epoch that was kept."""
     first, last = history[0], history[-1]
     with styled():
-        figure, axes = axes_of(_WIDTH, 250)
-        _line(axes, history, [row.train_loss for row in history], "training", _style(0))
-        _line(axes, history, [row.val_loss for row in history], "validation", _style(1))
+        figure, axes = axes_of(WIDTH, 250)
+        line(axes, history, [row.train_loss for row in history], "training", style(0))
+        line(axes, history, [row.val_loss for row in history], "validation", style(1))
         axes.set_ylim(bottom=0)
         axes.set_ylabel("loss")
+        mark_kept(axes, history, kept)
         axes.legend()
         return markup(
             figure,
@@ -47,13 +48,13 @@ def map_plot(history: Sequence[EpochRow]) -> Markup:
     known = [value for value in values if is_known(value)]
     description = "mAP on the validation side was never known."
     with styled():
-        figure, axes = axes_of(_WIDTH, 250)
-        _line(axes, history, values, "validation", {"color": SERIES[2]})
+        figure, axes = axes_of(WIDTH, 250)
+        line(axes, history, values, "validation", {"color": SERIES[2]})
         if known:
             best = history[values.index(max(known))]
             axes.plot(best.epoch, best.mAP, "o", ms=9, mfc=CARD, mec=SERIES[2], mew=2)
             middle = (history[0].epoch + history[-1].epoch) / 2
-            _tag(axes, best.epoch, best.mAP, f"best {100 * best.mAP:.1f} %", middle)
+            tag(axes, best.epoch, best.mAP, f"best {100 * best.mAP:.1f} %", middle)
             description = (
                 f"mAP on the validation side by epoch: from {100 * known[0]:.1f} % to "
                 f"{100 * known[-1]:.1f} %, best {100 * best.mAP:.1f} % in epoch {best.epoch}."
@@ -76,7 +77,7 @@ def tradeoff_plot(rows: Sequence[DemoRow]) -> Markup | None:
     formats = list(dict.fromkeys(row.format for row in shown))
     precisions = list(dict.fromkeys(row.precision for row in shown))
     with styled():
-        figure, axes = axes_of(_WIDTH, 300)
+        figure, axes = axes_of(WIDTH, 300)
         for row in shown:
             colour = SERIES[formats.index(row.format) % len(SERIES)]
             marker = _MARKERS[precisions.index(row.precision) % len(_MARKERS)]
@@ -106,7 +107,7 @@ def stages_plot(medians: Mapping[str, Mapping[str, float]]) -> Markup:
     names = list(medians)
     stages = list(dict.fromkeys(stage for parts in medians.values() for stage in parts))
     with styled():
-        figure, axes = axes_of(_WIDTH, 90 + 34 * len(names))
+        figure, axes = axes_of(WIDTH, 90 + 34 * len(names))
         left = np.zeros(len(names))
         for index, stage in enumerate(stages):
             values = np.array([medians[name].get(stage, 0.0) for name in names])
@@ -129,10 +130,10 @@ def stages_plot(medians: Mapping[str, Mapping[str, float]]) -> Markup:
 def ecdf_plot(latencies: Latencies, stage: str) -> Markup:
     """Plot the share of calls that took at most so long, by model."""
     with styled():
-        figure, axes = axes_of(_WIDTH, 250 + 14 * len(latencies))
+        figure, axes = axes_of(WIDTH, 250 + 14 * len(latencies))
         for index, (name, samples) in enumerate(latencies.items()):
             times, shares = _steps(samples)
-            axes.plot(times, shares, drawstyle="steps-post", label=name, **_style(index))
+            axes.plot(times, shares, drawstyle="steps-post", label=name, **style(index))
         for share in (0.5, 0.95, 0.99):
             axes.axhline(share, color=MUTED, lw=0.8, ls=":")
         _log_ms(axes)
@@ -149,7 +150,7 @@ def ecdf_plot(latencies: Latencies, stage: str) -> Markup:
 def box_plot(latencies: Latencies, stage: str) -> Markup:
     """Plot quartiles as a box, 5th to 95th percentile as a line, p99 and the slowest as marks."""
     with styled():
-        figure, axes = axes_of(_WIDTH, 60 + 30 * len(latencies))
+        figure, axes = axes_of(WIDTH, 60 + 30 * len(latencies))
         for y, samples in enumerate(latencies.values()):
             colour = SERIES[y % len(SERIES)]
             ms = samples / 1e6
@@ -175,7 +176,7 @@ def box_plot(latencies: Latencies, stage: str) -> Markup:
 _CENTRE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10.5}
 
 
-def _line(
+def line(
     axes: Axes,
     history: Sequence[EpochRow],
     values: Sequence[float],
@@ -189,7 +190,13 @@ def _line(
     axes.set_xlabel("epoch")
 
 
-def _tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
+def mark_kept(axes: Axes, history: Sequence[EpochRow], kept: int | None) -> None:
+    """Draw an upright line at the epoch whose weights were kept, if it is among the rows."""
+    if kept is not None and len(history) > 1 and any(row.epoch == kept for row in history):
+        axes.axvline(kept, color=MUTED, lw=1.2, ls=(0, (2, 2)), zorder=0)
+
+
+def tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
     """Write below or above a point, towards `middle`, where there is room."""
     right, high = x > middle, y > 0.5
     axes.annotate(
@@ -203,7 +210,7 @@ def _tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
     )
 
 
-def _style(index: int) -> dict[str, Any]:
+def style(index: int) -> dict[str, Any]:
     """Tell curves apart by colour and, for those who do not see it, by dashes."""
     return {"color": SERIES[index % len(SERIES)], "linestyle": _DASHES[index % len(_DASHES)]}
 

@@ -1,0 +1,162 @@
+"""Figures written as SVG by hand: those of many cells, and those that come in great numbers.
+
+Matplotlib would need a hundred times the bytes and the time. Colours are those of the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+# Names longer than this are cut in a figure; whoever points at them sees them whole.
+_LONGEST = 22
+
+# Numbers fit into the cells of a heatmap up to so many columns.
+_MOST_NUMBERED = 26
+
+
+def heatmap(
+    counts: NDArray[np.integer],
+    shades: NDArray[np.floating],
+    names: Sequence[str],
+    *,
+    told: str,
+    between: str,
+    description: str,
+    diagonal: str = "diagonal",
+) -> Markup:
+    """Draw a square table of counts.
+
+    Args:
+        counts: (L, L); 0 is left blank.
+        shades: (L, L) shares of 1, how strongly a cell is painted.
+        names: Of the L rows, and of the columns.
+        told: What a cell says when pointed at, with {row}, {column}, {count} and {share}.
+        between: What the rows are to the columns, for example `truth ↓ · prediction →`.
+        description: What it shows, for those who cannot see it.
+        diagonal: The class of the cells on the diagonal.
+    """
+    side = 30 if len(names) <= 12 else 25 if len(names) <= _MOST_NUMBERED else 15
+    short = [_cut(name) for name in names]
+    letter = 6.6 if side > 20 else 5.8
+    margin = 14 + letter * max(map(len, short))
+    left, top = margin, 18 + 0.75 * margin  # names of columns lean by 45 degrees
+    width = left + side * len(names) + 0.75 * margin
+    height = top + side * len(names) + 2
+    parts = [
+        _row_names(short, names, left, top, side),
+        _column_names(short, names, left, top, side),
+    ]
+    for row, column in np.argwhere(counts > 0):
+        count, share = int(counts[row, column]), float(np.clip(shades[row, column], 0, 1))
+        x, y = left + side * column, top + side * row
+        title = told.format(
+            row=names[row], column=names[column], count=count, share=f"{100 * share:.0f} %"
+        )
+        kind = f' class="{diagonal}"' if row == column else ""
+        opacity = 0.1 + 0.9 * share
+        parts.append(
+            f'<rect{kind} x="{x + 1:g}" y="{y + 1:g}" width="{side - 2}" height="{side - 2}" '
+            f'fill-opacity="{opacity:.2f}"><title>{escape(title)}</title></rect>'
+        )
+        if len(names) <= _MOST_NUMBERED:
+            # On a dark cell the number takes the colour of the card.
+            on = ' class="on"' if opacity > 0.6 else ""
+            parts.append(
+                f'<text{on} x="{x + side / 2:g}" y="{y + side / 2 + 3.5:g}">{_number(count)}</text>'
+            )
+    parts.append(f'<text class="axis" x="0" y="12">{escape(between)}</text>')
+    style = f"width: {width:.0f}px; min-width: {min(0.75 * width, 700):.0f}px; max-width: 100%"
+    return Markup(
+        f'<svg class="plot heat" role="img" aria-label="{escape(description)}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" style="{style}">'
+        f'<rect class="ground" x="{left:g}" y="{top:g}" width="{side * len(names)}" '
+        f'height="{side * len(names)}"/>{"".join(parts)}</svg>'
+    )
+
+
+def curve(
+    recall: Sequence[float],
+    precision: Sequence[float],
+    *,
+    mark: tuple[float, float] | None,
+    prevalence: float,
+    description: str,
+) -> Markup:
+    """Draw a small precision-recall curve as the steps that average precision sums.
+
+    Args:
+        recall: Rising shares of 1.
+        precision: At each of them.
+        mark: (recall, precision) of the decisions; marked by a dot.
+        prevalence: The precision of chance; a dotted line.
+        description: What it shows, for those who cannot see it.
+    """
+    width, height, left, top = 150, 96, 22, 6
+
+    def x(share: float) -> str:
+        return f"{left + width * share:.1f}".rstrip("0").rstrip(".")
+
+    def y(share: float) -> str:
+        return f"{top + height * (1 - share):.1f}".rstrip("0").rstrip(".")
+
+    grid = "".join(
+        f'<path class="grid" d="M{x(0)} {y(s)}H{x(1)}M{x(s)} {y(0)}V{y(1)}"/>' for s in (0, 0.5, 1)
+    )
+    ticks = "".join(
+        f'<text class="end" x="{left - 4}" y="{float(y(s)) + 3:g}">{s:g}</text>'
+        f'<text class="mid" x="{x(s)}" y="{top + height + 12}">{s:g}</text>'
+        for s in (0, 0.5, 1)
+    )
+    line = ""
+    if len(recall):
+        steps = "".join(f"V{y(p)}H{x(r)}" for r, p in zip(recall, precision, strict=True))
+        start = f"M{x(0)} {y(precision[0])}"
+        line = (
+            f'<path class="under" d="M{x(0)} {y(0)}{steps}V{y(0)}Z"/>'
+            f'<path class="line" d="{start}{steps}"/>'
+        )
+    chance = f'<path class="chance" d="M{x(0)} {y(prevalence)}H{x(1)}"/>'
+    dot = f'<circle cx="{x(mark[0])}" cy="{y(mark[1])}" r="4"/>' if mark else ""
+    return Markup(
+        f'<svg class="plot curve" role="img" aria-label="{escape(description)}" '
+        f'viewBox="0 0 {left + width + 6} {top + height + 16}">'
+        f"{grid}{ticks}{chance}{line}{dot}</svg>"
+    )
+
+
+def _row_names(
+    short: Sequence[str], names: Sequence[str], left: float, top: float, side: int
+) -> str:
+    small = "" if side > 20 else " small"
+    return "".join(
+        f'<text class="end{small}" x="{left - 6:g}" y="{top + side * (row + 0.5) + 4:g}">'
+        f"{escape(cut)}{_whole(cut, name)}</text>"
+        for row, (cut, name) in enumerate(zip(short, names, strict=True))
+    )
+
+
+def _column_names(
+    short: Sequence[str], names: Sequence[str], left: float, top: float, side: int
+) -> str:
+    small = ' class="start small"' if side <= 20 else ' class="start"'
+    return "".join(
+        f'<text{small} transform="translate({left + side * (column + 0.6):g} {top - 6:g}) '
+        f'rotate(-45)">{escape(cut)}{_whole(cut, name)}</text>'
+        for column, (cut, name) in enumerate(zip(short, names, strict=True))
+    )
+
+
+def _whole(cut: str, name: str) -> str:
+    return "" if cut == name else f"<title>{escape(name)}</title>"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _number(count: int) -> str:
+    return f"{count}" if count < 10_000 else f"{count / 1000:.0f}k"
