@@ -26,9 +26,10 @@ from edgeml.report.findings import (
     per_label_csv,
     report_json,
 )
-from edgeml.report.page import UNKNOWN, figure, jpeg_url, percent, write_page
+from edgeml.report.page import UNKNOWN, figure, is_known, jpeg_url, percent, write_page
 from edgeml.report.plots import loss_plot
 from edgeml.report.training_plots import (
+    METRICS,
     lr_finder_plot,
     metrics_plot,
     rate_plot,
@@ -171,7 +172,7 @@ def _tiles(found: Findings) -> list[Tile]:
     metrics, side = found.metrics[found.side], _SIDES[found.side]
     of_labels = f"mean of {metrics.labels_averaged} labels"
     return [
-        Tile(name=name, value=percent(value), unit="%", of=f"{side}: {of}")
+        Tile(name=name, value=percent(value), unit="%" * is_known(value), of=f"{side}: {of}")
         for name, value, of in (
             ("mAP", metrics.mAP, of_labels),
             ("Exact match", metrics.exact_match, "every label right"),
@@ -183,31 +184,41 @@ def _tiles(found: Findings) -> list[Tile]:
 
 
 def _lead(training: Training, found: Findings) -> str:
-    images = found.metrics[found.side].images
+    count = found.metrics[found.side].images
+    images = "one picture" if count == 1 else f"{figure(count, 0)} pictures"
     epochs = len(training.history)
     said = (
-        f"Measured on the {images} pictures of the test side, by which nothing was chosen. "
+        f"Measured on the {images} of the test side, by which nothing was chosen. "
         if found.side == "test"
-        else f"There is no test side: measured on the {images} pictures of the validation side, "
+        else f"There is no test side: measured on the {images} of the validation side, "
         "by which epoch and thresholds were chosen. On new pictures expect less. "
     )
+    if epochs < 2:
+        return said
     return f"{said}Kept are the weights of epoch {training.best_epoch} of {epochs}."
 
 
 def _course(training: Training) -> list[tuple[str, Markup]]:
+    """Draw what is known of the epochs."""
     history, kept = training.history, training.best_epoch
-    if not history:
-        return []
-    return [
-        ("Loss", loss_plot(history, kept)),
-        ("Metrics on the validation side", metrics_plot(history, kept)),
-        ("Learning rate", rate_plot(history)),
-        ("Speed", speed_plot(history)),
-    ]
+
+    def known(*names: str) -> bool:
+        return any(is_known(getattr(row, name)) for row in history for name in names)
+
+    plots = []
+    if known("train_loss", "val_loss"):
+        plots.append(("Loss", loss_plot(history, kept)))
+    if known(*METRICS):
+        plots.append(("Metrics on the validation side", metrics_plot(history, kept)))
+    if known("lr"):
+        plots.append(("Learning rate", rate_plot(history)))
+    if known("images_per_s"):
+        plots.append(("Speed", speed_plot(history)))
+    return plots
 
 
 def _speed_told(speed: Speed | None) -> str:
-    if speed is None:
+    if speed is None or not is_known(speed.images_per_s):
         return ""
     said = f"Training ran at {figure(speed.images_per_s, 0)} images a second, the median of epochs"
     match speed.bottleneck:
@@ -244,9 +255,7 @@ def _curves(training: Training, found: Findings) -> tuple[list[_Curve], int]:
     for name in chosen:
         of, label = found.curves[name], labels[name]
         group = found.group_of.get(name)
-        decided = (
-            f"best of {group}" if name in found.by_group else f"threshold {thresholds[name]:.2f}"
-        )
+        decided = f"by {group}" if name in found.by_group else f"threshold {thresholds[name]:.2f}"
         at = (
             "nothing was found"
             if of.mark is None

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 from numpy.typing import NDArray
 
 from edgeml.reliability import Reliability
@@ -26,6 +33,8 @@ METRICS = {
     "exact_match": "exact match",
 }
 """The metrics of an epoch that are drawn, and what they are called."""
+
+_UNHINDERED = "without waiting"
 
 
 def metrics_plot(history: Sequence[FullRow], kept: int) -> Markup:
@@ -69,28 +78,21 @@ def rate_plot(history: Sequence[FullRow]) -> Markup:
 
 
 def speed_plot(history: Sequence[FullRow]) -> Markup:
-    """Plot images a second by epoch, as bars whose upper part is what waiting cost."""
+    """Plot images a second by epoch, before what it would be without waiting."""
     epochs = np.array([row.epoch for row in history])
     speed = np.array([row.images_per_s for row in history], float)
     wait = np.nan_to_num(np.array([row.wait for row in history], float))
+    possible = speed / np.maximum(1 - wait, 0.02)
     with styled():
         figure, axes = axes_of(WIDTH, 190)
-        thin = 0.8 if len(history) <= 60 else 1.0
-        axes.bar(epochs, speed, thin, color=SERIES[2], label="images a second")
-        lost = speed / np.maximum(1 - wait, 0.02) - speed
         if (wait >= 0.005).any():
-            axes.bar(
-                epochs,
-                lost,
-                thin,
-                bottom=speed,
-                color=SERIES[1],
-                alpha=0.35,
-                label="had it not waited",
-            )
+            _bars(axes, epochs, possible, {"color": SERIES[1], "alpha": 0.35, "label": _UNHINDERED})
+        _bars(axes, epochs, speed, {"color": SERIES[2], "label": "images a second"})
+        if (wait >= 0.005).any():
             figure.legend(loc="outside lower center", ncols=2, fontsize=11)
         line(axes, history, [math.nan] * len(history), "", {"color": MUTED})
-        axes.set_xlim(epochs[0] - 0.6, epochs[-1] + 0.6)
+        spare = 0.6 if len(history) > 2 else 2
+        axes.set_xlim(epochs[0] - spare, epochs[-1] + spare)
         axes.set_ylim(0, None if np.isfinite(speed).any() else 1)
         axes.set_ylabel("images a second")
         told = (
@@ -128,9 +130,11 @@ def reliability_plot(diagrams: Mapping[str, Reliability]) -> Markup:
         colour = SERIES[(len(diagrams) - 1) % len(SERIES)]
         middles, wide = (last.edges[:-1] + last.edges[1:]) / 2, np.diff(last.edges)
         below.bar(middles, last.count, 0.9 * wide, color=colour, alpha=0.6)
-        if last.count.any():
+        if last.count.max() > 50:
             below.set_yscale("log")
-        _plain_ticks(below)
+            _plain_ticks(below)
+        else:
+            below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
         below.set_ylabel("decisions")
         below.set_xlabel("probability that was said")
         above.set_ylabel("share that came true")
@@ -193,6 +197,16 @@ def smoothed(values: NDArray[np.float64], keep: float = 0.9) -> NDArray[np.float
             weight = keep * weight + (1 - keep)
             curve[index] = mean / weight
     return curve
+
+
+def _bars(axes: Axes, epochs: NDArray[Any], values: NDArray[Any], look: dict[str, Any]) -> None:
+    """Draw bars from 0; where there are many, one area, since their seams would show as stripes."""
+    if len(epochs) <= 60:
+        axes.bar(epochs, values, 0.8, **look)
+    else:
+        axes.stairs(
+            np.nan_to_num(values), np.append(epochs, epochs[-1] + 1) - 0.5, fill=True, **look
+        )
 
 
 def _plain_ticks(axes: Axes) -> None:

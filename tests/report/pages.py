@@ -11,7 +11,10 @@ EVIL = "<script>alert('$x$ & $y$')</script>"
 
 
 class Page(HTMLParser):
-    """A page taken apart: elements, their attributes, and the text outside <style>."""
+    """A page taken apart: elements, their attributes, and the text outside <style>.
+
+    `text` is that text as it stands, `pieces` the same from tag to tag.
+    """
 
     VOID = frozenset({"meta", "link", "img", "br"})
 
@@ -20,6 +23,7 @@ class Page(HTMLParser):
         self.source = path.read_text(encoding="utf-8")
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.text = ""
+        self.pieces: list[str] = []
         self.open: list[str] = []
         self.feed(self.source)
         self.close()
@@ -39,6 +43,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
             self.text += data
+            self.pieces += [data.strip()] if data.strip() else []
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
