@@ -41,7 +41,7 @@ def confusion(
     if group not in spec.groups or group.rule != "one":
         raise InputError(
             f"A confusion matrix needs a group of the model with rule 'one'; {group.name!r} "
-            f"is of rule {group.rule!r}{'' if group in spec.groups else ' and not the model’s'}."
+            f"has rule {group.rule!r} and is {'' if group in spec.groups else 'not '}the model's."
         )
     columns = [spec.labels.index(label) for label in group.labels]
     truth = targets[:, columns]

@@ -10,7 +10,7 @@ import numpy as np
 from edgeml.data import Dataset
 from edgeml.data.split import known_split
 from edgeml.errors import DataError, NotComparableError
-from edgeml.metrics import Metrics, Scores, Targets, evaluate
+from edgeml.metrics import UNKNOWN, Metrics, Scores, Targets, evaluate
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
@@ -36,8 +36,10 @@ def evaluate_model(
     """
     check_labels(dataset, predictor.spec)
     chosen = choose_part(dataset, predictor.spec, part, progress=progress)
-    scores = score(predictor, chosen, progress=progress)
-    return evaluate(scores, align_targets(chosen, predictor.spec), predictor.spec)
+    targets = align_targets(chosen, predictor.spec)
+    if unknown := int((targets == UNKNOWN).sum()):
+        progress.note(f"{unknown} of {targets.size} labels are unknown and do not count.")
+    return evaluate(score(predictor, chosen, progress=progress), targets, predictor.spec)
 
 
 def choose_part(
@@ -82,7 +84,7 @@ def check_labels(dataset: Dataset, spec: ModelSpec) -> None:
 def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
     """Put the columns of the targets in the order of the model's labels: (N, labels).
 
-    Labels of the model that the data do not name count as absent.
+    Labels of the model that the data do not name count as absent; what is unknown stays so.
 
     Raises:
         NotComparableError: The data set has a label that the model does not know.

@@ -41,7 +41,7 @@ class Objective:
             raise InputError(f"{self.kind} can be above 0 and at most 1, not {self.floor:g}.")
 
     def __str__(self) -> str:
-        return self.kind if self.floor is None else f"{self.kind}>={self.floor:g}"
+        return self.kind if self.floor is None else f"{self.kind}>={self.floor}"
 
 
 def parse_objective(text: str) -> Objective:
@@ -79,6 +79,9 @@ def fit_thresholds(
     one, in proportion to the positives that it lacks. A label without any takes the global one,
     and where there are no positives at all it is 0.5.
 
+    Each label is decided by its threshold alone: in a group of which one label is present,
+    thresholds decide nothing.
+
     A label that cannot reach a precision gets the threshold at which it is most precise;
     `unreached` names such labels.
 
@@ -105,7 +108,7 @@ def fit_thresholds(
     ]
     fitted = []
     for cuts, cut in zip(labels, _chosen(labels, objective), strict=True):
-        trust = min(1.0, cuts.positives / few)
+        trust = min(1.0, cuts.positives / max(1, few))
         fitted.append(trust * float(cuts.thresholds[cut]) + (1 - trust) * float(shared))
     return tuple(_short(threshold) for threshold in fitted)
 
@@ -185,6 +188,7 @@ def _chosen(labels: list[_Cuts], objective: Objective) -> list[int]:
         case "micro_f1":
             return _best_pooled_f1(labels)
         case "precision":
+            # Of the thresholds with that recall it is the highest, which is the most precise.
             return [_lowest_precise(cuts, floor) for cuts in labels]
         case "recall":
             return [int((cuts.hits / max(1, cuts.positives) >= floor).argmax()) for cuts in labels]

@@ -15,6 +15,7 @@ from edgeml import ModelSpec, Predictor
 from edgeml.compare import compare
 from edgeml.data import Dataset
 from edgeml.errors import ImageError, NotComparableError
+from edgeml.metrics import UNKNOWN
 from tests.tiny import LABELS, TinyRuntime, tiny_spec
 
 
@@ -114,6 +115,31 @@ def test_a_candidate_whose_logits_are_no_numbers_is_infinitely_far_away(
     found = compare(Predictor(TinyRuntime()), Predictor(Shifted([0, broken, 0])), data)
     assert found.max_abs == np.inf
     assert found.to_dict()["max_abs"] is None
+
+
+def test_unknown_and_absent_labels_do_not_break_a_comparison(data: Dataset) -> None:
+    partly = data.targets.copy()
+    partly[:30, 0], partly[30:, 0], partly[::3, 2] = UNKNOWN, 0, UNKNOWN
+    data = replace(data, targets=partly)
+    found = compare(Predictor(TinyRuntime()), Predictor(Shifted([2, 2, 2])), data)
+    # Whether a label flips is no question of the truth: all 120 decisions count.
+    assert found.label_flips_per_1000 == pytest.approx(1000 * sum(found.flips.values()) / 120)
+    assert found.reference.absent == found.exported.absent == ("red",)
+    known = partly[:, 2] != UNKNOWN
+    aps = [
+        average_precision_score(partly[:, 1], logits_of(data)[:, 1]),
+        average_precision_score(partly[known, 2], logits_of(data)[known, 2]),
+    ]
+    assert found.reference.mAP == pytest.approx(np.mean(aps))
+    assert found.exported.OP < found.reference.OP
+
+
+def test_a_comparison_on_pictures_of_which_nothing_is_known_has_no_metrics(data: Dataset) -> None:
+    blank = replace(data, targets=np.full_like(data.targets, UNKNOWN))
+    found = compare(Predictor(TinyRuntime()), Predictor(Shifted(0.5)), blank)
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert told["max_abs"] == pytest.approx(0.5)
+    assert told["metrics"]["reference"]["mAP"] is None
 
 
 def test_models_with_other_labels_are_refused(data: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
-from edgeml.metrics import average_precision, decide, evaluate
-from edgeml.thresholds import fit_thresholds
+from edgeml.errors import InputError
+from edgeml.metrics import UNKNOWN, average_precision, decide, evaluate
 
 LABELS = ("black", "red", "dress", "shirt", "hat")
 SPEC = ModelSpec(labels=LABELS, thresholds=(0.5,) * 5, preprocess=Preprocess(size=(8, 8)))
@@ -76,26 +77,184 @@ def test_cf1_is_the_harmonic_mean_of_cp_and_cr_and_not_macro_f1() -> None:
     assert abs(measured.CF1 - macro_f1) > 1e-4
 
 
-@pytest.mark.train
-def test_map_is_that_of_torchmetrics() -> None:
-    import torch
-    from torchmetrics.functional.classification import multilabel_average_precision
+def random_case(
+    seed: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int8], NDArray[np.int8], ModelSpec]:
+    """Scores, targets of which some are unknown, decisions and a spec.
 
-    scores, targets = example()
-    expected = multilabel_average_precision(
-        torch.from_numpy(scores), torch.from_numpy(targets).long(), num_labels=5
+    By turns the scores are of a good model, of one whose logits are tiny, full of ties, or all
+    small; some labels have no positive, and in some cases two labels exclude each other.
+    """
+    rng = np.random.default_rng(seed)
+    n, count = int(rng.integers(4, 120)), int(rng.integers(3, 9))
+    targets = (rng.random((n, count)) < rng.choice([0.0, 0.05, 0.3, 0.8], count)).astype(np.int8)
+    logits = 2.5 * targets + rng.normal(-1.5, 1.5, (n, count))
+    scores = [
+        1 / (1 + np.exp(-logits)),
+        1 / (1 + np.exp(-logits / 1000)),
+        (1 / (1 + np.exp(-logits))).round(1),
+        1e-3 / (1 + np.exp(-logits)),
+    ][seed % 4].astype(np.float32)
+    thresholds = rng.choice(scores.ravel(), count)
+    targets[rng.random((n, count)) < rng.choice([0.0, 0.3, 0.9])] = UNKNOWN
+    names = tuple(f"label {i}" for i in range(count))
+    group = LabelGroup(name="one of two", labels=names[1:3], rule="one")
+    spec = ModelSpec(
+        labels=names,
+        thresholds=tuple(float(threshold) for threshold in thresholds),
+        preprocess=Preprocess(size=(8, 8)),
+        groups=(group,) if seed % 3 == 0 else (),
     )
-    assert evaluate(scores, targets, SPEC).mAP == pytest.approx(float(expected), abs=1e-6)
+    present = (scores >= thresholds).astype(np.int8)
+    if spec.groups:
+        present[:, 1] = scores[:, 1] >= scores[:, 2]
+        present[:, 2] = 1 - present[:, 1]
+    return scores, targets, present, spec
 
 
-def test_a_label_without_positives_has_no_ap_and_is_left_out_of_map() -> None:
+@pytest.mark.parametrize("block", range(4))
+def test_metrics_are_those_of_scikit_learn_on_what_is_known(block: int) -> None:
+    for seed in range(50 * block, 50 * block + 50):
+        scores, targets, present, spec = random_case(seed)
+        measured = evaluate(scores, targets, spec)
+        known, averaged = targets != UNKNOWN, (targets > 0).any(axis=0)
+        rows: list[tuple[float, ...]] = []  # AP, precision, recall, F1 of each label that counts
+        for column, (name, label) in enumerate(measured.labels.items()):
+            truth, score, claim = (a[known[:, column], column] for a in (targets, scores, present))
+            assert label.positives == truth.sum()
+            assert math.isnan(label.AP) == (name in measured.absent) == (not averaged[column])
+            if averaged[column]:
+                each = reference.precision_recall_fscore_support(
+                    truth, claim, average="binary", zero_division=0
+                )
+                rows.append((reference.average_precision_score(truth, score), *each[:3]))
+                assert (label.AP, label.F1) == pytest.approx((rows[-1][0], rows[-1][3]), abs=1e-6)
+        assert measured.labels_averaged == len(rows) == averaged.sum()
+        AP, CP, CR, macro_F1 = np.mean(rows, axis=0) if rows else [math.nan] * 4
+        pooled = reference.precision_recall_fscore_support(
+            targets[known], present[known], average="binary", zero_division=0, labels=[0, 1]
+        )
+        told = known.any(axis=1)
+        completed = np.where(known, targets, present)[told]
+        assert measured.summary() == pytest.approx(
+            {
+                "mAP": AP,
+                "CP": CP,
+                "CR": CR,
+                "CF1": 2 * CP * CR / (CP + CR) if CP + CR != 0 else 0.0,
+                "macro_F1": macro_F1,
+                "OP": pooled[0],
+                "OR": pooled[1],
+                "OF1": pooled[2],
+                "exact_match": reference.accuracy_score(completed, present[told])
+                if told.any()
+                else math.nan,
+            },
+            abs=1e-6,
+            nan_ok=True,
+        )
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("block", range(4))
+def test_metrics_are_those_of_torchmetrics_on_what_is_known(block: int) -> None:
+    import torch
+    from torchmetrics.functional import classification as theirs
+
+    for seed in range(50 * block, 50 * block + 50):
+        scores, targets, present, spec = random_case(seed)
+        measured = evaluate(scores, targets, spec)
+        averaged = (targets > 0).any(axis=0)
+        if not averaged.any():
+            continue
+        # Decisions are given as such: torchmetrics would compare with > where edgeml does with >=.
+        decisions, truth = torch.from_numpy(present).long(), torch.from_numpy(targets).long()
+        told = (truth != UNKNOWN).any(dim=1)
+        settings = {"num_labels": len(averaged), "ignore_index": UNKNOWN}
+        functions = (
+            theirs.multilabel_precision, theirs.multilabel_recall, theirs.multilabel_f1_score,
+        )  # fmt: skip
+        AP = [
+            float(theirs.binary_average_precision(p, y, ignore_index=UNKNOWN))
+            for p, y, counts in zip(torch.from_numpy(scores).T, truth.T, averaged, strict=True)
+            if counts
+        ]
+        ours = [label.AP for label in measured.labels.values() if label.positives]
+        assert ours == pytest.approx(AP, abs=1e-6)
+        CP, CR, macro_F1 = (
+            float(function(decisions, truth, average="none", **settings)[averaged].mean())
+            for function in functions
+        )
+        OP, OR, OF1 = (
+            float(function(decisions, truth, average="micro", **settings)) for function in functions
+        )
+        exact = theirs.multilabel_exact_match(decisions[told], truth[told], **settings)
+        assert measured.summary() == pytest.approx(
+            {
+                "mAP": np.mean(AP),
+                "CP": CP,
+                "CR": CR,
+                "CF1": 2 * CP * CR / (CP + CR) if CP + CR else 0.0,
+                "macro_F1": macro_F1,
+                "OP": OP,
+                "OR": OR,
+                "OF1": OF1,
+                "exact_match": float(exact),
+            },
+            abs=1e-6,
+        )
+
+
+def test_a_label_without_positives_is_told_and_left_out_of_every_average_over_labels() -> None:
     scores, targets = example()
     targets[:, 4] = 0
     measured = evaluate(scores, targets, SPEC)
     assert math.isnan(measured.labels["hat"].AP)
-    expected = reference.average_precision_score(targets[:, :4], scores[:, :4])
-    assert measured.mAP == pytest.approx(expected)
-    assert measured.to_dict()["labels"]["hat"]["AP"] is None
+    fewer = replace(SPEC, labels=LABELS[:4], thresholds=(0.5,) * 4)
+    without = evaluate(scores[:, :4], targets[:, :4], fewer)
+    for name in ("mAP", "CP", "CR", "CF1", "macro_F1"):
+        assert getattr(measured, name) == getattr(without, name), name
+    assert measured.OP < without.OP  # hats that were claimed are false alarms all the same
+    told = measured.to_dict()
+    assert (told["labels_averaged"], told["absent_labels"]) == (4, ["hat"])
+    assert told["labels"]["hat"]["AP"] is None
+
+
+def test_unknown_targets_count_neither_for_nor_against() -> None:
+    scores = np.array([[0.9, 0.9], [0.8, 0.1], [0.7, 0.9]], np.float32)
+    targets = np.array([[1, UNKNOWN], [0, 1], [UNKNOWN, UNKNOWN]], np.int8)
+    two = replace(SPEC, labels=("a", "b"), thresholds=(0.5, 0.5))
+    measured = evaluate(scores, targets, two)
+    # Known: a is found once and claimed falsely once; b is missed once.
+    assert (measured.OP, measured.OR) == (0.5, 0.5)
+    assert (measured.CP, measured.CR) == (0.25, 0.5)
+    assert measured.macro_F1 == pytest.approx((2 / 3 + 0) / 2)
+    # The first picture is right as far as is known, the second is not, of the third is nothing.
+    assert measured.exact_match == 0.5
+    assert measured.images == 3
+    assert measured.labels["b"].positives == 1
+
+
+def test_what_cannot_be_measured_is_no_number_and_none_in_json() -> None:
+    for targets in (np.zeros((0, 5), np.int8), np.full((3, 5), UNKNOWN, np.int8)):
+        measured = evaluate(np.zeros(targets.shape, np.float32), targets, SPEC)
+        told = measured.to_dict()
+        assert {name for name, value in told["metrics"].items() if value is None} == {
+            "mAP", "CP", "CR", "CF1", "macro_F1", "exact_match",
+        }  # fmt: skip
+        assert (told["labels_averaged"], told["absent_labels"]) == (0, list(LABELS))
+        json.dumps(told, allow_nan=False)
+
+
+def test_scores_that_do_not_fit_or_are_no_numbers_are_refused() -> None:
+    scores, targets = example(n=4)
+    with pytest.raises(InputError, match=r"\(N, 5\).*\(4, 5\) and \(3, 5\)"):
+        evaluate(scores, targets[:3], SPEC)
+    with pytest.raises(InputError, match=r"\(N, 5\)"):
+        evaluate(scores[:, :4], targets[:, :4], SPEC)
+    scores[1] = np.nan
+    with pytest.raises(InputError, match="1 of 4 pictures"):
+        evaluate(scores, targets, SPEC)
 
 
 def test_in_a_group_of_rule_one_exactly_the_best_label_is_present() -> None:
@@ -115,29 +274,3 @@ def test_a_group_of_rule_any_changes_nothing() -> None:
     np.testing.assert_array_equal(
         decide(scores, replace(SPEC, groups=(group,))), decide(scores, SPEC)
     )
-
-
-def test_fitted_thresholds_reach_the_best_f1_there_is() -> None:
-    scores, targets = example(n=2000)
-    thresholds = fit_thresholds(scores, targets)
-    for column in range(4):  # the fifth has too few positives to be trusted alone
-        precision, recall, _ = reference.precision_recall_curve(
-            targets[:, column], scores[:, column]
-        )
-        best = (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
-        reached = reference.f1_score(targets[:, column], scores[:, column] >= thresholds[column])
-        assert reached == pytest.approx(best)
-
-
-def test_a_label_with_few_positives_leans_on_the_global_threshold() -> None:
-    scores, targets = example(n=2000)
-    targets[:, 0] = 0
-    targets[scores[:, 0].argmin(), 0] = 1  # one positive, at the very bottom: pure noise
-    alone = fit_thresholds(scores[:, :1], targets[:, :1])[0]
-    shared = fit_thresholds(scores, targets)[0]
-    assert alone < 0.1 < shared
-
-
-def test_thresholds_of_a_label_without_positives_stay_in_the_middle() -> None:
-    scores = np.array([[0.2], [0.9]], np.float32)
-    assert fit_thresholds(scores, np.zeros((2, 1), np.uint8)) == (0.5,)

@@ -1,0 +1,286 @@
+"""Thresholds against all thresholds there are, on cases small enough to try each."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from sklearn import metrics as reference
+
+from edgeml.errors import InputError
+from edgeml.metrics import UNKNOWN, Scores, Targets
+from edgeml.thresholds import FEW_POSITIVES, Objective, fit_thresholds, parse_objective, unreached
+
+Case = tuple[Scores, Targets]
+
+OBJECTIVES = ("macro_f1", "micro_f1", "precision>=0.75", "recall>=0.6")
+
+# Ties, both ends, and neighbours between which no other float32 lies.
+VALUES = [0.0, 1e-7, 0.25, np.nextafter(np.float32(0.25), np.float32(1)), 0.5, 0.75, 1.0]
+
+
+@st.composite
+def cases(draw: st.DrawFn, most: int = 3) -> Case:
+    shape = (draw(st.integers(0, 7)), draw(st.integers(1, most)))
+    scores = arrays(np.float32, shape, elements=st.sampled_from(np.float32(VALUES).tolist()))
+    targets = arrays(np.int8, shape, elements=st.sampled_from([1, 1, 0, 0, 0, UNKNOWN]))
+    return draw(scores), draw(targets)
+
+
+def example(seed: int = 0, n: int = 400) -> Case:
+    """Scores that know something of the targets; the last of the five labels is rare."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((n, 5)) < (0.5, 0.3, 0.2, 0.1, 0.02)).astype(np.int8)
+    scores = np.clip(0.25 + 0.4 * targets + rng.normal(0, 0.25, (n, 5)), 0, 1)
+    targets[rng.random((n, 5)) < 0.1] = UNKNOWN
+    return scores.round(2).astype(np.float32), targets
+
+
+def every_threshold(scores: Scores) -> NDArray[np.float32]:
+    """All that decide differently: the scores themselves, and 1, where little or nothing is."""
+    return np.unique(np.append(scores, np.float32(1)))
+
+
+def column_of(case: Case, column: int) -> Case:
+    """The known scores and targets of one label."""
+    scores, targets = case
+    known = targets[:, column] != UNKNOWN
+    return scores[known, column], targets[known, column]
+
+
+def measured(
+    function: Callable[..., float], scores: Scores, targets: Targets, threshold: float
+) -> float:
+    present = scores >= np.float32(threshold)
+    return float(function(targets, present, zero_division=0, labels=[0, 1]))
+
+
+def pooled_f1(case: Case, thresholds: tuple[float, ...]) -> float:
+    scores, targets = case
+    known = targets != UNKNOWN
+    present = (scores >= np.asarray(thresholds, np.float32)) & known
+    whole = present.sum() + (targets > 0).sum()
+    return float(2 * (present & (targets > 0)).sum() / whole) if whole else 0.0
+
+
+@settings(deadline=None)
+@given(cases())
+def test_macro_f1_gives_each_label_the_best_f1_there_is(case: Case) -> None:
+    for column, threshold in enumerate(fit_thresholds(*case, "macro_f1", few=1)):
+        scores, targets = column_of(case, column)
+        if targets.any():
+            best = max(
+                measured(reference.f1_score, scores, targets, t) for t in every_threshold(scores)
+            )
+            assert measured(reference.f1_score, scores, targets, threshold) == pytest.approx(best)
+
+
+@settings(deadline=None)
+@given(cases())
+def test_micro_f1_gives_the_best_pooled_f1_of_all_combinations(case: Case) -> None:
+    scores, targets = case
+    fitted = fit_thresholds(scores, targets, "micro_f1", few=1)
+    # A label without positives is not free: it has the global threshold.
+    choices = [
+        every_threshold(scores[:, i]) if (targets[:, i] > 0).any() else [fitted[i]]
+        for i in range(scores.shape[1])
+    ]
+    best = max(pooled_f1(case, each) for each in itertools.product(*choices))
+    assert pooled_f1(case, fitted) == pytest.approx(best)
+
+
+@settings(deadline=None)
+@given(cases(most=6))
+def test_micro_f1_is_never_below_that_of_one_threshold_for_all(case: Case) -> None:
+    reached = pooled_f1(case, fit_thresholds(*case, "micro_f1", few=1))
+    for threshold in every_threshold(case[0]):
+        assert reached >= pooled_f1(case, (threshold,) * case[0].shape[1]) - 1e-12
+
+
+def test_micro_f1_pools_better_than_macro_f1_which_serves_each_label_better() -> None:
+    case = example()
+    macro, micro = (fit_thresholds(*case, name, few=1) for name in ("macro_f1", "micro_f1"))
+
+    def mean_f1(thresholds: tuple[float, ...]) -> float:
+        columns = [column_of(case, column) for column in range(5)]
+        return float(
+            np.mean(
+                [
+                    measured(reference.f1_score, *column, threshold)
+                    for column, threshold in zip(columns, thresholds, strict=True)
+                ]
+            )
+        )
+
+    assert pooled_f1(case, micro) > pooled_f1(case, macro) + 0.001
+    assert mean_f1(macro) > mean_f1(micro) + 0.001
+
+
+@settings(deadline=None)
+@given(cases(), st.sampled_from([0.3, 0.5, 0.75, 0.9, 1.0]))
+def test_a_precision_is_kept_at_the_most_recall_or_missed_by_the_least(
+    case: Case, floor: float
+) -> None:
+    fitted = fit_thresholds(*case, f"precision>={floor}", few=1)
+    missed = unreached(*case, fitted, f"precision>={floor}")
+    for column, threshold in enumerate(fitted):
+        scores, targets = column_of(case, column)
+        if not targets.any():
+            assert column not in missed
+            continue
+        reached = [
+            (
+                measured(reference.precision_score, scores, targets, t),
+                measured(reference.recall_score, scores, targets, t),
+            )
+            for t in (threshold, *every_threshold(scores))
+        ]
+        precision, recall = reached[0]
+        assert (column in missed) == (precision < floor)
+        if enough := [pair for pair in reached if pair[0] >= floor]:
+            assert precision >= floor
+            assert recall == max(recall for _, recall in enough)
+        else:
+            assert precision == max(precision for precision, _ in reached)
+
+
+@settings(deadline=None)
+@given(cases(), st.sampled_from([0.3, 0.5, 0.75, 0.9, 1.0]))
+def test_a_recall_is_kept_with_as_little_claimed_as_possible(case: Case, floor: float) -> None:
+    fitted = fit_thresholds(*case, f"recall>={floor}", few=1)
+    assert unreached(*case, fitted, f"recall>={floor}") == ()
+    for column, threshold in enumerate(fitted):
+        scores, targets = column_of(case, column)
+        if targets.any():
+            enough = [
+                t
+                for t in every_threshold(scores)
+                if measured(reference.recall_score, scores, targets, t) >= floor
+            ]
+            assert measured(reference.recall_score, scores, targets, threshold) >= floor
+            assert (scores >= np.float32(threshold)).sum() == (scores >= max(enough)).sum()
+
+
+@pytest.mark.parametrize(("floor", "share"), [(0.55, 55), (0.29, 29), (0.07, 7)])
+def test_a_floor_that_is_met_exactly_is_met(floor: float, share: int) -> None:
+    # 0.55 * 100 is more than 55 in floating point; 55 / 100 is 0.55.
+    scores = np.linspace(0.9, 0.1, 100, dtype=np.float32)[:, None]
+    threshold = fit_thresholds(scores, np.ones((100, 1), np.int8), f"recall>={floor}")[0]
+    assert (scores >= np.float32(threshold)).sum() == share
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_threshold_is_in_the_middle_of_the_gap_below_the_last_positive(objective: str) -> None:
+    scores = np.array([[0.9], [0.8], [0.4], [0.1]], np.float32)
+    targets = np.array([[1], [1], [0], [0]], np.int8)
+    assert fit_thresholds(scores, targets, objective, few=1) == (pytest.approx(0.6),)
+
+
+def test_neighbours_among_the_float32_numbers_are_told_apart() -> None:
+    low = np.float32(0.75)
+    scores = np.array([[np.nextafter(low, np.float32(1))], [low]], np.float32)
+    threshold = fit_thresholds(scores, np.array([[1], [0]], np.int8), few=1)[0]
+    assert (scores >= np.float32(threshold)).tolist() == [[True], [False]]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_unknown_targets_do_not_move_a_threshold(objective: str) -> None:
+    scores, targets = example()
+    known = (targets != UNKNOWN).all(axis=1)
+    blank = np.where(known[:, None], targets, UNKNOWN).astype(np.int8)
+    assert fit_thresholds(scores, blank, objective) == fit_thresholds(
+        scores[known], targets[known], objective
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_label_with_few_positives_leans_on_the_global_threshold(objective: str) -> None:
+    scores, targets = example()
+    fitted, alone = (fit_thresholds(scores, targets, objective, few=few) for few in (20, 1))
+    shared = fit_thresholds(scores.reshape(-1, 1), targets.reshape(-1, 1), objective)[0]
+    count = (targets > 0).sum(axis=0)
+    assert 0 < count[4] < FEW_POSITIVES < count[:4].min()
+    assert fitted[:4] == alone[:4]
+    trust = count[4] / FEW_POSITIVES
+    assert fitted[4] == pytest.approx(trust * alone[4] + (1 - trust) * shared, abs=1e-6)
+    assert fitted[4] != alone[4]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_label_without_positives_takes_the_global_threshold(objective: str) -> None:
+    scores, targets = example()
+    targets[:, 4] = np.minimum(targets[:, 4], 0)
+    shared = fit_thresholds(scores.reshape(-1, 1), targets.reshape(-1, 1), objective)[0]
+    for few in (1, FEW_POSITIVES):
+        assert fit_thresholds(scores, targets, objective, few=few)[4] == shared
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("targets", [np.zeros((0, 3)), np.zeros((4, 3)), np.full((4, 3), UNKNOWN)])
+def test_without_positives_thresholds_stay_in_the_middle(
+    objective: str, targets: NDArray[np.float64]
+) -> None:
+    scores = np.full(targets.shape, 0.9, np.float32)
+    assert fit_thresholds(scores, targets.astype(np.int8), objective) == (0.5,) * 3
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_scores_that_are_all_equal_leave_all_or_nothing(objective: str, value: float) -> None:
+    scores = np.full((30, 1), value, np.float32)
+    targets = np.array([[1], [0]] * 15, np.int8)
+    threshold = fit_thresholds(scores, targets, objective)[0]
+    assert 0 <= threshold <= 1
+    assert (scores >= np.float32(threshold)).all()
+    missed = (0,) if objective == "precision>=0.75" else ()
+    assert unreached(scores, targets, (threshold,), objective) == missed
+
+
+@given(
+    st.one_of(
+        st.sampled_from([Objective("macro_f1"), Objective("micro_f1")]),
+        st.builds(
+            Objective,
+            st.sampled_from(["precision", "recall"]),
+            st.floats(0, 1, exclude_min=True),
+        ),
+    )
+)
+def test_an_objective_is_read_as_it_is_written(objective: Objective) -> None:
+    assert parse_objective(str(objective)) == objective
+    assert parse_objective(f" {objective} ".replace(">=", " >= ")) == objective
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "f1", "macro_f1>=0.9", "micro_f1>=", "precision", "precision>=", "precision>=high",
+     "recall>=0", "recall>=1.01", "recall>=-1", "recall>=nan", "recall>=0.9>=0.8", "recall=0.9"],
+)  # fmt: skip
+def test_another_text_is_refused_with_the_choices(text: str) -> None:
+    with pytest.raises(InputError, match="macro_f1, micro_f1, precision") as caught:
+        parse_objective(text)
+    assert repr(text) in str(caught.value)
+
+
+@given(st.text("precisonalmf1>=.09_ ", max_size=20))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(InputError):
+        assert isinstance(parse_objective(text), Objective)
+
+
+def test_scores_that_cannot_be_used_are_refused() -> None:
+    scores, targets = example(n=4)
+    with pytest.raises(InputError, match=r"\(4, 5\) and \(3, 5\)"):
+        fit_thresholds(scores, targets[:3])
+    for wrong in (scores * 10, scores - 2, np.full_like(scores, np.nan)):
+        with pytest.raises(InputError, match="probabilities"):
+            fit_thresholds(wrong, targets)
+    with pytest.raises(InputError, match="floor"):
+        Objective("macro_f1", 0.5)
