@@ -152,14 +152,12 @@ class _Cuts:
 def _cuts(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> _Cuts:
     """Find the cuts of scores of any shape that some objective may want.
 
-    Each but the first has a positive as the last that it claims: one that ends with a negative
-    claims more and finds no more. The first claims nothing, unless a score is 1.
+    Each has a positive as the last that it claims: one that ends with a negative claims more and
+    finds no more. Besides, there is the one that claims least: nothing, unless a score is 1.
     """
     every = np.sort(scores[targets != UNKNOWN].astype(np.float32))
     found = np.sort(scores[targets > 0].astype(np.float32))
-    values = np.unique(found)
-    if not len(every) or every[-1] < 1:
-        values = np.append(values, np.float32(1))
+    values = np.unique(np.append(found, np.float32(1)))
     first = np.searchsorted(every, values)
     below = np.append(np.float32(0), every)[first]
     # The middle of neighbours among the float32 numbers would round to either of them.
