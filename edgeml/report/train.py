@@ -112,6 +112,11 @@ def train_report(training: Training, out: Path) -> None:
                 for one in labels.values()
             ),
             "show_groups": len(set(found.group_of.values())) > 1,
+            "never_predicted": [
+                name
+                for name, one in found.labels[found.side].items()
+                if one.positives and not is_known(one.precision)
+            ],
             "by_threshold": len(found.by_group) < len(spec.labels),
             "curves": curves,
             "curves_left_out": left_out,

@@ -295,10 +295,13 @@ def test_without_a_test_side_the_validation_side_is_shown_and_said_to_be_chosen_
     assert measured(training(test=scored(0)))["side"] == "val"
 
 
-def test_labels_that_a_side_lacks_are_named(out: Path) -> None:
+def test_labels_that_a_side_lacks_or_that_are_never_predicted_are_named(out: Path) -> None:
     test = scored(80, seed=2)
     test.targets[:, 5] = 0
+    test.scores[:, 4] = 0.01
     page, document = written(training(test=test), out)
+    assert "which CP counts as a precision of 0: dress." in words(page)
+    assert document["labels"]["dress"]["test"]["precision"] is None
     assert "Absent from the test side, and so left out of its averages over labels: kids." in (
         words(page)
     )
