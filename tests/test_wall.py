@@ -13,6 +13,7 @@ import edgeml_export
 HEAVY = (
     "torch", "torchvision", "timm", "safetensors", "onnx", "onnxruntime", "onnxscript",
     "onnxconverter_common", "openvino", "nncf", "tensorrt", "matplotlib", "jinja2", "sklearn",
+    "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip
 DOORS = (
     "edgeml.train.", "edgeml.report.", "edgeml.runtimes.ort", "edgeml.runtimes.ov",

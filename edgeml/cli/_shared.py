@@ -11,7 +11,15 @@ import typer
 
 from edgeml.progress import Progress, TerminalProgress
 
-Data = Annotated[Path, typer.Argument(help="A folder of labelled folders, or a .csv.")]
+Data = Annotated[
+    Path, typer.Argument(help="Folders named after labels, a .csv or .parquet, COCO, or YOLO.")
+]
+Delimiter = Annotated[
+    str, typer.Option(help="Between labels in a folder's name; / makes each folder a label.")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out what is bad, and name it, not stop at it.")
+]
 Model = Annotated[Path, typer.Argument(help="An .onnx or .xml file, or a run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]

@@ -7,14 +7,34 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeml.cli._shared import Data, Seed, print_table, progress
+from edgeml.cli._shared import Data, Delimiter, Seed, SkipBad, print_table, progress
 
-app = typer.Typer(name="data", help="Make and split data sets.", no_args_is_help=True)
+app = typer.Typer(name="data", help="Make, fetch and split data sets.", no_args_is_help=True)
 
 
 @app.callback()
 def _data() -> None:
-    """Make and split data sets."""
+    """Make, fetch and split data sets."""
+
+
+@app.command()
+def fetch(
+    name: Annotated[Literal["apparel"], typer.Argument(help="Kaggle's kaiska/apparel-dataset.")],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Download photos: 16,170 of apparel, in folders such as red_shirt."""
+    from edgeml.data import tell_skipped
+    from edgeml.data.fetch import differences_from_apparel, fetch_apparel
+
+    show = progress()
+    dataset = fetch_apparel(out, progress=show)
+    tell_skipped(dataset, show)
+    typer.echo(out)
+    differences = differences_from_apparel(dataset)
+    for line in differences:
+        show.note(f"Not as expected: {line}")
+    if differences:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -42,11 +62,15 @@ def split(
     val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for validation.")] = 0.15,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for the test.")] = 0.15,
     seed: Seed = 0,
+    delimiter: Delimiter = "_",
+    skip_bad: SkipBad = False,
 ) -> None:
     """Divide a data set; labels are spread evenly, duplicates and groups stay together."""
-    from edgeml.data import SplitPlan, read_dataset, split_dataset, write_split
+    from edgeml.data import SplitPlan, read_dataset, split_dataset, tell_skipped, write_split
 
-    divided = split_dataset(read_dataset(data), SplitPlan(val=val, test=test, seed=seed))
+    dataset = read_dataset(data, delimiter=delimiter, skip_bad=skip_bad)
+    tell_skipped(dataset, progress())
+    divided = split_dataset(dataset, SplitPlan(val=val, test=test, seed=seed))
     write_split(divided, out)
     parts = {name: divided.part(name) for name in ("train", "val", "test")}
     rows = [

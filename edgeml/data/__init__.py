@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeml.data.dataset import Dataset
+from edgeml.data.dataset import Dataset, Skipped, tell_skipped
 from edgeml.data.readers import find_images, read_dataset
 from edgeml.data.split import SplitPlan, absent_labels, known_split, split_dataset
 from edgeml.data.synth import synthesize
@@ -10,6 +10,7 @@ from edgeml.data.table import write_split
 
 __all__ = [
     "Dataset",
+    "Skipped",
     "SplitPlan",
     "absent_labels",
     "find_images",
@@ -17,5 +18,6 @@ __all__ = [
     "read_dataset",
     "split_dataset",
     "synthesize",
+    "tell_skipped",
     "write_split",
 ]

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from edgeml.errors import DataError
 from edgeml.files import sha256_of_file
 from edgeml.metrics import UNKNOWN, Targets
+from edgeml.progress import Progress
 from edgeml.spec import LabelGroup
 
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
+
+_MOST_TOLD = 10
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,24 @@ class Dataset:
             DataError: A file cannot be read; names it.
         """
         rows = sorted(
-            "\0".join([relative_name(path, self.root), content, ";".join(self.labels_of(row))])
+            "\0".join([relative_name(path, self.root), content, *self._told(row)])
             for row, (path, content) in enumerate(zip(self.paths, self.hashes(), strict=True))
         )
         return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _told(self, row: int) -> list[str]:
+        """Give what is known of a picture as text; what is unknown is named only if anything is."""
+        unknown = [self.labels[column] for column in np.flatnonzero(~self.known[row])]
+        return [";".join(self.labels_of(row))] + [";".join(unknown)] * bool(unknown)
+
+
+def tell_skipped(dataset: Dataset, progress: Progress) -> None:
+    """Name what was left out of a data set, the first ten and then how many more."""
+    count = len(dataset.skipped)
+    for skipped in dataset.skipped[:_MOST_TOLD]:
+        progress.note(f"Left out: {skipped}")
+    if count > _MOST_TOLD:
+        progress.note(f"Left out: {count - _MOST_TOLD} more, {count} in all")
 
 
 def relative_name(path: Path, folder: Path) -> str:

@@ -1,148 +1,119 @@
-"""Data sets as they lie on a disk: folders named after labels, or a table."""
+"""Data sets as they lie on a disk, read by what is found there."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgeml.data.apparel import COLOURS, GARMENTS
-from edgeml.data.dataset import Dataset, targets_from_names
-from edgeml.data.table import SEPARATOR, label_parts, read_table
-from edgeml.errors import DataError
-from edgeml.images import SUFFIXES
-from edgeml.spec import LabelGroup
-
-logger = logging.getLogger(__name__)
-
-_EXPECTED = (
-    "Expected a folder whose sub-folders are named after labels (red_shirt/1.jpg), "
-    "or a .csv with the columns path and labels"
+from edgeml.data.coco import find_coco, read_coco
+from edgeml.data.dataset import Dataset
+from edgeml.data.folders import (
+    EVERY_LEVEL,
+    EXPECTED,
+    files_below,
+    hint,
+    is_picture,
+    read_folders,
 )
+from edgeml.data.rows import Skips, shown
+from edgeml.data.table import read_table
+from edgeml.data.yolo import is_yolo, read_yolo
+from edgeml.errors import DataError, InputError
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def read_dataset(path: Path) -> Dataset:
-    """Read labelled pictures: a folder such as `data/red_shirt/1.jpg`, or a .csv.
+def read_dataset(path: Path, *, delimiter: str = "_", skip_bad: bool = False) -> Dataset:
+    """Read labelled pictures, whatever form they are in.
 
-    A folder's name gives the labels of all pictures below it, joined by `_`. If each name has one
-    label for each of two or more positions, these become label groups.
-    The columns of a .csv: `path` (from the folder of the .csv), `labels` (separated by `;`), and
-    optionally `group`, `split` (train, val or test) and `label_groups` (as many as labels).
+    * A folder of folders named after labels: `data/red_shirt/1.jpg`. The folder directly in `path`
+      names the labels of all pictures below it, joined by `delimiter`; with the delimiter `/` each
+      folder on the way to a picture is one label. If each name has one label for each of two or
+      more positions, these become label groups. See `edgeml.data.folders.read_folders`.
+    * A .csv or .parquet with the column `path`, seen from its folder, and `labels` (separated by
+      `;`) or a column for each label (1, 0, empty for unknown), and optionally `group`, `split`
+      (train, val or test) and `label_groups`. See `edgeml.data.table.read_table`.
+    * A COCO .json, or a folder of several. See `edgeml.data.coco.read_coco`.
+    * A YOLO data.yaml, or a folder of `images/` and `labels/`. See `edgeml.data.yolo.read_yolo`.
+
+    Args:
+        path: A file or a folder.
+        delimiter: Between the labels in a folder's name.
+        skip_bad: Leave out what is bad and name it in `Dataset.skipped`; else it is an error.
 
     Raises:
         DataError: Missing, empty, inconsistent, or with one label only; names file and line.
+        InputError: The delimiter cannot be used.
+        MissingDependencyError: A library that reads this form is not installed.
     """
+    if not delimiter.strip() and not delimiter == " ":
+        raise InputError(f"The delimiter is {delimiter!r}; it must be a character such as '_'.")
+    if EVERY_LEVEL in delimiter and delimiter != EVERY_LEVEL:
+        raise InputError(f"The delimiter is {delimiter!r}; '/' stands in no folder's name.")
+    skips: Skips = [] if skip_bad else None
     source = Path(os.path.abspath(path))
-    if source.is_dir():
-        dataset = _read_folder(source)
-    elif source.suffix.lower() == ".csv" and source.is_file():
-        dataset = read_table(source)
-    elif source.exists():
-        raise DataError(f"{str(path)!r} is neither a folder nor a .csv. {_EXPECTED}.")
-    else:
-        raise DataError(f"{str(path)!r} does not exist. {_EXPECTED}.")
-    if len(dataset.labels) < 2:
-        only = f"only the label {dataset.labels[0]!r}" if dataset.labels else "no label"
-        raise DataError(f"{str(path)!r} has {only}: nothing to tell apart.{_hint(source)}")
+    dataset = _read(source, delimiter, skips)
+    _check_labels(source, dataset)
     return dataset
 
 
 def find_images(path: Path) -> list[Path]:
-    """List pictures, sorted: of a .csv, of a folder and all below it, or one file itself.
+    """List pictures, sorted: of a data set in a file, of a folder and all below it, or one file.
 
     Raises:
         DataError: There is none.
     """
     source = Path(os.path.abspath(path))
     if source.is_file():
-        return sorted(read_table(source).paths) if source.suffix.lower() == ".csv" else [source]
-    found = sorted(file for file in _files_below(source) if _is_picture(file))
+        return sorted(_read(source, "_", None).paths) if _describes(source) else [source]
+    found = (
+        [file for file in files_below(source, None) if is_picture(file)] if source.exists() else []
+    )
     if not found:
-        raise DataError(f"There are no pictures in {str(path)!r}.")
+        raise DataError(f"There are no pictures in {shown(path)!r}.")
     return found
 
 
-def _read_folder(root: Path) -> Dataset:
-    paths: list[Path] = []
-    names: list[tuple[str, ...]] = []
-    others = 0
-    for folder in sorted(entry for entry in root.iterdir() if _is_open_folder(entry)):
-        files = list(_files_below(folder))
-        pictures = sorted(file for file in files if _is_picture(file))
-        others += len(files) - len(pictures)
-        if pictures:
-            paths += pictures
-            names += [_labels_from(folder)] * len(pictures)
-    loose = [file for file in root.iterdir() if file.is_file() and not _is_hidden(file.name)]
-    stray = sum(map(_is_picture, loose))
-    if not paths:
-        found = f"{stray} pictures lie in {str(root)!r} itself" if stray else f"{str(root)!r}"
-        said = f"{found}, in no sub-folder" if stray else f"There are no pictures in {found}"
-        raise DataError(f"{said}. {_EXPECTED}.{_hint(root)}")
-    if stray:
-        logger.warning("%d pictures directly in %s have no label and are left out", stray, root)
-    if others + len(loose) - stray:
-        logger.info("%d files in %s are no pictures", others + len(loose) - stray, root)
-    labels, targets = targets_from_names(names)
-    return Dataset(
-        root=root,
-        paths=tuple(paths),
-        labels=labels,
-        targets=targets,
-        label_groups=_groups_by_position(sorted(set(names))),
-    )
+def _read(source: Path, delimiter: str, skips: Skips) -> Dataset:
+    if source.is_dir():
+        return _read_folder(source, delimiter, skips)
+    if not source.exists():
+        raise DataError(f"{shown(source)!r} does not exist. {EXPECTED}.")
+    if not source.is_file():
+        raise DataError(f"{shown(source)!r} is neither a file nor a folder. {EXPECTED}.")
+    match source.suffix.lower():
+        case ".csv" | ".parquet":
+            return read_table(source, skips=skips)
+        case ".json":
+            return read_coco({source: None}, root=source.parent, skips=skips)
+        case ".yaml" | ".yml":
+            return read_yolo(source, skips=skips)
+        case suffix if suffix in _ARCHIVES:
+            raise DataError(
+                f"{shown(source)!r} is an archive, and edgeml unpacks none: unpack it yourself "
+                "and give the folder."
+            )
+    raise DataError(f"{shown(source)!r} is no data set. {EXPECTED}.")
 
 
-def _labels_from(folder: Path) -> tuple[str, ...]:
-    names = label_parts(folder.name, "_")
-    if not names or SEPARATOR in folder.name:
-        raise DataError(
-            f"The folder {str(folder)!r} names no labels: expected one or more words joined "
-            f"by '_', without {SEPARATOR!r}."
-        )
-    return names
+def _describes(file: Path) -> bool:
+    return file.suffix.lower() in (".csv", ".parquet", ".json", ".yaml", ".yml")
 
 
-def _groups_by_position(names: Sequence[tuple[str, ...]]) -> tuple[LabelGroup, ...]:
-    """See whether the first words exclude each other, and the second: red_shirt, blue_dress."""
-    if len({len(row) for row in names}) != 1 or len(names[0]) < 2:
-        return ()
-    positions = [sorted(set(column)) for column in zip(*names, strict=True)]
-    if sum(map(len, positions)) != len(set().union(*positions)):
-        return ()
-    return tuple(
-        LabelGroup(name=_group_name(labels, number), labels=tuple(labels), rule="one")
-        for number, labels in enumerate(positions, start=1)
-    )
+def _read_folder(root: Path, delimiter: str, skips: Skips) -> Dataset:
+    if is_yolo(root):
+        return read_yolo(root, skips=skips)
+    if files := find_coco(root):
+        return read_coco(files, root=root, skips=skips)
+    return read_folders(root, delimiter=delimiter, skips=skips)
 
 
-def _group_name(labels: Sequence[str], number: int) -> str:
-    for name, words in (("colour", COLOURS), ("garment", GARMENTS)):
-        if set(labels) <= set(words):
-            return name
-    return f"group{number}"
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (Path(parent, name) for name in files if not _is_hidden(name))
-
-
-def _is_open_folder(path: Path) -> bool:
-    return path.is_dir() and not _is_hidden(path.name)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def _hint(folder: Path) -> str:
-    """Name the table in a folder that was given in its place."""
-    tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    return f" Did you mean {str(tables[0])!r}?" if tables else ""
+def _check_labels(source: Path, dataset: Dataset) -> None:
+    lost = f" {len(dataset.skipped)} were left out: {dataset.skipped[0]}" if dataset.skipped else ""
+    if not len(dataset):
+        raise DataError(f"{shown(source)!r} has no pictures that can be used.{lost}{hint(source)}")
+    if len(dataset.labels) < 2:
+        only = f"only the label {dataset.labels[0]!r}" if dataset.labels else "no label"
+        raise DataError(f"{shown(source)!r} has {only}: nothing to tell apart.{lost}{hint(source)}")
+    if not dataset.present.any():
+        raise DataError(f"No picture in {shown(source)!r} has a label.{lost}")

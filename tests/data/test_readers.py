@@ -61,11 +61,10 @@ def test_hidden_files_are_not_seen_and_others_are_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "red/1.jpg", "red/.2.jpg", "red/.cache/3.jpg", ".git/4.jpg", "blue/5.jpg")
-    touch(tmp_path, "red/notes.txt", "README.md", "empty_folder/Thumbs.db", "stray.jpg")
+    touch(tmp_path, "red/notes.txt", "README.md", "red/Thumbs.db", "__MACOSX/red/._1.jpg")
     with caplog.at_level(logging.INFO):
         assert set(told(read_dataset(tmp_path))) == {"red/1.jpg", "blue/5.jpg"}
     assert "3 files" in caplog.text
-    assert "1 pictures directly in" in caplog.text
 
 
 def test_apparel_folders_give_a_colour_and_a_garment_group(tmp_path: Path) -> None:
@@ -128,7 +127,9 @@ def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
         (("red/1.jpg", "red/2.jpg"), "", "only the label 'red'"),
         (("_/1.jpg", "red/1.jpg"), "", "names no labels"),
         (("a;b/1.jpg", "red/1.jpg"), "", "names no labels"),
-        (("red.jpg",), "red.jpg", "neither a folder nor a .csv"),
+        (("red.jpg",), "red.jpg", "is no data set"),
+        (("red/1.jpg", "blue/1.jpg", "3.jpg"), "", r"3\.jpg: it lies in no folder"),
+        (("red/1.jpg", "blue/1.jpg", "green/notes.txt"), "", "green: the folder has no pictures"),
         (("images/1.jpg", "labels.csv"), "", "Did you mean"),
     ],
 )
@@ -196,13 +197,13 @@ def test_a_table_may_give_label_groups(tmp_path: Path) -> None:
         ("path,labels\n1.jpg,\n2.jpg,;\n", "no label"),
         ("path,labels\n1.jpg,a\n ,b\n", r"labels\.csv, line 3: the path is empty"),
         ("path,labels\n1.jpg,a\n3.jpg,b\n4.jpg,b\n", r"line 3.*3\.jpg.*and 1 more"),
-        ("path,labels\n1.jpg,a\n2.jpg\n", "line 3: it has more or fewer fields"),
-        ("path,labels\n1.jpg,a\n2.jpg,b,c\n", "line 3: it has more or fewer fields"),
+        ("path,labels\n1.jpg,a\n2.jpg\n", "line 3: it has 1 fields, the first line has 2"),
+        ("path,labels\n1.jpg,a\n2.jpg,b,c\n", "line 3: it has 3 fields, the first line has 2"),
         ("path,labels,split\n1.jpg,a,train\n2.jpg,b,dev\n", "line 3: the split is 'dev'"),
         ("path,labels,split\n1.jpg,a,train\n2.jpg,b,\n", "line 3: the split is empty"),
         ("path,labels\n1.jpg,a\n2.jpg,b\n./1.jpg,b\n", "line 4.*line 2 already"),
         ("path,labels,split\n1.jpg,a,val\n2.jpg,b,val\n1.jpg,a,test\n", "line 4.*line 2 already"),
-        ('path,labels\n1.jpg,a\n2.jpg,"b\n', "unexpected end of data"),
+        ('path,labels\n1.jpg,a\n2.jpg,"b\n', "line 3: a quote opens that never closes"),
         ("path,labels,label_groups\n1.jpg,a;b,g\n2.jpg,c,g\n", "line 2: 2 labels but 1"),
         ("path,labels,label_groups\n1.jpg,a,g\n2.jpg,b;c,g;g\n", "line 3.*one label of .* 'g'"),
         ("path,labels,label_groups\n1.jpg,a,g\n2.jpg,a;b,h;g\n", "line 3: 'a' is in"),
@@ -221,7 +222,7 @@ def test_unusable_tables_are_refused_with_file_and_line(
 def test_a_picture_named_csv_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "photo.csv"
     table.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
-    with pytest.raises(DataError, match=r"photo\.csv' is no \.csv in UTF-8"):
+    with pytest.raises(DataError, match=r"photo\.csv, line 1: .* not UTF-8"):
         read_dataset(table)
 
 

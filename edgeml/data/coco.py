@@ -1,0 +1,270 @@
+"""COCO annotations: the categories of the things in a picture are its labels."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgeml.data.dataset import Dataset, Side, relative_name
+from edgeml.data.rows import (
+    SIDE_OF_FOLDER,
+    Row,
+    Skips,
+    dataset_from_rows,
+    label_fault,
+    label_name,
+    leave_out,
+    read_text,
+    shown,
+    text_fault,
+    usable_rows,
+)
+from edgeml.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# instances_train2017.json has 448 MB.
+_MOST_BYTES = 1 << 30
+
+
+def read_coco(files: dict[Path, Side | None], *, root: Path, skips: Skips) -> Dataset:
+    """Read COCO .json files: the set of categories of each picture, absent where it has none.
+
+    A picture's `file_name` is looked up beside the .json, in `images/`, and in the folder named as
+    the end of the .json's name is (`train2017/` for `instances_train2017.json`); of a .json in
+    `annotations/` also in the folder above. It must not lead out of these.
+
+    Args:
+        files: Each with the side of the split that its pictures are on, if they are divided.
+        root: The folder that relative paths start from.
+        skips: Where bad things are noted.
+
+    Raises:
+        DataError: Something cannot be used; names the file, and the image or annotation.
+    """
+    rows: list[Row] = []
+    labels: dict[str, None] = {}
+    for file, side in files.items():
+        name = shown(relative_name(file, root))
+        document = _document(file, name)
+        names = _names_of_categories(document, name)
+        labels |= dict.fromkeys(names.values())
+        rows += _rows(_Finder(file), document, names, name, side, skips)
+    rows = usable_rows(rows, skips)
+    return dataset_from_rows(rows, root=root, labels=labels, skips=skips)
+
+
+def find_coco(root: Path) -> dict[Path, Side | None]:
+    """Find the .json files of a COCO folder, and the sides of the split that they are.
+
+    Looked for are `train/_annotations.coco.json`, as Roboflow writes them, and
+    `annotations/instances_train2017.json`; with one side alone nothing is divided.
+    """
+    found = [*root.glob("*/_annotations.coco.json"), *root.glob("annotations/instances_*.json")]
+    sides: dict[Path, Side | None] = {}
+    for file in sorted(found):
+        roboflow = file.name.startswith("_")
+        word = file.parent.name if roboflow else _last_word(file).rstrip("0123456789")
+        side = SIDE_OF_FOLDER.get(word.lower())
+        if side:
+            sides[file] = side
+    return sides if len(set(sides.values())) > 1 else dict.fromkeys(sides)
+
+
+def _document(file: Path, name: str) -> dict[str, Any]:
+    text = read_text(file, most=_MOST_BYTES)
+    try:
+        document = json.loads(text, object_pairs_hook=_lean, parse_constant=_no_constant)
+    except json.JSONDecodeError as err:
+        raise DataError(f"{name}, line {err.lineno}: {err.msg}.") from err
+    except RecursionError as err:
+        raise DataError(f"{name}: it is nested too deeply for COCO.") from err
+    except ValueError as err:  # ours, or an integer of thousands of digits
+        raise DataError(f"{name}: it is no COCO: {str(err)[:200]}.") from err
+    lists = document if isinstance(document, dict) else {}
+    for wanted in ("images", "annotations", "categories"):
+        if not isinstance(lists.get(wanted), list):
+            raise DataError(
+                f"{name}: it is no COCO: it has no list {wanted!r}. Expected images, annotations "
+                "and categories."
+            )
+    return lists
+
+
+def _lean(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Drop outlines, which are nine tenths of a file, as they are read."""
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {again!r} stands twice in one object")
+    for name in ("segmentation", "bbox", "keypoints"):
+        read.pop(name, None)
+    return read
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _names_of_categories(document: dict[str, Any], file: str) -> dict[int | str, str]:
+    """Name the categories by id; a mistake here is about all pictures, so none is left out."""
+    names: dict[int | str, str] = {}
+    parents = set()
+    for number, category in enumerate(document["categories"]):
+        where = f"{file}, categories[{number}]"
+        name = category.get("name") if isinstance(category, dict) else None
+        if not isinstance(name, str) or not _is_id(category.get("id")):
+            raise DataError(f"{where}: it must have an id and a name.")
+        if category["id"] in names:
+            raise DataError(f"{where}: the id {category['id']!r:.80} stands twice.")
+        if fault := label_fault(label_name(name)):
+            raise DataError(f"{where}: {name[:80]!r} is no label: {fault}.")
+        names[category["id"]] = label_name(name)
+        parents.add(str(category.get("supercategory")))
+    used = {
+        annotation.get("category_id")
+        for annotation in document["annotations"]
+        if isinstance(annotation, dict) and _is_id(annotation.get("category_id"))
+    }
+    # Roboflow lists the project itself as a category, which all others are below.
+    above = {key for key, name in names.items() if name in parents and key not in used}
+    if above and len(above) < len(names):
+        said = ", ".join(names.pop(key) for key in above)
+        logger.info("%s: categories that only others are below: %s", file, said)
+    if len(set(names.values())) < len(names):
+        logger.warning("%s: categories of the same name are one label", file)
+    return names
+
+
+def _rows(
+    finder: _Finder,
+    document: dict[str, Any],
+    names: dict[int | str, str],
+    file: str,
+    side: Side | None,
+    skips: Skips,
+) -> Iterator[Row]:
+    images = _images(document, file, skips)
+    present, doubtful = _annotated(document, images, names, file, skips)
+    for key, name in images.items():
+        # Of a picture that an annotation was left out of, nobody knows what it does not show.
+        unknown = set(names.values()) - present[key] if key in doubtful else ()
+        yield Row(
+            where=f"{file}, image {key!r:.80}",
+            path=finder.find(name),
+            present=tuple(sorted(present[key])),
+            unknown=tuple(sorted(unknown)),
+            split=side or "",
+        )
+    empty = sum(not labels for labels in present.values())
+    if empty:
+        logger.info("%s: %d images have no annotation, and so no label", file, empty)
+
+
+def _annotated(
+    document: dict[str, Any],
+    images: dict[int | str, str],
+    names: dict[int | str, str],
+    file: str,
+    skips: Skips,
+) -> tuple[dict[int | str, set[str]], set[int | str]]:
+    """Give the labels of each image, and the images that an annotation was left out of."""
+    present: dict[int | str, set[str]] = {key: set() for key in images}
+    doubtful: set[Any] = set()
+    known = {entry["id"] for entry in document["images"] if _has_id(entry)}
+    seen = set()
+    for number, annotation in enumerate(document["annotations"]):
+        if not isinstance(annotation, dict):
+            leave_out(skips, f"{file}, annotations[{number}]", "it is no object.")
+            continue
+        key: Any = annotation.get("id")
+        image: Any = annotation.get("image_id")
+        category: Any = annotation.get("category_id")
+        fault = None
+        if not _is_id(image) or image not in known:
+            fault = f"there is no image with the id {image!r:.80}."
+        elif not _is_id(category) or category not in names:
+            fault = f"there is no category with the id {category!r:.80}."
+        elif _is_id(key) and key in seen:
+            fault = "its id stands twice."
+        if fault:
+            where = f"annotation {key!r:.80}" if _is_id(key) else f"annotations[{number}]"
+            leave_out(skips, f"{file}, {where}", fault)
+            doubtful.add(image if _is_id(image) else None)
+        elif image in images:  # else the image was left out, and named
+            present[image].add(names[category])
+        seen.add(key if _is_id(key) else None)
+    return present, doubtful
+
+
+def _images(document: dict[str, Any], file: str, skips: Skips) -> dict[int | str, str]:
+    """Give the file name of each image that can be used."""
+    counts = Counter(entry["id"] for entry in document["images"] if _has_id(entry))
+    images: dict[int | str, str] = {}
+    for number, image in enumerate(document["images"]):
+        if not _has_id(image):
+            where = f"{file}, images[{number}]"
+            leave_out(skips, where, "it must be an object with an id and a file_name.")
+        elif fault := _fault_of_image(image, counts):
+            leave_out(skips, f"{file}, image {image['id']!r:.80}", fault)
+        else:
+            images[image["id"]] = image["file_name"]
+    return images
+
+
+def _fault_of_image(image: dict[str, Any], counts: Counter[int | str]) -> str | None:
+    name = image.get("file_name")
+    if counts[image["id"]] > 1:
+        return "its id stands twice."  # so that nobody knows whose annotations these are
+    if not isinstance(name, str) or not name.strip():
+        return "it has no file_name."
+    if fault := text_fault(name):
+        return f"its file_name cannot be used: {fault}."
+    if _leads_out(name):
+        return f"its file_name {name[:200]!r} leads out of the folder; write it relative to it."
+    return None
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int or type(value) is str
+
+
+def _has_id(entry: object) -> bool:
+    return isinstance(entry, dict) and _is_id(entry.get("id"))
+
+
+def _leads_out(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return ".." in parts or not parts[0] or parts[0].endswith(":")
+
+
+def _last_word(file: Path) -> str:
+    return file.stem.rpartition("_")[2]
+
+
+class _Finder:
+    """Looks a picture up in the folders where it may lie, the one of the last picture first."""
+
+    def __init__(self, file: Path) -> None:
+        above = [file.parent.parent] if file.parent.name == "annotations" else []
+        word = _last_word(file)
+        self._folders = [
+            os.path.join(base, below)
+            for base in (file.parent, *above)
+            for below in ("", "images", word, os.path.join("images", word))
+        ]
+
+    def find(self, name: str) -> str:
+        for path in (name, name.replace("\\", "/")):
+            for number, folder in enumerate(self._folders):
+                place = os.path.join(folder, path)
+                if os.path.isfile(place):
+                    self._folders.insert(0, self._folders.pop(number))
+                    return place
+        return os.path.join(self._folders[0], name)

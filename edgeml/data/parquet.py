@@ -1,0 +1,153 @@
+"""The cells of a Parquet file, as text: what a .csv of the same table would say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeml.data.rows import SEPARATOR, shown
+from edgeml.errors import DataError, needs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A file of a kilobyte may unfold to any size: runs of equal cells take no room in it.
+_MOST_ROWS = 10_000_000
+_MOST_BYTES = 1 << 30
+_ROWS_AT_ONCE = 8192
+
+LONGEST_CELL = 131_072
+"""As in a .csv (`csv.field_size_limit`). What is longer is cut to one character more."""
+
+
+def parquet_header(table: Path) -> list[str]:
+    """Name the columns of a Parquet file.
+
+    Raises:
+        DataError: It is no Parquet file, or says that it is larger than is read.
+        MissingDependencyError: pyarrow is not installed.
+    """
+    with _opened(table) as file:
+        rows = file.metadata.num_rows
+        if rows > _MOST_ROWS:
+            raise DataError(f"{shown(table)!r} has {rows} rows; {_MOST_ROWS} are read at most.")
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        if sum(group.total_byte_size for group in groups) > _MOST_BYTES:
+            raise _too_large(table)
+        return list(file.schema_arrow.names)
+
+
+def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+    """Give the cells of some columns, row by row; a list as its parts with `;` in between.
+
+    Raises:
+        DataError: It is damaged, unfolds to more than is read, or a column holds no text, numbers
+            or lists of text.
+        MissingDependencyError: pyarrow is not installed.
+    """
+    with _opened(table) as file:
+        _check_types(table, file.schema_arrow, columns)
+        size = 0
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False):
+            size += batch.nbytes
+            if size > _MOST_BYTES:
+                raise _too_large(table)
+            texts = [_texts(batch.column(batch.schema.names.index(name))) for name in columns]
+            yield from map(list, zip(*texts, strict=True))
+
+
+@contextmanager
+def _opened(table: Path) -> Iterator[Any]:
+    with needs("pyarrow", extra="parquet", to="read Parquet files"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    try:
+        with pq.ParquetFile(table) as file:
+            leaves = [file.schema.column(number) for number in range(len(file.schema))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        # As dictionaries, equal texts take no more room in memory than in the file.
+        with pq.ParquetFile(table, read_dictionary=texts) as file:
+            yield file
+    except (pa.ArrowException, OSError, MemoryError) as err:
+        said = " ".join(str(err).split())[:200]
+        raise DataError(f"{shown(table)!r} cannot be read as Parquet: {said}") from err
+
+
+def _too_large(table: Path) -> DataError:
+    most = f"{_MOST_BYTES >> 20} MiB"
+    return DataError(f"{shown(table)!r} unfolds to more than {most}, the most that is read.")
+
+
+def _check_types(table: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+    import pyarrow as pa
+
+    for name in columns:
+        kind = schema.field(name).type
+        inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        inner = inner.value_type if pa.types.is_dictionary(inner) else inner
+        if not any(
+            fits(inner)
+            for fits in (
+                pa.types.is_string, pa.types.is_large_string, pa.types.is_integer,
+                pa.types.is_floating, pa.types.is_boolean, pa.types.is_null,
+            )
+        ):  # fmt: skip
+            raise DataError(
+                f"{shown(table)!r}: the column {name!r} holds {str(kind)[:80]}; expected text, "
+                "numbers, true and false, or lists of text."
+            )
+
+
+def _texts(column: pa.Array) -> list[str]:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        ends = column.offsets.to_pylist()
+        items = _texts(column.values.slice(ends[0], ends[-1] - ends[0]))
+        spans = ((start - ends[0], end - ends[0]) for start, end in pairwise(ends))
+        return [_joined(items[start:end]) for start, end in spans]
+    if pa.types.is_dictionary(kind):
+        used = column.indices.unique().drop_null()
+        words = dict(zip(used.to_pylist(), _plain_texts(column.dictionary.take(used)), strict=True))
+        return ["" if index is None else words[index] for index in column.indices.to_pylist()]
+    return _plain_texts(column)
+
+
+def _joined(items: list[str]) -> str:
+    if sum(map(len, items)) + len(items) > LONGEST_CELL:
+        return " " * (LONGEST_CELL + 1)
+    return SEPARATOR.join(items)
+
+
+def _plain_texts(column: pa.Array) -> list[str]:
+    try:
+        return [_text(value) for value in column.to_pylist()]
+    except UnicodeDecodeError:
+        return [_text(_value(scalar)) for scalar in column]
+
+
+def _value(scalar: Any) -> object:
+    """Give a cell; bytes that are not UTF-8 as lone surrogates, which the reader then refuses."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as err:
+        return err.object.decode("utf-8", "surrogateescape")
+
+
+def _text(value: object) -> str:
+    match value:
+        case str():
+            return value[: LONGEST_CELL + 1]
+        case None:
+            return ""
+        case bool():
+            return "1" if value else "0"
+        case float():
+            return "" if math.isnan(value) else f"{value:.17g}"
+        case _:
+            return str(value)
