@@ -201,6 +201,26 @@ def test_branches_that_can_be_merged_are_and_the_module_is_left_as_it_was(tmp_pa
     assert operators.count("Conv") == 1
     np.testing.assert_allclose(run_onnx(path, batch.numpy()), expected, atol=1e-5)
     assert not branches.merged
+    assert "reparameterized" in spec_of_onnx(read_onnx(path), path).origin
+
+
+class WronglyMerged(TwoBranches):
+    def reparameterize(self) -> None:
+        self.merged = True  # forgets the other branch
+
+
+def test_branches_that_are_not_the_same_once_merged_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        WronglyMerged(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
+    with pytest.raises(ExportError, match=r"Merging the branches.*up to 0.01 % are rounding"):
+        onnx_from_module(net, spec_for(16), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_branches_is_not_said_to_be_merged(network: Path) -> None:
+    assert "reparameterized" not in spec_of_onnx(read_onnx(network), network).origin
 
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])

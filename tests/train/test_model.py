@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from edgeml.errors import ModelLoadError
-from edgeml.train.model import build_model, check_size, start_at_prevalence
+from edgeml.errors import InputError, ModelLoadError
+from edgeml.train.model import (
+    build_model,
+    check_size,
+    checkpoint_gradients,
+    start_at_prevalence,
+    training_args,
+)
 
 pytestmark = pytest.mark.train
 
@@ -77,3 +85,51 @@ def test_model_arguments_reach_timm() -> None:
 def test_a_size_that_the_model_cannot_take_is_told_before_training() -> None:
     with pytest.raises(ModelLoadError, match="100 x 100"):
         check_size(build_model("test_vit", labels=2, args={}), 100, 2)
+
+
+def test_a_short_name_builds_the_full_model() -> None:
+    short = build_model("mobilenetv3_small", labels=2, args={})
+    full = build_model("mobilenetv3_small_100", labels=2, args={})
+    assert short.state_dict().keys() == full.state_dict().keys()
+
+
+def test_transformers_are_trained_with_stochastic_depth_and_others_as_they_are() -> None:
+    assert training_args("vit_tiny", {"img_size": 64}) == {"drop_path_rate": 0.1, "img_size": 64}
+    assert training_args("deit_tiny_patch16_224", {}) == {"drop_path_rate": 0.1}
+    assert training_args("vit_tiny", {"drop_path_rate": 0.3}) == {"drop_path_rate": 0.3}
+    assert training_args("vit_base_patch16_siglip_224.webli", {}) == {"drop_path_rate": 0.1}
+    for name in ("cnn", "resnet18", "mobilenetv4_conv_small"):
+        assert training_args(name, {}) == {}
+
+
+def test_stochastic_depth_is_gone_outside_of_training() -> None:
+    torch.manual_seed(0)
+    model = build_model("test_vit", labels=3, args=training_args("test_vit", {}))
+    plain = build_model("test_vit", labels=3, args={})
+    plain.load_state_dict(model.state_dict())
+    pictures = torch.randn(4, 3, 160, 160)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(pictures), plain.eval()(pictures))
+        assert not torch.equal(model.train()(pictures), plain.train()(pictures))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    usual = build_model(name, labels=3, args={})
+    saving = copy.deepcopy(usual)
+    checkpoint_gradients(saving, name)
+    assert saving.grad_checkpointing
+    pictures = torch.randn(2, 3, 160, 160)
+    for model in (usual, saving):
+        model(pictures).square().mean().backward()
+    for one, other in zip(usual.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("name", ["cnn", "hrnet_w18_small"])
+def test_a_model_without_gradient_checkpointing_is_named(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name, labels=3, args={})
+    with pytest.raises(InputError, match=name):
+        checkpoint_gradients(model, name)

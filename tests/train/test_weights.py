@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +16,16 @@ from safetensors.torch import save_file
 from edgeml import ModelSpec, Preprocess
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.train import weights as weights_module
+from edgeml.train.checkpoint import save_checkpoint
+from edgeml.train.heads import head_layers
 from edgeml.train.model import build_model
-from edgeml.train.weights import load_weights, preprocess_of, published_weights, read_weights
+from edgeml.train.weights import (
+    load_weights,
+    padding_note,
+    preprocess_of,
+    published_weights,
+    read_weights,
+)
 
 pytestmark = pytest.mark.train
 
@@ -114,13 +125,16 @@ def test_the_preprocessing_of_a_checkpoint_is_kept(file: Path) -> None:
 def test_a_mean_that_is_not_three_numbers_is_refused(file: Path) -> None:
     for wrong in ("0.5", "a,b,c"):
         saved(file, build_model("cnn", labels=3, args={}), {"mean": wrong})
-        with pytest.raises(SpecError, match="'mean' of 'weights.safetensors'"):
+        with pytest.raises(SpecError, match=r"'mean' of 'weights\.safetensors'"):
             read_weights(file)
 
 
 def test_the_real_weights_bring_their_preprocessing(mobilenet_weights: Path) -> None:
     model = build_model("mobilenetv2_100", labels=21, args={"pad_type": "same"})
     weights = read_weights(mobilenet_weights)
+    assert weights.card.args == {"pad_type": "same"}
+    assert weights.card.licence == "Apache-2.0"
+    assert padding_note("mobilenetv2_100", weights, {}) is None
     assert not load_weights(model, weights, [str(i) for i in range(21)])
     preprocess = preprocess_of(model, weights, 160)
     # As the README beside the file says.
@@ -164,6 +178,38 @@ def test_without_a_network_published_weights_fail_at_once(
         published_weights("test_resnet")
 
 
+def test_a_hub_that_does_not_answer_is_given_up_soon(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(weights_module, "_PATIENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_hub = huggingface_hub.HfApi(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: silent_hub)
+        began = time.monotonic()
+        with pytest.raises(ModelLoadError, match=r"test_resnet.*--weights FILE.*--from-scratch"):
+            published_weights("test_resnet")
+        assert time.monotonic() - began < 5
+
+
+def test_published_weights_bring_their_own_card(hub_cache: Path) -> None:
+    repository = hub_cache / "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    source = build_model("vit_tiny", labels=1000, args={})
+    saved(snapshot / "model.safetensors", source, {"format": "pt"})
+    weights = published_weights("vit_tiny")
+    assert weights.card.licence == "apache-2.0"
+    model = build_model("vit_tiny", labels=3, args={}, head="csra", tensors=weights.tensors)
+    assert torch.equal(model.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
+    assert preprocess_of(model, weights, None) == Preprocess(
+        size=(224, 224), interpolation="cubic", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+
+
 def test_our_cnn_has_no_published_weights() -> None:
     with pytest.raises(ModelLoadError, match="--from-scratch"):
         published_weights("cnn")
@@ -172,3 +218,79 @@ def test_our_cnn_has_no_published_weights() -> None:
 def test_no_file_of_the_package_unpickles() -> None:
     for source in Path(weights_module.__file__).parent.glob("*.py"):
         assert "torch.load" not in source.read_text(encoding="utf-8")
+
+
+def test_a_folder_as_timm_publishes_it_is_read(tmp_path: Path) -> None:
+    model = build_model("mobilenetv2_035", labels=3, args={"pad_type": "same"})
+    saved(tmp_path / "model.safetensors", model)
+    config = {
+        "architecture": "mobilenetv2_035",
+        "model_args": {"pad_type": "same"},
+        "pretrained_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1], "input_size": [3, 96, 96]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = read_weights(tmp_path)
+    assert weights.card.args == {"pad_type": "same"}
+    assert preprocess_of(model, weights, None) == Preprocess(
+        size=(96, 96), interpolation="cubic", mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    assert preprocess_of(model, weights, 64).size == (64, 64)
+
+
+def test_a_run_hands_on_how_its_model_was_built(tmp_path: Path) -> None:
+    args = {"pad_type": "same", "drop_rate": 0.1}
+    model = build_model("mobilenetv2_035", labels=3, args=args)
+    spec = ModelSpec(
+        labels=LABELS,
+        thresholds=(0.5,) * 3,
+        preprocess=Preprocess(size=(48, 64)),
+        origin={"weights_license": "cc-by-nc-4.0"},
+    )
+    save_checkpoint(tmp_path / "model.safetensors", model, spec, name="mobilenetv2_035", args=args)
+    (tmp_path / "config.json").write_text("of a training, and damaged")
+    card = read_weights(tmp_path).card
+    assert (card.architecture, card.args) == ("mobilenetv2_035", args)
+    assert (card.size, card.licence) == ((48, 64), "cc-by-nc-4.0")
+
+
+def test_weights_of_a_twin_that_pads_otherwise_are_refused_although_they_fit(file: Path) -> None:
+    source = build_model("tf_mobilenetv3_small_minimal_100", labels=3, args={})
+    model = build_model("mobilenetv3_small_100", labels=3, args={})
+    saved(file, model, {"architecture": "tf_mobilenetv3_small_100.in1k"})
+    with pytest.raises(ModelLoadError, match="take --model tf_mobilenetv3_small_100"):
+        load_weights(model, read_weights(file), LABELS)
+    saved(file, source, {"architecture": "my_own_net"})  # timm does not know it: the keys decide
+    with pytest.raises(ModelLoadError, match="do not fit"):
+        load_weights(model, read_weights(file), LABELS)
+
+
+def test_weights_that_do_not_say_how_they_pad_are_told_about(file: Path) -> None:
+    weights = read_weights(saved(file, build_model("mobilenetv2_035", labels=3, args={})))
+    note = padding_note("mobilenetv2_035", weights, {})
+    assert note is not None
+    assert "'weights.safetensors' does not say how its network pads" in note
+    assert padding_note("mobilenetv2_035", weights, {"pad_type": "same"}) is None
+    for indifferent in ("cnn", "resnet18", "vit_tiny"):
+        assert padding_note(indifferent, weights, {}) is None
+
+
+@pytest.mark.parametrize("name", ["cnn", "test_resnet", "test_vit"])
+def test_a_linear_file_gives_its_backbone_to_an_attention_head(file: Path, name: str) -> None:
+    source = build_model(name, labels=3, args={})
+    model = build_model(name, labels=3, args={}, head="csra")
+    head = {key: value.clone() for key, value in model.state_dict().items()}
+    assert not load_weights(model, read_weights(saved(file, source)), LABELS)
+    theirs = source.state_dict()
+    same = {key for key, value in model.state_dict().items() if torch.equal(value, theirs[key])}
+    (layer,) = head_layers(model)
+    assert set(head) - same <= {f"{layer}.weight", f"{layer}.bias"}
+    assert torch.equal(model.state_dict()[f"{layer}.weight"], head[f"{layer}.weight"])
+
+
+@pytest.mark.nightly
+def test_an_attention_pool_in_the_file_is_left_out(file: Path) -> None:
+    source = build_model("vit_base_patch16_siglip_224", labels=3, args={})
+    saved(file, source)
+    model = build_model("vit_base_patch16_siglip_224", labels=3, args={}, head="csra")
+    assert not load_weights(model, read_weights(file), LABELS)
+    assert torch.equal(model.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
