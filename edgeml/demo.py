@@ -24,7 +24,7 @@ from edgeml_export import Exported, export
 
 if TYPE_CHECKING:
     from edgeml.report import DemoRow, Sample
-    from edgeml.train.loop import TrainResult
+    from edgeml.train.finish import TrainResult
 
 PICTURE_SIZE = 128
 INPUT_SIZE = 96
@@ -97,7 +97,7 @@ def run_demo(
     synthesize(out / "data", images=images, size=PICTURE_SIZE, seed=seed, progress=progress)
     plan = SplitPlan(seed=seed)
     data = split_dataset(read_dataset(out / "data"), plan)
-    config = TrainConfig(model="cnn", size=INPUT_SIZE, epochs=epochs, seed=seed, split=plan)
+    config = TrainConfig(model="cnn", size=INPUT_SIZE, epochs=epochs, seed=seed)
     trained = train(data, config, out / "run", progress=progress)
     exported = []
     for fmt, precision in EXPORTS:

@@ -150,10 +150,7 @@ class Predictor:
             )
         if not np.isfinite(logits).all():
             raise InferenceError("The model gave a score that is not a finite number.")
-        if self.spec.activation == "none":
-            return logits
-        # exp of a large positive number overflows; a logit below -60 is 0 in float32 anyway.
-        return (1 / (1 + np.exp(-np.clip(logits, -60, None)))).astype(np.float32)
+        return self.spec.probabilities(logits)
 
     def close(self) -> None:
         """Free the model. A later `predict` raises InferenceError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,16 +83,20 @@ def reliability(scores: Scores, targets: Targets, bins: int = 15) -> Reliability
     )
 
 
-def fit_temperature(logits: NDArray[np.float32], targets: Targets) -> float:
-    """Find the T for which sigmoid(logits / T) has the least mean binary cross entropy.
+def fit_temperature(
+    logits: NDArray[np.float32], targets: Targets, choices: Sequence[Sequence[int]] = ()
+) -> float:
+    """Find the T for which the probabilities of logits / T have the least cross entropy.
 
     One T for all labels, so no label's ranking changes (Guo et al., On Calibration of Modern
     Neural Networks, ICML 2017, section 4.2). The loss is convex in 1 / T: Newton's method, kept
     between bounds, finds its only minimum.
 
     Args:
-        logits: (N, labels), before the sigmoid.
+        logits: (N, labels), before the sigmoid or the softmax.
         targets: (N, labels); what is unknown does not count.
+        choices: Columns of each group whose probabilities are a softmax (`ModelSpec.choices`);
+            a picture counts for one if exactly one label of the group is known to be present.
 
     Returns:
         0.2 to 5; above 1 if the model was too sure of itself. 1 if nothing is known.
@@ -102,21 +107,46 @@ def fit_temperature(logits: NDArray[np.float32], targets: Targets) -> float:
     _check_shapes(logits, targets)
     if not np.isfinite(logits).all():
         raise InputError("A logit is not a finite number: the model is broken.")
-    known = targets != UNKNOWN
+    questions = np.ones(logits.shape[1], bool)
+    questions[[column for columns in choices for column in columns]] = False
+    known = (targets != UNKNOWN) & questions
     z, truth = logits[known].astype(np.float64), targets[known] > 0
-    if not z.any():
+    groups = [_answered(logits[:, list(c)], targets[:, list(c)]) for c in choices]
+    if not (z.any() or any(scores.any() for scores, _ in groups)):
         return 1.0
     low, high = 1 / _HOTTEST, 1 / _COLDEST
     scale = 1.0  # 1 / T
     for _ in range(100):
         p = _sigmoid(scale * z)
         slope, curvature = float(z @ (p - truth)), float(np.square(z) @ (p * (1 - p)))
+        for scores, right in groups:
+            steeper, more = _slope_of_choice(scale, scores, right)
+            slope, curvature = slope + steeper, curvature + more
         low, high = (low, scale) if slope > 0 else (scale, high)
         newton = scale - slope / curvature if curvature else math.nan
         before, scale = scale, newton if low < newton < high else (low + high) / 2
         if abs(scale - before) <= 1e-9 * scale:
             break
     return 1 / scale
+
+
+def _answered(
+    logits: NDArray[np.float32], targets: Targets
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Keep the pictures with exactly one present label in a group: logits and truth (n, G)."""
+    rows = (targets > 0).sum(axis=1) == 1
+    return logits[rows].astype(np.float64), targets[rows] > 0
+
+
+def _slope_of_choice(
+    scale: float, z: NDArray[np.float64], right: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Give the derivatives by `scale` of the summed -log softmax(scale z) of what is right."""
+    powers = np.exp(scale * (z - z.max(axis=1, keepdims=True)))
+    p = powers / powers.sum(axis=1, keepdims=True)
+    mean = (p * z).sum(axis=1)
+    spread = (p * np.square(z - mean[:, None])).sum()
+    return float(mean.sum() - z[right].sum()), float(spread)
 
 
 def _sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeml.errors import SpecError
 from edgeml.preprocess import Preprocess
 
@@ -16,7 +19,7 @@ METADATA_KEY = "edgeml"
 """Where the spec's JSON stands: ONNX metadata_props, OpenVINO rt_info, safetensors metadata."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-Activation = Literal["sigmoid", "none"]
+Activation = Literal["sigmoid", "group_softmax", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,8 @@ class ModelSpec:
         groups: Labels that exclude each other, or belong together.
         input: `float32`: (N, 3, H, W) normalised by the Predictor; `uint8`: raw (N, H, W, 3) BGR
             frames of the right size, normalised inside the graph.
-        activation: What the Predictor still applies to the output to get probabilities.
+        activation: What the Predictor still applies to the output to get probabilities:
+            `group_softmax` is a softmax over each group of rule `one`, a sigmoid for other labels.
         precision: What the file was exported as.
         metrics: Shares of 1 on the data that the model was checked with, for example `mAP`.
         origin: Where the model comes from: digests, versions, the split. Told, never acted on,
@@ -84,6 +88,27 @@ class ModelSpec:
                 raise SpecError(f"A group names {label!r}, which is not among the labels.")
             if grouped.count(label) > 1:
                 raise SpecError(f"{label!r} is in two groups; a label belongs to one at most.")
+
+    def choices(self) -> list[list[int]]:
+        """Give the columns of each group whose probabilities are a softmax; none with sigmoids."""
+        if self.activation != "group_softmax":
+            return []
+        return [
+            [self.labels.index(label) for label in group.labels]
+            for group in self.groups
+            if group.rule == "one"
+        ]
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Apply what is still to be applied: (N, labels) float32 to the same."""
+        if self.activation == "none":
+            return logits
+        # exp of a large positive number overflows; a logit below -60 is 0 in float32 anyway.
+        scores = (1 / (1 + np.exp(-np.clip(logits, -60, None)))).astype(np.float32)
+        for columns in self.choices():
+            powers = np.exp(logits[:, columns] - logits[:, columns].max(axis=1, keepdims=True))
+            scores[:, columns] = powers / powers.sum(axis=1, keepdims=True)
+        return scores
 
     def to_json(self) -> str:
         """Write the spec as one line of JSON, with its format first."""

@@ -3,79 +3,82 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from edgeml.cli._settings import with_settings
 from edgeml.cli._shared import (
     Data,
     Device,
     Json,
     Model,
     RuntimeName,
-    Seed,
     print_json,
     print_metrics,
     progress,
 )
+from edgeml.data import read_dataset
 from edgeml.errors import InputError, needs
+from edgeml.train.config import CONFIG_FILE, TrainConfig, read_settings
 
 
+@with_settings
 def train(
     data: Data,
-    model: Annotated[str, typer.Option(help="`cnn`, our own, or any model of timm.")] = "cnn",
-    model_args: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="For the model's constructor.")
-    ] = None,
     out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("run"),
-    weights: Annotated[Path | None, typer.Option(help="Start from this .safetensors file.")] = None,
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained/--from-scratch", help="Fetch timm's weights, or not.")
-    ] = False,
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
-    size: Annotated[
-        int | None, typer.Option(help="Input side, in pixels; default: the model's own.")
+    config: Annotated[
+        Path | None, typer.Option(help="A .yaml of settings; flags win over it.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1)] = 32,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate; default: by model.")] = None,
-    augment: Annotated[Literal["none", "colour_safe"], typer.Option()] = "colour_safe",
-    loss: Annotated[Literal["bce"], typer.Option()] = "bce",
-    val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for the test.")] = 0.15,
-    seed: Seed = 0,
-    device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace a run that stands in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, where it was killed.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that stands in --out.")
+    ] = False,
+    find: Annotated[
+        Literal["lr", "batch"] | None,
+        typer.Option(help="Do not train: look for a good learning rate, or for the fastest batch."),
+    ] = None,
     json: Json = False,
+    **settings: Any,
 ) -> None:
     """Train a multi-label classifier."""
-    from edgeml.data import SplitPlan, read_dataset
-
     with needs("torch", extra="train", to="train a model"):
-        from edgeml.train.config import TrainConfig
+        from edgeml.train.find import find_batch, find_lr
         from edgeml.train.loop import train as run
 
-    config = TrainConfig(
-        model=model,
-        model_args=_model_args(model_args or []),
-        weights=weights,
-        pretrained=pretrained,
-        epochs=epochs,
-        size=size,
-        batch=batch,
-        lr=lr,
-        augment=augment,
-        loss=loss,
-        split=SplitPlan(val=val, test=test, seed=seed),
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-    )
-    result = run(read_dataset(data), config, out, progress=progress())
+    chosen = _config(config, out, settings, resume=resume)
+    dataset = read_dataset(data, delimiter=chosen.delimiter, skip_bad=chosen.skip_bad)
+    if find is not None:
+        search = find_lr if find == "lr" else find_batch
+        found = search(dataset, chosen, out, progress=progress())
+        if json:
+            print_json(found.to_dict())
+        else:
+            typer.echo(found.told())
+        return
+    result = run(dataset, chosen, out, resume=resume, overwrite=overwrite, progress=progress())
     if json:
         print_json({"path": str(result.path), **result.metrics.to_dict()})
     else:
         print_metrics(result.metrics.to_dict())
+        typer.echo(f"Report: {out / 'report.html'}")
         typer.echo(f"Next: edgeml export {out} --fmt onnx --check {data}")
+
+
+def _config(file: Path | None, out: Path, given: dict[str, Any], *, resume: bool) -> TrainConfig:
+    """Lay flags over a .yaml, or over the settings of the run that is resumed."""
+    if resume:
+        if not (out / CONFIG_FILE).is_file():
+            raise InputError(f"There is no run in {str(out)!r} to resume.")
+        if file is not None:
+            raise InputError("--resume takes the settings of the run: leave --config away.")
+        file = out / CONFIG_FILE
+    told = read_settings(file) if file else {}
+    if given.get("pretrained") and "weights" not in given:
+        told.pop("weights", None)
+    return TrainConfig(**{**told, **given})
 
 
 def evaluate(
@@ -90,7 +93,6 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a model of any format on labelled images."""
-    from edgeml.data import read_dataset
     from edgeml.evaluation import evaluate_model
     from edgeml.predictor import Predictor
 
@@ -100,25 +102,3 @@ def evaluate(
         print_json(result.to_dict())
     else:
         print_metrics(result.to_dict())
-
-
-def _model_args(pairs: list[str]) -> dict[str, str | int | float | bool]:
-    """Read `key=value` pairs; a value that looks like a number or true/false becomes one."""
-    parsed: dict[str, str | int | float | bool] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise InputError(f"--model-args wants key=value, not {pair!r}.")
-        parsed[key] = _value(text)
-    return parsed
-
-
-def _value(text: str) -> str | int | float | bool:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -1,4 +1,4 @@
-"""Where a run starts: the checks, the model with its first weights, the preprocessing."""
+"""Where a run starts: the checks, the sides of the data, the model with its first weights."""
 
 from __future__ import annotations
 
@@ -8,29 +8,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-from edgeml.data import Dataset, SplitPlan, split_dataset
+from edgeml.data import Dataset, SplitPlan, split_dataset, tell_skipped
+from edgeml.data.framestore import default_cache
+from edgeml.data.thumbnails import readable
 from edgeml.errors import DataError, InputError
 from edgeml.files import sha256_of_file, staging_folder
 from edgeml.preprocess import Preprocess
 from edgeml.progress import Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec import LabelGroup, ModelSpec
+from edgeml.train.card import licence_note
 from edgeml.train.config import ModelArg, TrainConfig
-from edgeml.train.model import CNN, build_model, check_size, start_at_prevalence
-from edgeml.train.optim import default_lr
+from edgeml.train.heads import start_at_prevalence
+from edgeml.train.model import build_model, check_size, training_args
+from edgeml.train.names import CNN
+from edgeml.train.optim import default_layer_decay, default_lr
 from edgeml.train.weights import (
     WEIGHTS_FILE,
     Weights,
     load_weights,
+    padding_note,
     preprocess_of,
     published_weights,
     read_weights,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A divided data set and its three sides; `test` may be empty.
+
+    Attributes:
+        planned: Whether the configuration's plan divided it, or would divide it so.
+    """
+
+    whole: Dataset
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    planned: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +59,13 @@ class Start:
 
     Attributes:
         model: On the CPU.
-        args: Arguments of timm's constructor, those that the size asks for included.
         spec: Labels, groups, preprocessing and origin; thresholds are not fitted yet.
-        lr: Peak learning rate.
+        config: Every setting that was left open is decided here.
     """
 
     model: nn.Module
-    args: Mapping[str, ModelArg]
     spec: ModelSpec
-    lr: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """The three sides of a split data set; `test` may be empty."""
-
-    train: Dataset
-    val: Dataset
-    test: Dataset
+    config: TrainConfig
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -67,8 +76,8 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     """
     if (out / WEIGHTS_FILE).exists() and not overwrite:
         raise InputError(
-            f"{str(out)!r} already holds a model. Choose another folder with --out, or pass "
-            "--overwrite."
+            f"{str(out)!r} already holds a model. Choose another folder with --out, go on with "
+            "--resume, or pass --overwrite."
         )
     existed = out.exists()
     shutil.rmtree(staging_folder(out / WEIGHTS_FILE))
@@ -76,20 +85,53 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         out.rmdir()
 
 
-def parts_of(dataset: Dataset, progress: Progress) -> Parts:
-    """Divide a data set by its split column, and say which labels are missing where.
+def device_of(name: str) -> torch.device:
+    """Choose a device; `auto` takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        DataError: Fewer than two labels, or nothing to train or to validate on.
+        InputError: PyTorch has no such device here.
+    """
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as err:
+        raise InputError(f"PyTorch has no device {name!r} here; take auto or cpu.") from err
+    return device
+
+
+def prepare(dataset: Dataset, config: TrainConfig, progress: Progress) -> Parts:
+    """Check that all pictures can be read, apply the groups, and divide the data set.
+
+    Raises:
+        DataError: Unreadable pictures, fewer than two labels, groups that do not fit, or nothing
+            to train or to validate on.
     """
     if len(dataset.labels) < 2:
         raise DataError(
             f"There is only one label, {', '.join(dataset.labels)!r}: nothing to tell apart."
         )
-    parts = Parts(train=dataset.part("train"), val=dataset.part("val"), test=dataset.part("test"))
+    cache = default_cache() if config.cache else None
+    dataset = readable(
+        dataset, skip_bad=config.skip_bad, threads=config.workers, cache=cache, progress=progress
+    )
+    tell_skipped(dataset, progress)
+    if config.groups:
+        dataset = replace(dataset, label_groups=_groups(config.groups, dataset))
+    planned = dataset.split is None or _follows(dataset, config.plan)
+    whole = split_dataset(dataset, config.plan)
+    parts = Parts(
+        whole=whole,
+        train=whole.part("train"),
+        val=whole.part("val"),
+        test=whole.part("test"),
+        planned=planned,
+    )
     if len(parts.train) < 2 or not parts.val.present.any():
         raise DataError(
-            f"Of {len(dataset)} pictures {len(parts.train)} are for training and "
+            f"Of {len(whole)} pictures {len(parts.train)} are for training and "
             f"{len(parts.val)} for validation: too few. Add pictures, or change the split."
         )
     _note_missing(parts.train, "training pictures: it cannot be learned", progress)
@@ -97,12 +139,95 @@ def parts_of(dataset: Dataset, progress: Progress) -> Parts:
     return parts
 
 
-def follows_plan(dataset: Dataset, plan: SplitPlan) -> bool:
+def start(config: TrainConfig, parts: Parts, device: torch.device, *, progress: Progress) -> Start:
+    """Build the model that a configuration asks for and give it its first weights.
+
+    Args:
+        config: What was asked for.
+        parts: The data; their digest goes into the origin, the training side's prevalences into
+            the head.
+        device: Where training will be.
+        progress: Told what was chosen for the user.
+
+    Raises:
+        ModelLoadError: No such model, or weights that are not there or do not fit.
+    """
+    weights = _first_weights(config)
+    size = config.size or (weights.spec.preprocess.size[0] if weights and weights.spec else None)
+    args = _args(config, weights, size)
+    labels = parts.whole.labels
+    model = build_model(
+        config.model,
+        labels=len(labels),
+        args=args,
+        head=config.head,
+        tensors=weights.tensors if weights and config.pretrained else None,
+    )
+    has_head = bool(weights and not config.pretrained and load_weights(model, weights, labels))
+    if not has_head:
+        # One picture more, half with and half without the label, keeps the logit finite.
+        positives, known = parts.train.present.sum(axis=0), parts.train.known.sum(axis=0)
+        start_at_prevalence(model, (positives + 0.5) / (known + 1.0))
+    preprocess = _overridden(preprocess_of(model, weights, size), config)
+    check_size(model, preprocess.size[0], len(labels))
+    config = _resolved(config, model, args, preprocess, device, pretrained=weights is not None)
+    _note_start(config, model, weights, has_head, progress)
+    spec = ModelSpec(
+        labels=labels,
+        thresholds=(0.5,) * len(labels),
+        preprocess=preprocess,
+        groups=parts.whole.label_groups,
+        activation="group_softmax" if config.group_loss == "softmax" else "sigmoid",
+        origin=_origin(config, args, parts, weights),
+    )
+    if config.group_loss == "softmax" and not spec.choices():
+        raise DataError(
+            "group_loss is softmax, but the data have no group of which one label is present. "
+            "Name one: --groups NAME=LABEL,LABEL,..."
+        )
+    return Start(model=model, spec=spec, config=config)
+
+
+def _follows(dataset: Dataset, plan: SplitPlan) -> bool:
     """Say whether a plan would divide the data as they are divided."""
     try:
         return split_dataset(replace(dataset, split=None), plan).split == dataset.split
     except DataError:
         return False
+
+
+def _groups(named: Mapping[str, tuple[str, ...]], dataset: Dataset) -> tuple[LabelGroup, ...]:
+    """Make groups of which exactly one label is present, if the data bear it out.
+
+    Raises:
+        DataError: A label is not in the data, in two groups, or two of a group are on a picture.
+    """
+    groups = []
+    taken: set[str] = set()
+    for name, labels in named.items():
+        strangers = [label for label in labels if label not in dataset.labels or label in taken]
+        if strangers or len(labels) < 2:
+            what = (
+                f"{strangers[0]!r} is no label of the data, or in two groups" if strangers else ""
+            )
+            raise DataError(
+                f"The group {name!r} of {', '.join(labels)} cannot be: "
+                f"{what or 'it needs two labels or more'}. The labels: {', '.join(dataset.labels)}."
+            )
+        taken.update(labels)
+        columns = [dataset.labels.index(label) for label in labels]
+        # Unknown labels may be what is missing, but nothing mends two that are present.
+        least = dataset.present[:, columns].sum(axis=1)
+        complete = dataset.known[:, columns].all(axis=1)
+        odd = (least > 1) | (complete & (least == 0))
+        if odd.any():
+            row = int(odd.argmax())
+            raise DataError(
+                f"{str(dataset.paths[row])!r} has {least[row]} labels of the group {name!r}, as "
+                f"have {int(odd.sum()) - 1} others; each picture must have exactly one."
+            )
+        groups.append(LabelGroup(name=name, labels=tuple(labels), rule="one"))
+    return tuple(groups)
 
 
 def _note_missing(part: Dataset, where: str, progress: Progress) -> None:
@@ -111,58 +236,19 @@ def _note_missing(part: Dataset, where: str, progress: Progress) -> None:
             progress.note(f"warning: {label!r} is on none of the {len(part)} {where}")
 
 
-def start(
-    config: TrainConfig, dataset: Dataset, train: Dataset, *, planned: bool, progress: Progress
-) -> Start:
-    """Build the model that a configuration asks for and give it its first weights.
-
-    Args:
-        config: What was asked for.
-        dataset: All pictures; its digest goes into the origin.
-        train: The training side; its prevalences go into the head.
-        planned: Whether `config.split` divided the data. Only then it goes into the origin: who
-            repeats it must get the same sides.
-        progress: Told what was chosen for the user.
-
-    Raises:
-        ModelLoadError: No such model, or weights that are not there or do not fit.
-    """
-    weights = _first_weights(config)
-    size = config.size or (weights.spec.preprocess.size[0] if weights and weights.spec else None)
-    args = _args_for_size(config, size)
-    published = weights.tensors if weights and config.pretrained else None
-    model = build_model(config.model, labels=len(dataset.labels), args=args, tensors=published)
-    has_head = False
-    if weights and not config.pretrained:
-        has_head = load_weights(model, weights, dataset.labels)
-    if not has_head:
-        # One picture more, half with and half without the label, keeps the logit finite.
-        start_at_prevalence(
-            model, (train.present.sum(axis=0) + 0.5) / (train.known.sum(axis=0) + 1.0)
-        )
-    preprocess = _overridden(preprocess_of(model, weights, size), config)
-    check_size(model, preprocess.size[0], len(dataset.labels))
-    lr = config.lr or default_lr(model, pretrained=weights is not None)
-    _note_start(config, model, weights, preprocess, lr, has_head, progress)
-    spec = ModelSpec(
-        labels=dataset.labels,
-        thresholds=(0.5,) * len(dataset.labels),
-        preprocess=preprocess,
-        groups=dataset.label_groups,
-        origin=_origin(config, args, dataset, weights, planned=planned),
-    )
-    return Start(model=model, args=args, spec=spec, lr=lr)
-
-
 def _first_weights(config: TrainConfig) -> Weights | None:
     if config.pretrained:
         return published_weights(config.model)
     return None if config.weights is None else read_weights(config.weights)
 
 
-def _args_for_size(config: TrainConfig, size: int | None) -> dict[str, ModelArg]:
-    """Tell a model whose position embeddings fix its size which size it will see."""
-    args = dict(config.model_args)
+def _args(config: TrainConfig, weights: Weights | None, size: int | None) -> dict[str, ModelArg]:
+    """Complete the constructor's arguments: what the weights say, and what their size asks for.
+
+    A model whose position embeddings fix its size must be told which size it will see.
+    """
+    own = dict(weights.card.args) if weights else {}
+    args = training_args(config.model, {**own, **config.model_args})
     known = config.model != CNN and timm.is_model(config.model)
     cfg = timm.models.get_pretrained_cfg(config.model) if known else None
     if size and cfg and cfg.fixed_input_size and size != cfg.input_size[1]:
@@ -180,12 +266,35 @@ def _overridden(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
     )
 
 
+def _resolved(
+    config: TrainConfig,
+    model: nn.Module,
+    args: Mapping[str, ModelArg],
+    preprocess: Preprocess,
+    device: torch.device,
+    *,
+    pretrained: bool,
+) -> TrainConfig:
+    """Write down what was chosen for the user, so that the run can be repeated from it."""
+    return replace(
+        config,
+        model_args=dict(args),
+        weights=config.weights and config.weights.absolute(),
+        teacher=config.teacher and config.teacher.absolute(),
+        size=preprocess.size[0],
+        interpolation=preprocess.interpolation,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        lr=config.lr or default_lr(model, pretrained=pretrained),
+        layer_decay=config.layer_decay or default_layer_decay(model, pretrained=pretrained),
+        device=str(device),
+    )
+
+
 def _note_start(
     config: TrainConfig,
     model: nn.Module,
     weights: Weights | None,
-    preprocess: Preprocess,
-    lr: float,
     has_head: bool,
     progress: Progress,
 ) -> None:
@@ -193,43 +302,39 @@ def _note_start(
     source = f"weights from {weights.path.name}" if weights else "random weights"
     head = ", with a new head" if weights and not has_head else ""
     progress.note(f"model {config.model}, {millions:.2f} M parameters, {source}{head}")
-    if not weights and config.model != CNN:
+    if weights:
+        progress.note(licence_note(weights.card.licence))
+        if told := padding_note(config.model, weights, config.model_args):
+            progress.note(told)
+    elif config.model != CNN:
         progress.note("note: nothing is downloaded unless asked: --pretrained, or --weights FILE")
-    height, width = preprocess.size
     progress.note(
-        f"input {height} x {width} px, {preprocess.resize}, {preprocess.interpolation}, "
-        f"mean {_told(preprocess.mean)}, std {_told(preprocess.std)}; learning rate {lr:g}"
+        f"input {config.size} x {config.size} px, {config.resize}, {config.interpolation}, "
+        f"mean {_told(config.mean)}, std {_told(config.std)}; learning rate {config.lr:g}"
     )
 
 
 def _origin(
-    config: TrainConfig,
-    args: Mapping[str, ModelArg],
-    dataset: Dataset,
-    weights: Weights | None,
-    *,
-    planned: bool,
+    config: TrainConfig, args: Mapping[str, ModelArg], parts: Parts, weights: Weights | None
 ) -> dict[str, str]:
-    origin = {"split": config.split.to_text()} if planned else {}
+    """Say where a model comes from.
+
+    The plan only if it divided the data: who repeats it must get the same sides.
+    """
+    origin = {"split": config.plan.to_text()} if parts.planned else {}
     origin |= {
         "model": config.model,
         "model_args": json.dumps(dict(args)),
-        "data_sha256": dataset.digest(),
+        "data_sha256": parts.whole.digest(),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "edgeml": _edgeml_version(),
     }
     if weights:
         origin["weights_sha256"] = sha256_of_file(weights.path)
-        licence = weights.metadata.get("license") or _published_licence(config)
-        if licence:
-            origin["weights_license"] = licence
+        if weights.card.licence:
+            origin["weights_license"] = weights.card.licence
     return origin
-
-
-def _published_licence(config: TrainConfig) -> str | None:
-    cfg: Any = timm.models.get_pretrained_cfg(config.model) if config.pretrained else None
-    return cfg.license if cfg else None
 
 
 def _edgeml_version() -> str:
@@ -239,5 +344,5 @@ def _edgeml_version() -> str:
         return "not installed"
 
 
-def _told(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:g}" for value in values)
+def _told(values: tuple[float, ...] | None) -> str:
+    return "/".join(f"{value:g}" for value in values or ())

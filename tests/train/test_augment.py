@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from edgeml import Preprocess
 from edgeml.train import augment
+from edgeml.train.config import Augment
 
 pytestmark = pytest.mark.train
 
@@ -20,14 +20,21 @@ STILL[:, 2] = (1 - 0.8) / (1.1 - 0.8)  # where the zoom is exactly 1
 
 
 def augmented(frames: np.ndarray, draws: np.ndarray, preprocess: Preprocess = PLAIN) -> np.ndarray:
-    pictures = augment.colour_safe(torch.from_numpy(frames), torch.from_numpy(draws), preprocess)
-    return pictures.numpy()
+    """Augment with these draws: (N, 3, H, W)."""
+    pictures = np.empty((len(frames), *preprocess.size, 3), np.float32)
+    for picture, frame, own in zip(pictures, frames, draws, strict=True):
+        augment.augment_into(picture, frame, own, preprocess)
+    return pictures.transpose(0, 3, 1, 2)
+
+
+def drawn(count: int) -> np.ndarray:
+    return np.stack([augment.draw(index, seed=0, epoch=0) for index in range(count)])
 
 
 def test_a_picture_of_one_colour_keeps_its_hue_and_its_saturation() -> None:
     blue_green_red = np.array([40, 90, 200], np.uint8)
     frames = np.broadcast_to(blue_green_red, (32, 28, 28, 3)).copy()
-    pictures = augmented(frames, augment.draw(range(32), seed=0, epoch=0))
+    pictures = augmented(frames, drawn(32))
     red, green, blue = pictures.transpose(1, 0, 2, 3)
     # Ratios of channels decide both hue and saturation in HSV; brightness alone may change.
     np.testing.assert_allclose(green / red, 90 / 200, rtol=1e-4)
@@ -38,22 +45,45 @@ def test_a_picture_of_one_colour_keeps_its_hue_and_its_saturation() -> None:
 def test_grey_pictures_stay_grey() -> None:
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (16, 28, 28, 1), dtype=np.uint8).repeat(3, axis=3)
-    pictures = augmented(grey, augment.draw(range(16), seed=0, epoch=0))
+    pictures = augmented(grey, drawn(16))
     np.testing.assert_allclose(pictures[:, 0], pictures[:, 2], atol=1e-5)
 
 
-def test_the_draws_of_a_picture_do_not_depend_on_its_batch() -> None:
-    alone = augment.draw([7], seed=3, epoch=2)
-    among = augment.draw([1, 7, 4], seed=3, epoch=2)
-    np.testing.assert_array_equal(alone[0], among[1])
+@pytest.mark.parametrize("preset", ["colour_safe", "strong"])
+def test_what_becomes_of_a_picture_does_not_depend_on_its_batch(preset: Augment) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
+
+    def batch(rows: list[int]) -> np.ndarray:
+        return augment.training_batch(frames[rows], rows, PLAIN, preset, seed=3, epoch=2)
+
+    np.testing.assert_array_equal(batch([1])[0], batch([0, 1, 2])[1])
+    assert batch([0, 1]).shape == (2, 3, 24, 24)
+
+
+def test_without_augmentation_a_batch_is_what_preprocess_makes() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    preprocess = Preprocess(size=(24, 24))
+    got = augment.training_batch(frames, [5, 6, 7], preprocess, "none", seed=0, epoch=0)
+    np.testing.assert_array_equal(got, preprocess(list(frames)))
+
+
+def test_the_strong_preset_does_more_than_the_safe_one() -> None:
+    frames = np.full((40, 28, 28, 3), (40, 90, 200), np.uint8)
+    safe, strong = (
+        augment.training_batch(frames, range(40), PLAIN, preset, seed=0, epoch=0)
+        for preset in ("colour_safe", "strong")
+    )
+    hue = safe[:, 1] / safe[:, 0]
+    np.testing.assert_allclose(hue, 90 / 200, atol=0.02)
+    assert (np.abs(strong[:, 1] / np.maximum(strong[:, 0], 1e-3) - 90 / 200) > 0.05).any()
 
 
 @pytest.mark.parametrize("other", [{"seed": 4}, {"epoch": 3}, {"index": 8}])
 def test_the_draws_differ_with_seed_epoch_and_index(other: dict[str, int]) -> None:
     key = {"seed": 3, "epoch": 2, "index": 7}
     changed = {**key, **other}
-    a = augment.draw([key["index"]], seed=key["seed"], epoch=key["epoch"])
-    b = augment.draw([changed["index"]], seed=changed["seed"], epoch=changed["epoch"])
+    a = augment.draw(key["index"], seed=key["seed"], epoch=key["epoch"])
+    b = augment.draw(changed["index"], seed=changed["seed"], epoch=changed["epoch"])
     assert not np.array_equal(a, b)
 
 
@@ -106,7 +136,7 @@ def test_turning_agrees_with_opencv() -> None:
 
 def test_one_in_four_pictures_is_partly_covered_with_its_mean_colour() -> None:
     frames = np.random.default_rng(3).integers(0, 256, (400, 26, 26, 3), dtype=np.uint8)
-    draws = augment.draw(range(400), seed=0, epoch=0)
+    draws = drawn(400)
     draws[:, :8] = STILL[:, :8]
     pictures = augmented(frames, draws)
     # Noise has no two equal pixels side by side; a cover has.

@@ -1,0 +1,147 @@
+"""RandAugment (Cubuk et al., 2020) on frames, with a generator of each picture's own.
+
+The operations, their strengths and their number are those of torchvision's `RandAugment`, which
+draws from the one generator of the process and therefore cannot be shared between threads or
+resumed exactly. Several of them change hues: not for labels that are colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from edgeml.preprocess import Frame
+
+OPERATIONS = 2
+MAGNITUDE = 9
+_BINS = 30
+
+# What is moved into the picture from outside.
+_BORDER = (124, 116, 104)
+
+
+def randaugment(frame: Frame, rng: np.random.Generator) -> Frame:
+    """Apply two operations, drawn with their signs by `rng`, to a frame (H, W, 3) uint8 BGR."""
+    for choice in rng.integers(len(_TABLE), size=OPERATIONS):
+        operation, most, signed = _TABLE[choice]
+        strength = most * MAGNITUDE / _BINS
+        if signed and rng.random() < 0.5:
+            strength = -strength
+        frame = operation(frame, strength)
+    return frame
+
+
+def identity(frame: Frame, strength: float) -> Frame:
+    """Change nothing."""
+    return frame
+
+
+def shear_x(frame: Frame, strength: float) -> Frame:
+    """Shift each row by its height times `strength`."""
+    return _warp(frame, [[1, strength, 0], [0, 1, 0]])
+
+
+def shear_y(frame: Frame, strength: float) -> Frame:
+    """Shift each column by its place times `strength`."""
+    return _warp(frame, [[1, 0, 0], [strength, 1, 0]])
+
+
+def translate_x(frame: Frame, strength: float) -> Frame:
+    """Move by `strength` times the width."""
+    return _warp(frame, [[1, 0, strength * frame.shape[1]], [0, 1, 0]])
+
+
+def translate_y(frame: Frame, strength: float) -> Frame:
+    """Move by `strength` times the height."""
+    return _warp(frame, [[1, 0, 0], [0, 1, strength * frame.shape[0]]])
+
+
+def rotate(frame: Frame, strength: float) -> Frame:
+    """Turn by `strength` degrees around the middle."""
+    height, width = frame.shape[:2]
+    return _warp(frame, cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), strength, 1))
+
+
+def brightness(frame: Frame, strength: float) -> Frame:
+    """Blend with black."""
+    return _blend(frame, np.zeros_like(frame), strength)
+
+
+def colour(frame: Frame, strength: float) -> Frame:
+    """Blend with the picture in grey."""
+    grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return _blend(frame, grey, strength)
+
+
+def contrast(frame: Frame, strength: float) -> Frame:
+    """Blend with the mean grey of the picture."""
+    mean = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).mean()
+    return _blend(frame, np.full_like(frame, round(float(mean))), strength)
+
+
+def sharpness(frame: Frame, strength: float) -> Frame:
+    """Blend with a smoothed picture."""
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+    return _blend(frame, cv2.filter2D(frame, -1, kernel), strength)
+
+
+def posterize(frame: Frame, strength: float) -> Frame:
+    """Keep the upper 8 - `strength` bits."""
+    return np.bitwise_and(frame, np.uint8(0xFF << round(strength) & 0xFF))
+
+
+def solarize(frame: Frame, strength: float) -> Frame:
+    """Invert what is as bright as 1 - `strength` or brighter."""
+    return np.where(frame >= 255 * (1 - strength), 255 - frame, frame)
+
+
+def autocontrast(frame: Frame, strength: float) -> Frame:
+    """Stretch each channel to the whole range."""
+    low, high = frame.min(axis=(0, 1)).astype(float), frame.max(axis=(0, 1)).astype(float)
+    span = np.where(high > low, high - low, 1)
+    scale, offset = np.where(high > low, 255 / span, 1), np.where(high > low, low, 0)
+    stretched = (frame - offset) * scale
+    return np.clip(stretched, 0, 255).astype(np.uint8)
+
+
+def equalize(frame: Frame, strength: float) -> Frame:
+    """Spread the levels of each channel evenly."""
+    return cv2.merge([cv2.equalizeHist(channel) for channel in cv2.split(frame)])  # type: ignore[return-value]
+
+
+def _warp(frame: Frame, matrix: object) -> Frame:
+    height, width = frame.shape[:2]
+    return cv2.warpAffine(  # type: ignore[return-value]
+        frame,
+        np.asarray(matrix, np.float64),
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=_BORDER,
+    )
+
+
+def _blend(frame: Frame, other: object, strength: float) -> Frame:
+    """Go from `other` through the frame: 1 + `strength` of the way, cut off at 0 and 255."""
+    return cv2.addWeighted(frame, 1 + strength, other, -strength, 0)  # type: ignore[call-overload,no-any-return]
+
+
+# Name, the most that it does at full magnitude, and whether it has two directions.
+_TABLE: tuple[tuple[Callable[[Frame, float], Frame], float, bool], ...] = (
+    (identity, 0, False),
+    (shear_x, 0.3, True),
+    (shear_y, 0.3, True),
+    (translate_x, 150 / 331, True),
+    (translate_y, 150 / 331, True),
+    (rotate, 30, True),
+    (brightness, 0.9, True),
+    (colour, 0.9, True),
+    (contrast, 0.9, True),
+    (sharpness, 0.9, True),
+    (posterize, 4, False),
+    (solarize, 1, False),
+    (autocontrast, 0, False),
+    (equalize, 0, False),
+)

@@ -1,0 +1,55 @@
+"""Batches made ahead come in order, and waiting for them is measured."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from edgeml.train.batches import Ahead
+
+pytestmark = pytest.mark.train
+
+
+def test_batches_come_in_order_whoever_is_done_first() -> None:
+    def make(index: int) -> int:
+        time.sleep(0.01 if index % 3 else 0.0)
+        return index * index
+
+    assert list(Ahead(make, 2, 30, workers=4)) == [index * index for index in range(2, 30)]
+
+
+def test_no_more_is_made_than_there_are_workers_and_one() -> None:
+    made = []
+    ahead = iter(Ahead(lambda index: made.append(index), 0, 100, workers=2))
+    next(ahead)
+    time.sleep(0.1)
+    assert len(made) <= 4
+    ahead.close()  # type: ignore[attr-defined]
+    assert len(made) <= 5
+
+
+def test_waiting_is_told_from_working() -> None:
+    slow = Ahead(lambda index: time.sleep(0.03), 0, 6, workers=1)
+    list(slow)
+    assert slow.waited_s > 0.1
+    quick = Ahead(lambda index: index, 0, 6, workers=1)
+    for _ in quick:
+        time.sleep(0.03)
+    assert quick.waited_s < 0.05
+
+
+def test_an_error_reaches_the_one_who_asked_and_ends_the_threads() -> None:
+    def make(index: int) -> int:
+        if index == 3:
+            raise ValueError("third")
+        return index
+
+    with pytest.raises(ValueError, match="third"):
+        list(Ahead(make, 0, 10, workers=2))
+    assert not [thread for thread in threading.enumerate() if "edgeml-batch" in thread.name]
+
+
+def test_nothing_to_make_is_no_batch() -> None:
+    assert list(Ahead(lambda index: index, 5, 5, workers=2)) == []
