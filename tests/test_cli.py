@@ -58,6 +58,14 @@ def edgeml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return Command(monkeypatch, capsys)
 
 
+def colour_pictures(folder: Path, count: int = 8) -> None:
+    """Write pictures that no two of them are the same."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(len(str(folder)))
+    for row in range(count):
+        cv2.imwrite(str(folder / f"{row}.png"), rng.integers(0, 256, (16, 16, 3), np.uint8))
+
+
 def colour_folders(root: Path, each: int = 4) -> Path:
     """Plain pictures in folders red/, green/ and blue/."""
     rng = np.random.default_rng(0)
@@ -304,6 +312,23 @@ def test_synth_and_split_give_data_that_read_back(edgeml: Command, tmp_path: Pat
     assert sum(counts) == 144
     assert 0.1 < counts[1] / 144 < 0.2
     assert 0.1 < counts[2] / 144 < 0.2
+
+
+def test_split_holds_out_a_combination(edgeml: Command, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("red_shirt", "red_dress", "black_shirt", "black_dress"):
+        colour_pictures(data / name)
+    out = tmp_path / "split.csv"
+    result = edgeml("data", "split", data, "--out", out, "--hold-out", "black+dress", "--no-near")
+    assert result.status == 0, result.err
+    assert "8 pictures with black and dress are held out for the test" in result.err
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    held = [row["split"] for row in rows if set(row["labels"].split(";")) == {"black", "dress"}]
+    assert held == ["test"] * 8
+    assert "'black' does not name two labels" in edgeml.refused(
+        "data", "split", data, "--out", out, "--hold-out", "black"
+    )
 
 
 def test_the_cache_is_shown_and_cleared(

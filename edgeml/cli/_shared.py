@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeml.errors import InputError
 from edgeml.progress import Progress, TerminalProgress
 
 Data = Annotated[
@@ -32,6 +33,20 @@ RuntimeName = Annotated[
 def progress() -> Progress:
     """Give the progress that all commands show on stderr."""
     return TerminalProgress()
+
+
+def label_pair(text: str | None) -> tuple[str, ...]:
+    """Read two labels joined by `+`, or none.
+
+    Raises:
+        InputError: There are not two.
+    """
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split("+")]
+    if len(parts) != 2 or not all(parts):
+        raise InputError(f"{text!r} does not name two labels; expected for example black+dress.")
+    return tuple(parts)
 
 
 def print_json(document: object) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeml.cli._shared import Data, Delimiter, Seed, SkipBad, print_table, progress
+from edgeml.cli._shared import Data, Delimiter, Seed, SkipBad, label_pair, print_table, progress
 
 app = typer.Typer(name="data", help="Make, fetch and split data sets.", no_args_is_help=True)
 
@@ -64,13 +64,25 @@ def split(
     seed: Seed = 0,
     delimiter: Delimiter = "_",
     skip_bad: SkipBad = False,
+    near: Annotated[bool, typer.Option(help="Keep near duplicates together, too.")] = True,
+    hold_out: Annotated[
+        str | None,
+        typer.Option(help="Two labels, as black+dress: what has both is for the test only."),
+    ] = None,
 ) -> None:
     """Divide a data set; labels are spread evenly, duplicates and groups stay together."""
     from edgeml.data import SplitPlan, read_dataset, split_dataset, tell_skipped, write_split
+    from edgeml.data.framestore import usual_cache
+    from edgeml.data.thumbnails import readable
+    from edgeml.files import check_writable
 
+    pair = label_pair(hold_out)
+    check_writable(out)
+    plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=pair)
     dataset = read_dataset(data, delimiter=delimiter, skip_bad=skip_bad)
+    dataset = readable(dataset, skip_bad=skip_bad, cache=usual_cache(), progress=progress())
     tell_skipped(dataset, progress())
-    divided = split_dataset(dataset, SplitPlan(val=val, test=test, seed=seed))
+    divided = split_dataset(dataset, plan, cache=usual_cache(), progress=progress())
     write_split(divided, out)
     parts = {name: divided.part(name) for name in ("train", "val", "test")}
     rows = [

@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import InputError, needs
+from edgeml.errors import InputError, MissingDependencyError, needs
 from edgeml.preprocess import Frame, Preprocess
 
 _VERSION = 1
@@ -159,6 +159,13 @@ def default_cache() -> Path:
     with needs("platformdirs", extra="train", to="find the folder for caches"):
         import platformdirs
     return Path(platformdirs.user_cache_dir("edgeml", appauthor=False), "frames")
+
+
+def usual_cache() -> Path | None:
+    """Give the folder that `default_cache` gives; None where platformdirs is not installed."""
+    with suppress(MissingDependencyError):
+        return default_cache()
+    return None
 
 
 def cache_size(folder: Path) -> int:

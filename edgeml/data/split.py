@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.data.dataset import SIDES, Dataset, Side
+from edgeml.data.duplicates import near_duplicates
+from edgeml.data.thumbnails import thumbnails
 from edgeml.errors import DataError, InputError, SpecError
+from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -21,6 +27,12 @@ Counts = NDArray[np.float64]
 _WEIGHT_OF_SIZE = 2.0
 
 
+_EXAMPLE = "val=0.15 test=0.15 seed=0 near=1"
+
+# Of a rarer label, one picture more or less is a large error that nobody can help.
+_COMMON = 20
+
+
 @dataclass(frozen=True)
 class SplitPlan:
     """How a data set is divided; the same plan on the same data gives the same sides.
@@ -29,11 +41,16 @@ class SplitPlan:
         val: Share of the pictures for choosing weights and thresholds.
         test: Share of the pictures for the numbers that are reported.
         seed: 0 or more.
+        near: Keep near duplicates together, too, and not only the same bytes.
+        hold_out: Two labels, or none; pictures that have both are for the test only, beside its
+            share of the others. So one sees what a model makes of what it never met.
     """
 
     val: float = 0.15
     test: float = 0.15
     seed: int = 0
+    near: bool = True
+    hold_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
@@ -43,25 +60,35 @@ class SplitPlan:
             )
         if self.seed < 0:
             raise InputError(f"The seed is {self.seed}; it must be 0 or more.")
+        if self.hold_out and (len(self.hold_out), len(set(self.hold_out))) != (2, 2):
+            raise InputError(f"To hold out {self.hold_out}: two different labels are needed.")
 
     def to_text(self) -> str:
-        """Write the plan as it stands in a model's origin: `val=0.15 test=0.15 seed=0`."""
-        return f"val={float(self.val)} test={float(self.test)} seed={int(self.seed)}"
+        """Write the plan as it stands in a model's origin: `val=0.15 test=0.15 seed=0 near=1`."""
+        text = f"val={float(self.val)} test={float(self.test)} seed={int(self.seed)}"
+        if self.near:
+            text += " near=1"
+        if self.hold_out:
+            text += f" hold_out={json.dumps(self.hold_out, ensure_ascii=False)}"
+        return text
 
     @classmethod
     def from_text(cls, text: str) -> SplitPlan:
-        """Read what `to_text` wrote.
+        """Read what `to_text` wrote; a plan from before there was `near` has none.
 
         Raises:
             SpecError: It is something else.
         """
-        match = re.fullmatch(r"val=(\S+) test=(\S+) seed=(\d+)", text)
+        match = re.fullmatch(
+            r"val=(\S+) test=(\S+) seed=(\d+)( near=1)?(?: hold_out=(\[.*\]))?", text
+        )
         try:
             if match:
-                return cls(float(match[1]), float(match[2]), int(match[3]))
+                val, test, seed, near, pair = match.groups()
+                return cls(float(val), float(test), int(seed), bool(near), _pair(pair))
         except ValueError:
             pass
-        raise SpecError(f"The split {text!r} is not of the form 'val=0.15 test=0.15 seed=0'.")
+        raise SpecError(f"The split {text!r} is not of the form {_EXAMPLE!r}.")
 
     def shares(self) -> dict[Side, float]:
         """Give the sides that get anything, and how much."""
@@ -71,50 +98,159 @@ class SplitPlan:
         return {side: share for side, share in shares.items() if share > 0}
 
 
-def split_dataset(dataset: Dataset, plan: SplitPlan) -> Dataset:
+def split_dataset(
+    dataset: Dataset,
+    plan: SplitPlan,
+    *,
+    threads: int | None = None,
+    cache: Path | None = None,
+    progress: Progress = SILENT,
+) -> Dataset:
     """Divide a data set with every label spread evenly; a split that it has is kept.
 
-    Rows with the same bytes or the same group stay together. The aim is that of iterative
-    stratification (Sechidis, Tsoumakas and Vlahavas, 2011), which has no groups: every side gets
-    its share of the positives of every label. A descent on it takes the place of their greedy
-    pass, because a large group that was placed early spoils what comes later.
+    Rows with the same bytes or the same group stay together, and near duplicates if the plan says
+    so. The aim is that of iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011), which
+    has no groups: every side gets its share of the positives of every label, and of the pictures
+    of which a label is known. A descent on it takes the place of their greedy pass, because a
+    large group that was placed early spoils what comes later.
+
+    Args:
+        dataset: What can be read of it; `edgeml.data.thumbnails.readable` looks.
+        plan: How to divide it.
+        threads: For thumbnails, by which near duplicates are found.
+        cache: A folder that keeps thumbnails.
+        progress: Told what is kept together, and how evenly labels are spread.
 
     Raises:
         DataError: Too few groups, nothing to tell apart, or a given split has the same bytes on
-            two sides.
+            two sides, or is not one that holds out what the plan does.
     """
     if dataset.split is not None:
-        _check_given_split(dataset)
+        _check_given_split(dataset, plan)
         return dataset
     if not (dataset.targets != dataset.targets[:1]).any():
         raise DataError(f"All {len(dataset)} pictures have the same labels: nothing to tell apart.")
-    shares = plan.shares()
-    unit_of = _units(dataset)
-    units = int(unit_of.max()) + 1
-    if units < len(shares):
-        raise DataError(
-            f"{len(dataset)} pictures in {units} groups, duplicates together, cannot be divided "
-            f"into {', '.join(shares)}: give more pictures, or a share of 0."
+    near = None
+    if plan.near:
+        small, _ = thumbnails(dataset, threads=threads, cache=cache, progress=progress)
+        near = near_duplicates(small)
+        alike = len(dataset) - len(np.unique(near))
+        progress.note(f"split: {alike} near duplicates of another picture stay on its side")
+    unit_of = _units(dataset, near)
+    held = np.zeros(int(unit_of.max()) + 1, bool)
+    if plan.hold_out:
+        held[unit_of[held_out(dataset, plan.hold_out)]] = True
+    divided = replace(dataset, split=_sides(dataset, plan, unit_of, held))
+    if plan.hold_out:
+        count = int(held_out(dataset, plan.hold_out).sum())
+        progress.note(
+            f"split: {count} pictures with {' and '.join(plan.hold_out)} are held out for the "
+            f"test; {int(held[unit_of].sum()) - count} more of their groups go with them"
         )
-    counts = np.zeros((units, len(dataset.labels) + 1))
-    np.add.at(counts, unit_of, np.column_stack([dataset.present, np.ones(len(dataset))]))
-    sides = _divide(counts, np.array(list(shares.values())), np.random.default_rng(plan.seed))
-    names = list(shares)
-    divided = replace(dataset, split=tuple(names[side] for side in sides[unit_of]))
-    for side, labels in absent_labels(divided).items():
-        if labels:
-            logger.warning("%s has no picture with: %s", side, ", ".join(labels))
+    _tell(divided, plan, progress)
     return divided
 
 
-def known_split(dataset: Dataset, spec: ModelSpec) -> Dataset | None:
-    """Divide a data set as it was for a model, or as it says itself; None if neither is known."""
+def held_out(dataset: Dataset, pair: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Say which pictures are known to have both labels of a pair: (N,).
+
+    Raises:
+        DataError: There is no such label, or no such picture.
+    """
+    for label in pair:
+        if label not in dataset.labels:
+            raise DataError(
+                f"No picture is labelled {label!r}, so it cannot be held out. There are: "
+                f"{', '.join(dataset.labels)}."
+            )
+    rows = dataset.present[:, [dataset.labels.index(label) for label in pair]].all(axis=1)
+    if not rows.any():
+        raise DataError(
+            f"No picture has both {' and '.join(map(repr, pair))}: nothing to hold out."
+        )
+    return np.asarray(rows)
+
+
+def known_split(
+    dataset: Dataset,
+    spec: ModelSpec,
+    *,
+    threads: int | None = None,
+    cache: Path | None = None,
+    progress: Progress = SILENT,
+) -> Dataset | None:
+    """Divide a data set as it was for a model, or as it says itself; None if neither is known.
+
+    Raises:
+        DataError: The plan gives other sides here than where the model was trained.
+    """
     if dataset.split is not None:
         return dataset
     plan = spec.origin.get("split")
     if plan is None or spec.origin.get("data_sha256") != dataset.digest():
         return None
-    return split_dataset(dataset, SplitPlan.from_text(plan))
+    divided = split_dataset(
+        dataset, SplitPlan.from_text(plan), threads=threads, cache=cache, progress=progress
+    )
+    if spec.origin.get("split_sha256", split_digest(divided)) != split_digest(divided):
+        raise DataError(
+            f"The split {plan!r} gives other sides here than where the model was trained: another "
+            "version decodes the pictures or compares them. Use the split.csv of the run."
+        )
+    return divided
+
+
+def split_digest(dataset: Dataset) -> str:
+    """Give one SHA-256 for which contents are on which side; their order does not count.
+
+    Raises:
+        DataError: The data set is not divided.
+    """
+    if dataset.split is None:
+        raise DataError("The data are not divided yet.")
+    rows = sorted(
+        f"{content} {side}" for content, side in zip(dataset.hashes(), dataset.split, strict=True)
+    )
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def label_errors(dataset: Dataset) -> dict[Side, NDArray[np.float64]]:
+    """Compare how common each label is on a side with how common it is at all.
+
+    Returns:
+        For each side that has pictures, |prevalence on the side / prevalence - 1| of each label:
+        (L,), where prevalence is the share of positives of what is known. NaN where nothing is
+        known, or nothing positive.
+
+    Raises:
+        DataError: The data set is not divided.
+    """
+    whole = _prevalence(dataset)
+    parts = {side: dataset.part(side) for side in SIDES}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            side: np.where(whole > 0, np.abs(_prevalence(part) / whole - 1), np.nan)
+            for side, part in parts.items()
+            if len(part)
+        }
+
+
+def worst_label_errors(dataset: Dataset) -> dict[Side, tuple[str, float]]:
+    """Give the label that is spread worst on each side, and its error as `label_errors` says.
+
+    Labels with fewer than 20 positives are left out: one picture of them is a large error.
+
+    Raises:
+        DataError: The data set is not divided.
+    """
+    common = dataset.present.sum(axis=0) >= _COMMON
+    found: dict[Side, tuple[str, float]] = {}
+    for side, errors in label_errors(dataset).items():
+        errors = np.where(common, errors, np.nan)
+        if np.isfinite(errors).any():
+            worst = int(np.nanargmax(errors))
+            found[side] = dataset.labels[worst], float(errors[worst])
+    return found
 
 
 def absent_labels(dataset: Dataset) -> dict[Side, tuple[str, ...]]:
@@ -131,8 +267,64 @@ def absent_labels(dataset: Dataset) -> dict[Side, tuple[str, ...]]:
     }
 
 
-def _units(dataset: Dataset) -> NDArray[np.intp]:
-    """Number what must stay together: (N,), the same for rows that share bytes or a group."""
+def _pair(text: str | None) -> tuple[str, ...]:
+    """Read two labels from JSON; raises ValueError if they are something else."""
+    if text is None:
+        return ()
+    first, second = json.loads(text)
+    return str(first), str(second)
+
+
+def _prevalence(dataset: Dataset) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(dataset.present.sum(axis=0) / dataset.known.sum(axis=0))
+
+
+def _sides(
+    dataset: Dataset, plan: SplitPlan, unit_of: NDArray[np.intp], held: NDArray[np.bool_]
+) -> tuple[Side, ...]:
+    """Give every row its side; units that are held out go to the test, the others by share."""
+    shares = plan.shares()
+    units = int((~held).sum())
+    if units < len(shares):
+        raise DataError(
+            f"{len(dataset)} pictures in {units} groups, duplicates together, cannot be divided "
+            f"into {', '.join(shares)}: give more pictures, or a share of 0."
+        )
+    partly = ~dataset.known.all(axis=0)
+    columns = [dataset.present, dataset.known[:, partly], np.ones(len(dataset))]
+    table = np.column_stack(columns).astype(float)
+    counts = np.zeros((len(held), table.shape[1]))
+    np.add.at(counts, unit_of, table)
+    sides = np.full(len(held), SIDES.index("test"))
+    free = _divide(counts[~held], np.array(list(shares.values())), np.random.default_rng(plan.seed))
+    sides[~held] = np.array([SIDES.index(side) for side in shares])[free]
+    return tuple(SIDES[side] for side in sides[unit_of])
+
+
+def _tell(divided: Dataset, plan: SplitPlan, progress: Progress) -> None:
+    """Say what is missing where, and how evenly labels are spread, but for what is held out."""
+    for side, labels in absent_labels(divided).items():
+        if labels:
+            logger.warning("%s has no picture with: %s", side, ", ".join(labels))
+    rest = divided
+    if plan.hold_out:
+        rest = divided.select(~held_out(divided, plan.hold_out))
+    worst = [
+        f"{side} {100 * error:.1f} % ({label})"
+        for side, (label, error) in worst_label_errors(rest).items()
+    ]
+    if worst:
+        progress.note(f"split: worst relative error of a label's prevalence: {', '.join(worst)}")
+
+
+def _units(dataset: Dataset, near: NDArray[np.intp] | None) -> NDArray[np.intp]:
+    """Number what must stay together: (N,), the same for rows that share bytes or a group.
+
+    Args:
+        dataset: Its digests and groups are looked at.
+        near: (N,) the same for near duplicates, too.
+    """
     parent = list(range(len(dataset)))
 
     def find(row: int) -> int:
@@ -146,6 +338,8 @@ def _units(dataset: Dataset) -> NDArray[np.intp]:
     for row, (content, group) in enumerate(zip(dataset.hashes(), groups, strict=True)):
         for key in [("bytes", content)] + [("group", group)] * bool(group):
             parent[find(row)] = find(first.setdefault(key, row))
+        if near is not None:
+            parent[find(row)] = find(int(near[row]))
     roots = [find(row) for row in range(len(dataset))]
     return np.unique(roots, return_inverse=True)[1]
 
@@ -157,7 +351,7 @@ def _divide(counts: Counts, shares: Counts, rng: np.random.Generator) -> NDArray
     errors, so that a rare label weighs as much as a common one.
 
     Args:
-        counts: (U, L + 1) positives of each label, and in the last column the pictures.
+        counts: (U, C) positives of each label, and in the last column the pictures.
         shares: (S,) of 1.
         rng: Decides between equals.
     """
@@ -206,7 +400,7 @@ def _fill_empty(sides: NDArray[np.intp], sizes: Counts, number: int) -> None:
             sides[np.argmin(np.where(spare, sizes, np.inf))] = side
 
 
-def _check_given_split(dataset: Dataset) -> None:
+def _check_given_split(dataset: Dataset, plan: SplitPlan) -> None:
     assert dataset.split is not None
     first: dict[str, int] = {}
     for row, content in enumerate(dataset.hashes()):
@@ -216,4 +410,11 @@ def _check_given_split(dataset: Dataset) -> None:
                 f"{str(dataset.paths[other])!r} ({dataset.split[other]}) and "
                 f"{str(dataset.paths[row])!r} ({dataset.split[row]}) are the same picture: give "
                 "both the same split, or leave the column away."
+            )
+    if plan.hold_out:
+        outside = held_out(dataset, plan.hold_out) & (np.array(dataset.split) != "test")
+        if outside.any():
+            raise DataError(
+                f"{outside.sum()} pictures with {' and '.join(plan.hold_out)} are not in the test "
+                "of the split that the data have: leave the split away, or do not hold them out."
             )

@@ -196,7 +196,7 @@ class TrainConfig:
     @property
     def plan(self) -> SplitPlan:
         """How a data set without a split is divided."""
-        return SplitPlan(val=self.val, test=self.test, seed=self.seed)
+        return SplitPlan(self.val, self.test, self.seed, self.near, self.hold_out)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as YAML and JSON can hold them."""

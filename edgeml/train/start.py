@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import timm
 import torch
 from torch import nn
 
-from edgeml.data import Dataset, SplitPlan, split_dataset, tell_skipped
+from edgeml.data import Dataset, split_dataset, tell_skipped
 from edgeml.data.framestore import default_cache
+from edgeml.data.split import split_digest
 from edgeml.data.thumbnails import readable
 from edgeml.errors import DataError, InputError
 from edgeml.files import sha256_of_file, staging_folder
@@ -120,8 +122,11 @@ def prepare(dataset: Dataset, config: TrainConfig, progress: Progress) -> Parts:
     tell_skipped(dataset, progress)
     if config.groups:
         dataset = replace(dataset, label_groups=_groups(config.groups, dataset))
-    planned = dataset.split is None or _follows(dataset, config.plan)
-    whole = split_dataset(dataset, config.plan)
+    divide = partial(
+        split_dataset, plan=config.plan, threads=config.workers, cache=cache, progress=progress
+    )
+    planned = dataset.split is None or _follows(dataset, divide)
+    whole = divide(dataset)
     parts = Parts(
         whole=whole,
         train=whole.part("train"),
@@ -188,10 +193,10 @@ def start(config: TrainConfig, parts: Parts, device: torch.device, *, progress: 
     return Start(model=model, spec=spec, config=config)
 
 
-def _follows(dataset: Dataset, plan: SplitPlan) -> bool:
+def _follows(dataset: Dataset, divide: Callable[[Dataset], Dataset]) -> bool:
     """Say whether a plan would divide the data as they are divided."""
     try:
-        return split_dataset(replace(dataset, split=None), plan).split == dataset.split
+        return divide(replace(dataset, split=None)).split == dataset.split
     except DataError:
         return False
 
@@ -321,7 +326,9 @@ def _origin(
 
     The plan only if it divided the data: who repeats it must get the same sides.
     """
-    origin = {"split": config.plan.to_text()} if parts.planned else {}
+    origin: dict[str, str] = {}
+    if parts.planned:
+        origin |= {"split": config.plan.to_text(), "split_sha256": split_digest(parts.whole)}
     origin |= {
         "model": config.model,
         "model_args": json.dumps(dict(args)),

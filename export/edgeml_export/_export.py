@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from edgeml.compare import Fidelity, compare
 from edgeml.data import Dataset, SplitPlan, known_split, split_dataset
+from edgeml.data.framestore import usual_cache
 from edgeml.errors import CalibrationError, DataError, ExportError, InputError, needs
 from edgeml.files import sha256_of_file
 from edgeml.predictor import Predictor
@@ -196,9 +197,9 @@ def _part(
     dataset: Dataset, spec: ModelSpec, part: Literal["train", "test"], *, split_anyhow: bool
 ) -> Dataset:
     """Take a part if the split is known, or made here; else all images."""
-    divided = known_split(dataset, spec)
+    divided = known_split(dataset, spec, cache=usual_cache())
     if divided is None and split_anyhow:
-        divided = split_dataset(dataset, SplitPlan())
+        divided = split_dataset(dataset, SplitPlan(), cache=usual_cache())
     return dataset if divided is None else divided.part(part)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,14 +18,27 @@ from edgeml.data import (
     Dataset,
     SplitPlan,
     absent_labels,
+    held_out,
     known_split,
+    label_errors,
     read_dataset,
     split_dataset,
+    worst_label_errors,
 )
 from edgeml.data.dataset import SIDES
+from edgeml.data.split import split_digest
 from edgeml.errors import DataError, InputError, SpecError
 from edgeml.preprocess import Preprocess
+from edgeml.progress import Progress
 from edgeml.spec import ModelSpec
+
+
+class Notes(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def made(
@@ -34,7 +48,7 @@ def made(
     groups: list[str] | None = None,
 ) -> Dataset:
     """Make a data set whose pictures are nowhere but in its table of digests."""
-    table = np.array(targets, np.uint8)
+    table = np.array(targets, np.int8)
     paths = tuple(Path(f"/nowhere/{row}.jpg") for row in range(len(table)))
     contents = contents or list(range(len(table)))
     return Dataset(
@@ -184,18 +198,42 @@ def test_a_negative_seed_is_refused() -> None:
 
 
 @given(
-    val=st.floats(0, 0.49), test=st.floats(0, 0.49), seed=st.integers(0, 2**63)
-)  # fmt: skip
-def test_a_plan_survives_its_text(val: float, test: float, seed: int) -> None:
-    plan = SplitPlan(val=val, test=test, seed=seed)
+    val=st.floats(0, 0.49),
+    test=st.floats(0, 0.49),
+    seed=st.integers(0, 2**63),
+    near=st.booleans(),
+    hold_out=st.just(()) | st.lists(st.text(), min_size=2, max_size=2, unique=True).map(tuple),
+)
+def test_a_plan_survives_its_text(
+    val: float, test: float, seed: int, near: bool, hold_out: tuple[str, ...]
+) -> None:
+    plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=hold_out)
     assert SplitPlan.from_text(plan.to_text()) == plan
 
 
 def test_the_default_plan_reads_as_documented() -> None:
-    assert SplitPlan().to_text() == "val=0.15 test=0.15 seed=0"
+    assert SplitPlan().to_text() == "val=0.15 test=0.15 seed=0 near=1"
+    held = SplitPlan(near=False, hold_out=("black", "dress"))
+    assert held.to_text() == 'val=0.15 test=0.15 seed=0 hold_out=["black", "dress"]'
 
 
-@pytest.mark.parametrize("text", ["", "val=0.1", "val=x test=0.1 seed=0", "val=1 test=1 seed=0"])
+def test_a_plan_from_before_near_duplicates_were_looked_for_still_reads() -> None:
+    assert SplitPlan.from_text("val=0.1 test=0.2 seed=7") == SplitPlan(0.1, 0.2, 7, near=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "val=0.1",
+        "val=x test=0.1 seed=0",
+        "val=1 test=1 seed=0",
+        "val=0.1 test=0.1 seed=0 near=2",
+        "val=0.1 test=0.1 seed=0 hold_out=[]",
+        "val=0.1 test=0.1 seed=0 hold_out=[1,",
+        'val=0.1 test=0.1 seed=0 hold_out=["a", "a"]',
+    ],
+)
 def test_text_that_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"val=0\.15 test=0\.15 seed=0"):
         SplitPlan.from_text(text)
@@ -217,6 +255,121 @@ def test_a_model_finds_its_split_again_on_its_own_data_only() -> None:
     assert known_split(dataset, replace(spec, origin={})) is None
     divided = split_dataset(dataset, SplitPlan())
     assert known_split(divided, replace(spec, origin={})) is divided
+
+
+def test_a_plan_that_gives_other_sides_than_it_did_is_refused() -> None:
+    dataset = made(np.eye(2)[np.arange(40) % 2])
+    plan = SplitPlan(seed=4)
+    spec = ModelSpec(
+        labels=dataset.labels,
+        thresholds=(0.5, 0.5),
+        preprocess=Preprocess(size=(8, 8)),
+        origin={"split": plan.to_text(), "data_sha256": dataset.digest()},
+    )
+    divided = split_dataset(dataset, plan)
+    same = replace(spec, origin={**spec.origin, "split_sha256": split_digest(divided)})
+    found = known_split(dataset, same)
+    assert found is not None
+    assert found.split == divided.split
+    other = split_digest(split_dataset(dataset, replace(plan, seed=5)))
+    with pytest.raises(DataError, match=r"gives other sides here.*split\.csv"):
+        known_split(dataset, replace(spec, origin={**spec.origin, "split_sha256": other}))
+
+
+def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    paths = []
+    for scene in range(30):
+        frame = cv2.resize(rng.integers(0, 256, (5, 5, 3), np.uint8), (64, 64))
+        for quality in (95, 60, 30):
+            paths.append(tmp_path / f"{scene}-{quality}.jpg")
+            cv2.imwrite(str(paths[-1]), frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    targets = np.eye(2, dtype=np.int8)[np.arange(90) // 3 % 2]
+    dataset = Dataset(root=tmp_path, paths=tuple(paths), labels=("a", "b"), targets=targets)
+    notes = Notes()
+    near = split_dataset(dataset, SplitPlan(), progress=notes)
+    assert near.split is not None
+    sides = np.array(near.split).reshape(30, 3)
+    assert (sides == sides[:, :1]).all()
+    assert "split: 60 near duplicates of another picture stay on its side" in notes.lines
+    apart = np.array(split_dataset(dataset, SplitPlan(near=False)).split).reshape(30, 3)
+    assert not (apart == apart[:, :1]).all()
+
+
+def test_a_combination_is_held_out_for_the_test_which_keeps_its_share_of_the_rest() -> None:
+    rng = np.random.default_rng(1)
+    colours, garments = rng.integers(0, 4, 400), rng.integers(0, 5, 400)
+    targets = np.hstack([np.eye(4)[colours], np.eye(5)[garments]])
+    dataset = made(targets, groups=["", "a", "b", "c"] * 25 + [""] * 300)
+    notes = Notes()
+    plan = SplitPlan(hold_out=("label1", "label6"))
+    divided = split_dataset(dataset, plan, progress=notes)
+    expected = (colours == 1) & (garments == 2)
+    np.testing.assert_array_equal(held_out(dataset, ("label1", "label6")), expected)
+    sides, groups = np.array(divided.split), np.array(dataset.groups)
+    tied = np.isin(groups, list(set(groups[expected]) - {""}))
+    assert (sides[expected | tied] == "test").all()
+    free = sides[~expected & ~tied]
+    for side, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
+        assert abs((free == side).mean() - share) < 0.02
+    assert any(f"{expected.sum()} pictures with label1 and label6" in line for line in notes.lines)
+    rest = divided.select(~expected & ~tied)
+    assert all(error < 0.15 for _, error in worst_label_errors(rest).values())
+
+
+def test_what_cannot_be_held_out_is_refused() -> None:
+    dataset = made(np.eye(3)[np.arange(30) % 3])
+    with pytest.raises(DataError, match="labelled 'dress'"):
+        split_dataset(dataset, SplitPlan(hold_out=("label0", "dress")))
+    with pytest.raises(DataError, match="both 'label0' and 'label1'"):
+        split_dataset(dataset, SplitPlan(hold_out=("label0", "label1")))
+    with pytest.raises(InputError, match="two different labels"):
+        SplitPlan(hold_out=("dress", "dress"))
+    given = replace(made([[1, 1], [1, 0], [0, 1]]), split=("train", "val", "test"))
+    with pytest.raises(DataError, match="1 pictures with label0 and label1 are not in the test"):
+        split_dataset(given, SplitPlan(hold_out=("label0", "label1")))
+
+
+def test_long_tailed_labels_are_spread_as_evenly_as_whole_pictures_can_be() -> None:
+    # As the posters of which a random split left a label 42.9 % off, iterative-stratification 0.1.9
+    # 4.7 %. On these targets that is 5.3 % off, as we are: 8 of 38 pictures for 7.6.
+    rng = np.random.default_rng(0)
+    positives = np.geomspace(20, 1599, 21).astype(int)
+    targets = np.zeros((3200, 21), np.int8)
+    for column, count in enumerate(positives):
+        targets[rng.choice(3200, count, replace=False), column] = 1
+    divided = split_dataset(made(targets), SplitPlan(val=0, test=0.2, near=False))
+    have = divided.part("test").present.sum(axis=0)
+    assert (np.abs(have - 0.2 * positives) < 1).all()
+    _, worst = worst_label_errors(divided)["test"]
+    tests = [train_test_split(np.arange(3200), test_size=0.2, random_state=s)[1] for s in range(10)]
+    chance = [worst_error(targets, np.isin(np.arange(3200), test)) for test in tests]
+    assert worst < 0.053
+    assert worst < min(chance) / 3
+
+
+def test_prevalence_errors_are_relative_and_of_what_is_known() -> None:
+    targets = [[1, 1], [0, -1], [1, -1], [0, 0], [1, -1], [1, -1]]
+    dataset = replace(made(targets), split=("train",) * 4 + ("test",) * 2)
+    dataset.targets[:] = targets
+    errors = label_errors(dataset)
+    # 4 of 6 have label0: 2 of 4 and 2 of 2. 1 of 2 have label1: 1 of 2, and nothing known.
+    np.testing.assert_allclose(errors["train"], [0.25, 0.0])
+    np.testing.assert_allclose(errors["test"], [0.5, np.nan])
+    assert set(errors) == {"train", "test"}
+    assert worst_label_errors(dataset) == {}
+
+
+def test_what_is_known_of_a_label_is_spread_as_its_positives_are() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((600, 6)) < 0.2).astype(np.int8)
+    unknown = rng.random((600, 6)) < np.linspace(0, 0.95, 6)
+    dataset = made(targets)
+    dataset.targets[unknown] = -1
+    divided = split_dataset(dataset, SplitPlan())
+    for side, share in (("val", 0.15), ("test", 0.15)):
+        known = divided.part(side).known.sum(axis=0) / dataset.known.sum(axis=0)
+        np.testing.assert_allclose(known, share, atol=0.03)
 
 
 def test_senders_of_the_real_photos_stay_on_one_side_and_labels_are_spread(clothing: Path) -> None:
