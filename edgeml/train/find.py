@@ -22,6 +22,7 @@ from edgeml.spec import ModelSpec
 from edgeml.train.config import TrainConfig
 from edgeml.train.learner import Learner, build_learner
 from edgeml.train.loop import batch_maker, seeded
+from edgeml.train.memory import kept_memory
 from edgeml.train.sides import Side, decoded_sides
 from edgeml.train.start import check_out, device_of, prepare, start
 
@@ -146,7 +147,7 @@ def _ready(
     """Set up what `train` would train, on its training side."""
     device = device_of(config.device)
     parts = prepare(dataset, config, progress)
-    with seeded(config, device), ExitStack() as stack:
+    with seeded(config, device), kept_memory(), ExitStack() as stack:
         begin = start(config, parts, device, progress=progress)
         preprocess = begin.spec.preprocess
         sides = stack.enter_context(decoded_sides(parts, preprocess, begin.config, progress))

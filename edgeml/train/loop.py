@@ -29,6 +29,7 @@ from edgeml.train.config import TrainConfig
 from edgeml.train.finish import TrainResult, finish, known_metrics
 from edgeml.train.history import Epoch, history_csv
 from edgeml.train.learner import Learner, build_learner
+from edgeml.train.memory import kept_memory
 from edgeml.train.names import full_name
 from edgeml.train.optim import freeze_backbone, freeze_batch_norm, training_mode
 from edgeml.train.sides import Side, decoded_sides, predict_logits
@@ -81,7 +82,7 @@ def train(
     # A wrong name is refused before all pictures are looked at.
     config = replace(config, model=full_name(config.model))
     parts = prepare(dataset, config, progress)
-    with seeded(config, device), ExitStack() as stack:
+    with seeded(config, device), kept_memory(), ExitStack() as stack:
         begin = start(config, parts, device, progress=progress)
         config = begin.config
         sides = stack.enter_context(decoded_sides(parts, begin.spec.preprocess, config, progress))
