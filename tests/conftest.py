@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import Command
 from tests.tiny import make_tiny_onnx
 
 ROOT = Path(__file__).parents[1]
@@ -52,3 +53,8 @@ def mobilenet_weights() -> Path:
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file of 2 kB that names the colour that prevails: red, green or blue."""
     return make_tiny_onnx(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
+
+
+@pytest.fixture
+def edgeml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)

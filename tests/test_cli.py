@@ -10,72 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
-from edgeml import cli
+from tests.command import Command, colour_folders, colour_pictures
 from tests.tiny import LABELS, make_tiny_onnx
-
-
-class Result:
-    """What a call of the command printed, and its exit status."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.out)
-
-
-class Command:
-    """Runs `edgeml` in this process."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self._patch, self._capture = patch, capture
-
-    def __call__(self, *words: object) -> Result:
-        self._patch.setattr("sys.argv", ["edgeml", *map(str, words)])
-        self._capture.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = self._capture.readouterr()
-        return Result(int(stopped.value.code or 0), out, err)
-
-    def refused(self, *words: object) -> str:
-        """Run what must be refused: nothing on stdout, one line on stderr, exit status 2."""
-        result = self(*words)
-        assert (result.status, result.out) == (2, ""), result.err
-        lines = [line for line in result.err.splitlines() if line.strip()]
-        assert len(lines) == 1, result.err
-        assert "Traceback" not in result.err
-        return lines[0]
-
-
-@pytest.fixture
-def edgeml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
-def colour_pictures(folder: Path, count: int = 8) -> None:
-    """Write pictures that no two of them are the same."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(len(str(folder)))
-    for row in range(count):
-        cv2.imwrite(str(folder / f"{row}.png"), rng.integers(0, 256, (16, 16, 3), np.uint8))
-
-
-def colour_folders(root: Path, each: int = 4) -> Path:
-    """Plain pictures in folders red/, green/ and blue/."""
-    rng = np.random.default_rng(0)
-    for channel, label in enumerate(reversed(LABELS)):  # BGR
-        (root / label).mkdir(parents=True)
-        for number in range(each):
-            frame = rng.integers(0, 60, (40, 50, 3), np.uint8)
-            frame[..., channel] += 180
-            cv2.imwrite(str(root / label / f"{number}.png"), frame)
-    return root
 
 
 class TestWithAModel:
