@@ -4,6 +4,7 @@ import json
 import string
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +100,28 @@ def test_a_label_cannot_be_in_two_groups() -> None:
     group = SPEC.groups[0]
     with pytest.raises(SpecError, match="two groups"):
         replace(SPEC, groups=(group, replace(group, name="again")))
+
+
+def test_probabilities_are_sigmoids_and_a_softmax_for_each_choice() -> None:
+    spec = ModelSpec(
+        labels=("a", "b", "c", "d", "e"),
+        thresholds=(0.5,) * 5,
+        preprocess=Preprocess(size=(8, 8)),
+        groups=(
+            LabelGroup(name="one", labels=("c", "a"), rule="one"),
+            LabelGroup(name="any", labels=("d", "e"), rule="any"),
+        ),
+        activation="group_softmax",
+    )
+    logits = np.array([[1, 2, 3, -4, 900], [-900, 0, -900, 100, -100]], np.float32)
+    got = spec.probabilities(logits)
+    ratio = 1 / (1 + np.exp(2.0))
+    expected = [
+        [ratio, 1 / (1 + np.exp(-2.0)), 1 - ratio, 1 / (1 + np.exp(4.0)), 1],
+        [0.5, 0.5, 0.5, 1, 0],
+    ]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert got.dtype == np.float32
+    plain = replace(spec, activation="sigmoid").probabilities(logits)
+    assert plain[0, 2] == pytest.approx(1 / (1 + np.exp(-3.0)))
+    assert replace(spec, activation="none").probabilities(logits) is logits

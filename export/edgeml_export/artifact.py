@@ -82,7 +82,11 @@ def model_info(spec: ModelSpec) -> dict[str, str]:
 
     One threshold stands for all labels, groups are lost, a space in a name becomes `_`: see
     model_api, docs/source/guides/model-configuration.md. Its own labels are split at spaces.
+    Nothing is written of a model whose groups are choices: it knows no softmax over some labels,
+    and would give a sigmoid of their logits for a probability.
     """
+    if spec.choices():
+        return {}
     resize = {"squash": "standard", "crop": "crop", "letterbox": "fit_to_window_letterbox"}
     preprocess = spec.preprocess
     info = {

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from edgeml import Predictor
+from edgeml import LabelGroup, Predictor
 from edgeml.data import Dataset
 from edgeml.errors import CalibrationError, ExportError
 from edgeml_export import to_openvino
@@ -109,6 +109,22 @@ def test_the_keys_of_model_api_are_there_and_true(network: Path, tmp_path: Path)
     assert onnx_info == info
 
 
+def test_a_model_of_choices_tells_model_api_nothing(network: Path, tmp_path: Path) -> None:
+    model = read_onnx(network)
+    spec = spec_of_onnx(model, network)
+    group = LabelGroup(name="colour", labels=spec.labels[:2], rule="one")
+    chosen = replace(spec, groups=(group,), activation="group_softmax")
+    write_onnx(model, tmp_path / "source.onnx", chosen)
+    path = openvino_from_onnx(tmp_path / "source.onnx", tmp_path / "model.xml")
+    assert info_of(path) == {}
+    with Predictor(path) as predictor, Predictor(tmp_path / "source.onnx") as source:
+        assert predictor.spec == chosen
+        frame = np.full((40, 40, 3), 90, np.uint8)
+        scores = predictor.predict(frame).scores
+        np.testing.assert_allclose(scores, source.predict(frame).scores, atol=1e-5)
+    assert scores[:2].sum() == pytest.approx(1, abs=1e-6)
+
+
 def test_names_with_spaces_and_umlauts_come_back(network: Path, tmp_path: Path) -> None:
     model = read_onnx(network)
     names = ("rotes Kleid", "grüner Rock", '靴 "a" <b> & c', "d\te", "f")
@@ -163,7 +179,7 @@ def test_nothing_is_reported_to_anyone(network: Path, tmp_path: Path) -> None:
     home.mkdir()
     code = f"""{WATCH}
 from pathlib import Path
-from edgeml import Predictor
+from edgeml import LabelGroup, Predictor
 Predictor({str(network)!r}, runtime="openvino").close()
 from edgeml_export.to_openvino import _import_nncf, openvino_from_onnx
 openvino_from_onnx(Path({str(network)!r}), Path({str(tmp_path / "model.xml")!r}))
