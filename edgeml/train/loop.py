@@ -98,7 +98,8 @@ def train(
         try:
             _fit(learner, course, begin.spec, sides, out, progress)
         except KeyboardInterrupt:
-            progress.note(f"interrupted: go on with --resume --out {str(out)!r}")
+            if (out / STATE_FILE).exists():
+                progress.note(f"interrupted: go on with --resume --out {str(out)!r}")
             raise
         return finish(begin, parts, sides, course.history, out, progress=progress)
 
