@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from edgeml.data.split import held_out
 from edgeml.metrics import Metrics, evaluate
 from edgeml.progress import Progress
 from edgeml.reliability import fit_temperature
@@ -81,6 +82,11 @@ def finish(
     save_checkpoint(out / WEIGHTS_FILE, model, spec, name=config.model, args=config.model_args)
     _note_end(spec, config, scored, metrics, progress)
     apart = _held_out(parts, scored, spec, config)
+    if apart is not None:
+        progress.note(
+            f"held out, {' + '.join(config.hold_out)}, {apart.images} pictures: exact_match "
+            f"{apart.exact_match:.3f}, OF1 {apart.OF1:.3f}"
+        )
     result = TrainResult(
         path=out,
         spec=spec,
@@ -132,10 +138,9 @@ def _held_out(
     """Measure the pictures of the combination that training never saw."""
     if not config.hold_out or "test" not in scored:
         return None
-    columns = [parts.test.labels.index(label) for label in config.hold_out]
-    rows = parts.test.present[:, columns].all(axis=1)
+    rows = held_out(parts.test, config.hold_out)
     side = scored["test"]
-    return evaluate(side.scores[rows], side.targets[rows], spec) if rows.any() else None
+    return evaluate(side.scores[rows], side.targets[rows], spec)
 
 
 def _note_end(
