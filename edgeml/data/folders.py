@@ -114,8 +114,8 @@ def _starts(root: Path) -> Iterator[tuple[Path, Side | None]]:
     """Find where the folders of labels stand: in `root`, or in one folder for each side."""
     folders = _folders_in(root)
     sides = {folder.name: SIDE_OF_FOLDER.get(folder.name.lower()) for folder in folders}
-    nested = all(_folders_in(folder) for folder in folders)
-    if "train" in sides.values() and None not in sides.values() and nested:
+    named = "train" in sides.values() and None not in sides.values()
+    if named and all(_folders_in(folder) for folder in folders):
         logger.info("%s is divided into %s", shown(root), ", ".join(sides))
         yield from ((folder, sides[folder.name]) for folder in folders)
     else:

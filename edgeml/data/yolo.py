@@ -26,6 +26,7 @@ from edgeml.data.rows import (
     usable_rows,
 )
 from edgeml.errors import DataError, needs
+from edgeml.images import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -268,18 +269,19 @@ def _fault(words: Sequence[str], names: _Names) -> str | None:
 
 
 def _check_leftovers(rows: list[Row], skips: Skips) -> None:
-    """Name the text files whose picture is gone."""
+    """Name the text files whose picture is gone; one that is in no list is not."""
     expected = {_labels_path(row.path) for row in rows}
-    folders = {
-        path[: path.rindex(f"{os.sep}labels{os.sep}") + len("/labels")]
-        for path in expected
-        if f"{os.sep}labels{os.sep}" in path
-    }
-    named = {os.path.dirname(path) for path in expected}
-    for folder in sorted(folders):
-        for path in files_below(Path(folder), []) if os.path.isdir(folder) else []:
-            stray = path.suffix == ".txt" and path.name not in ("classes.txt", "README.txt")
-            if stray and str(path) not in expected and str(path.parent) in named:
+    for folder in sorted({os.path.dirname(path) for path in expected}):
+        before, found, after = f"{folder}{os.sep}".rpartition(f"{os.sep}labels{os.sep}")
+        if not found or not os.path.isdir(folder):
+            continue
+        for name in sorted(os.listdir(folder)):
+            stem, suffix = os.path.splitext(name)
+            path = os.path.join(folder, name)
+            if suffix != ".txt" or path in expected or name in ("classes.txt", "README.txt"):
+                continue
+            picture = os.path.join(before, "images", after, stem)
+            if not any(os.path.isfile(picture + end) for end in (*SUFFIXES, ".JPG", ".PNG")):
                 leave_out(skips, shown(path), "there is no picture for these labels.")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeml.data import Dataset, find_images, read_dataset
-from edgeml.errors import DataError
+from edgeml.errors import DataError, InputError
 from edgeml.images import SUFFIXES
 from edgeml.spec import LabelGroup
 
@@ -102,6 +102,62 @@ def test_folders_without_fixed_positions_give_no_groups(
 def test_blanks_and_empty_words_in_a_folder_name_are_dropped(tmp_path: Path) -> None:
     touch(tmp_path, "red__ shirt_/1.jpg", "blue_dress/1.jpg")
     assert read_dataset(tmp_path).labels == ("blue", "dress", "red", "shirt")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "labels"),
+    [
+        ("_", ("light", "other", "red", "shirt-x", "y z")),
+        ("-", ("other", "red_light_shirt", "x_y z")),
+        (" ", ("other", "red_light_shirt-x_y", "z")),
+        ("t-x", ("_y z", "other", "red_light_shir")),
+    ],
+)
+def test_labels_in_a_folder_name_may_be_joined_otherwise(
+    tmp_path: Path, delimiter: str, labels: tuple[str, ...]
+) -> None:
+    touch(tmp_path, "red_light_shirt-x_y z/1.jpg", "other/1.jpg")
+    assert read_dataset(tmp_path, delimiter=delimiter).labels == labels
+
+
+def test_with_a_slash_every_folder_on_the_way_is_a_label(tmp_path: Path) -> None:
+    touch(tmp_path, "red/shirt/1.jpg", "red/light_blue/x y/2.jpg", "green/3.jpg", "red/red/4.jpg")
+    assert told(read_dataset(tmp_path, delimiter="/")) == {
+        "red/shirt/1.jpg": ("red", "shirt"),
+        "red/light_blue/x y/2.jpg": ("light_blue", "red", "x y"),
+        "green/3.jpg": ("green",),
+        "red/red/4.jpg": ("red",),
+    }
+
+
+def test_nested_folders_of_a_fixed_depth_give_groups(tmp_path: Path) -> None:
+    touch(tmp_path, "red/shirt/1.jpg", "blue/shirt/1.jpg", "red/dress/1.jpg")
+    names = [group.name for group in read_dataset(tmp_path, delimiter="/").label_groups]
+    assert names == ["colour", "garment"]
+
+
+@pytest.mark.parametrize("delimiter", ["_", "/"])
+def test_folders_of_sides_are_a_split_and_no_labels(tmp_path: Path, delimiter: str) -> None:
+    inner = "red_shirt" if delimiter == "_" else "red/shirt"
+    touch(tmp_path, *(f"{side}/{inner}/{side}.jpg" for side in ("train", "valid", "test")))
+    dataset = read_dataset(tmp_path, delimiter=delimiter)
+    assert dataset.labels == ("red", "shirt")
+    assert dict(zip([p.stem for p in dataset.paths], dataset.split or (), strict=True)) == {
+        "train": "train", "valid": "val", "test": "test",
+    }  # fmt: skip
+
+
+def test_labels_named_like_sides_are_labels_where_pictures_lie_in_them(tmp_path: Path) -> None:
+    touch(tmp_path, "train/1.jpg", "test/2.jpg")
+    dataset = read_dataset(tmp_path)
+    assert (dataset.labels, dataset.split) == (("test", "train"), None)
+
+
+@pytest.mark.parametrize("delimiter", ["", "a/b", "//", "\t "])
+def test_a_delimiter_that_cannot_be_one_is_refused(tmp_path: Path, delimiter: str) -> None:
+    touch(tmp_path, "red/1.jpg", "blue/1.jpg")
+    with pytest.raises(InputError, match="The delimiter is"):
+        read_dataset(tmp_path, delimiter=delimiter)
 
 
 def test_letters_with_marks_are_one_label_however_they_are_composed(tmp_path: Path) -> None:

@@ -89,6 +89,15 @@ def test_pictures_may_be_listed_in_a_file(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
+def test_pictures_that_no_list_names_are_nobodys_loss(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.jpg", "images/2.jpg", "images/3.JPG")
+    for name in "123":
+        label(tmp_path, f"labels/{name}.txt", int(name) % 2)
+    (tmp_path / "train.txt").write_text("images/1.jpg\nimages/2.jpg\n", "utf-8")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [a, b]\n", "utf-8")
+    assert by_name(read_dataset(tmp_path)) == {"1.jpg": ("b",), "2.jpg": ("a",)}
+
+
 def test_one_folder_for_train_and_val_divides_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "images/1.jpg", "images/2.jpg")
     label(tmp_path, "labels/1.txt", 0)
