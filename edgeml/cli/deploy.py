@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeml.cli._shared import Json, Model, print_json, print_table, progress
+from edgeml.cli._shared import Delimiter, Json, Model, print_json, print_table, progress
 
 
 def export(
@@ -34,6 +34,7 @@ def export(
         Literal["float32", "uint8"], typer.Option(help="uint8: raw frames, normalised inside.")
     ] = "float32",
     out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    delimiter: Delimiter = "_",
     json: Json = False,
 ) -> None:
     """Write a model for a device, and prove on real images that it still means the same."""
@@ -45,8 +46,8 @@ def export(
         fmt,
         precision=precision,
         target=target,
-        calib=read_dataset(calib) if calib else None,
-        check=read_dataset(check) if check else None,
+        calib=read_dataset(calib, delimiter=delimiter) if calib else None,
+        check=read_dataset(check, delimiter=delimiter) if check else None,
         max_drop=max_drop,
         max_label_drop=max_label_drop,
         input=input,
@@ -63,6 +64,7 @@ def compare(
     reference: Model,
     candidate: Model,
     data: Annotated[Path, typer.Option(help="Labelled images that both shall see.")],
+    delimiter: Delimiter = "_",
     json: Json = False,
 ) -> None:
     """Show how far two models disagree: in numbers, in labels, in metrics."""
@@ -73,7 +75,8 @@ def compare(
 
     show = progress()
     with Predictor(reference) as first, Predictor(candidate) as second:
-        images = choose_part(read_dataset(data), first.spec, None, progress=show)
+        dataset = read_dataset(data, delimiter=delimiter)
+        images = choose_part(dataset, first.spec, None, progress=show)
         fidelity = run(first, second, images, progress=show)
     if json:
         print_json(fidelity.to_dict())

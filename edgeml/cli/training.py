@@ -10,6 +10,7 @@ import typer
 from edgeml.cli._settings import with_settings
 from edgeml.cli._shared import (
     Data,
+    Delimiter,
     Device,
     Json,
     Model,
@@ -64,7 +65,9 @@ def train(
     else:
         print_metrics(result.metrics.to_dict())
         typer.echo(f"Report: {out / 'report.html'}")
-        typer.echo(f"Next: edgeml export {out} --fmt onnx --check {data}")
+        # What was left out of the data would be in the way of the next command.
+        check = out / "split.csv" if chosen.skip_bad else data
+        typer.echo(f"Next: edgeml export {out} --fmt onnx --check {check}")
 
 
 def _config(file: Path | None, out: Path, given: dict[str, Any], *, resume: bool) -> TrainConfig:
@@ -88,6 +91,7 @@ def evaluate(
         Literal["train", "val", "test", "all"] | None,
         typer.Option(help="Default: test where the split is known, else all."),
     ] = None,
+    delimiter: Delimiter = "_",
     runtime: RuntimeName = "auto",
     device: Device = "auto",
     json: Json = False,
@@ -97,7 +101,8 @@ def evaluate(
     from edgeml.predictor import Predictor
 
     with Predictor(model, runtime=runtime, device=device) as predictor:
-        result = evaluate_model(predictor, read_dataset(data), split, progress=progress())
+        dataset = read_dataset(data, delimiter=delimiter)
+        result = evaluate_model(predictor, dataset, split, progress=progress())
     if json:
         print_json(result.to_dict())
     else:
