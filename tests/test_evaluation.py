@@ -11,16 +11,8 @@ from edgeml.cli._shared import print_metrics
 from edgeml.data import Dataset
 from edgeml.evaluation import align_targets, evaluate_model
 from edgeml.metrics import UNKNOWN
-from edgeml.progress import Progress
+from tests.notes import Notes
 from tests.tiny import TinyRuntime, tiny_spec
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture
@@ -42,13 +34,13 @@ def test_unknown_labels_are_said_and_do_not_count(data: Dataset) -> None:
     measured = evaluate_model(Predictor(TinyRuntime()), data, "all", progress=notes)
     assert (measured.images, measured.exact_match, measured.mAP) == (6, 1.0, 1.0)
     assert measured.labels["green"].positives == 2
-    assert "2 of 18 labels are unknown and do not count." in notes.said
+    assert "2 of 18 labels are unknown and do not count." in notes.lines
 
 
 def test_nothing_is_said_where_all_is_known(data: Dataset) -> None:
     notes = Notes()
     evaluate_model(Predictor(TinyRuntime()), data.select([2, 3, 4]), "all", progress=notes)
-    assert notes.said == []
+    assert notes.lines == []
 
 
 def test_targets_are_put_in_the_order_of_the_model_and_stay_unknown(data: Dataset) -> None:

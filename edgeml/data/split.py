@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,6 @@ from edgeml.data.thumbnails import thumbnails
 from edgeml.errors import DataError, InputError, SpecError
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
-
-logger = logging.getLogger(__name__)
 
 Counts = NDArray[np.float64]
 
@@ -306,7 +303,7 @@ def _tell(divided: Dataset, plan: SplitPlan, progress: Progress) -> None:
     """Say what is missing where, and how evenly labels are spread, but for what is held out."""
     for side, labels in absent_labels(divided).items():
         if labels:
-            logger.warning("%s has no picture with: %s", side, ", ".join(labels))
+            progress.note(f"warning: {side} has no picture with: {', '.join(labels)}")
     rest = divided
     if plan.hold_out:
         rest = divided.select(~held_out(divided, plan.hold_out))

@@ -122,11 +122,9 @@ def prepare(dataset: Dataset, config: TrainConfig, progress: Progress) -> Parts:
     tell_skipped(dataset, progress)
     if config.groups:
         dataset = replace(dataset, label_groups=_groups(config.groups, dataset))
-    divide = partial(
-        split_dataset, plan=config.plan, threads=config.workers, cache=cache, progress=progress
-    )
+    divide = partial(split_dataset, plan=config.plan, threads=config.workers, cache=cache)
     planned = dataset.split is None or _follows(dataset, divide)
-    whole = divide(dataset)
+    whole = divide(dataset, progress=progress)
     parts = Parts(
         whole=whole,
         train=whole.part("train"),

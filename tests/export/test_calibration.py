@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,8 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import CalibrationError
 from edgeml.images import read_image
-from edgeml.progress import Advance, Progress
 from edgeml_export.calibration import choose_calibration, refuse_overlap
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
-
-    @contextmanager
-    def task(self, name: str, total: int, unit: str = "img") -> Iterator[Advance]:
-        yield lambda count: None
+from tests.notes import Notes
 
 
 def dataset_of(rows: Sequence[Sequence[int]], hashes: Sequence[str] | None = None) -> Dataset:
@@ -81,7 +68,7 @@ def test_few_images_and_absent_labels_are_told() -> None:
     data = dataset_of([[1, 0]] * 99)
     notes = Notes()
     choose_calibration(data, (*data.labels, "hat"), progress=notes)
-    few, unseen = notes.said
+    few, unseen = notes.lines
     assert "99 images" in few
     assert "'label 1', 'hat'" in unseen
 
@@ -90,7 +77,7 @@ def test_enough_images_of_every_label_are_not_commented() -> None:
     data = dataset_of([[1]] * 100)
     notes = Notes()
     choose_calibration(data, data.labels, progress=notes)
-    assert notes.said == []
+    assert notes.lines == []
 
 
 def test_no_image_is_an_error() -> None:

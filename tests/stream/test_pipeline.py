@@ -17,10 +17,10 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import DataError, InputError
-from edgeml.progress import Progress
 from edgeml.stream import FrameResult, StreamInfo, StreamSummary, run_stream
 from edgeml.stream.capture import Capture
 from edgeml.stream.sources import VideoSource
+from tests.notes import Notes
 from tests.stream.clips import FakeCamera, frames_of, make_clip, plain
 from tests.stream.servers import MjpegServer, number_in, stamped
 from tests.tiny import TinyRuntime
@@ -40,14 +40,6 @@ class Collect:
     def write(self, result: FrameResult) -> bool:
         self.results.append(result)
         return self._then(result)
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def predictor(**options: Any) -> Predictor:

@@ -16,27 +16,17 @@ from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.errors import DataError, InputError, ModelLoadError
 from edgeml.images import read_image
 from edgeml.metrics import UNKNOWN, evaluate
-from edgeml.progress import Progress
 from edgeml.reliability import fit_temperature
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.config import TrainConfig, read_settings
 from edgeml.train.finish import TrainResult
 from edgeml.train.loop import train
+from tests.notes import Notes
 from tests.train.shapes import LABELS, draw_shapes
 
 pytestmark = pytest.mark.train
 
 TINY = TrainConfig(size=32, epochs=2, batch=12, threads=1, cache=False)
-
-
-class Notes(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="session")
