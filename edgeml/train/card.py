@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import SpecError
 from edgeml.train.config import ModelArg
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 CONFIG_FILE = "config.json"
 """Beside the weights in a folder laid out as timm's on the Hugging Face hub."""
@@ -68,13 +71,13 @@ def read_card(file: Path, metadata: Mapping[str, str]) -> Card:
     )
 
 
-def card_of_config(config: Any) -> Card:
-    """Read timm's own `PretrainedCfg`, of weights that it publishes."""
+def card_of_config(config: PretrainedCfg) -> Card:
+    """Read timm's own entry of weights that it publishes."""
     return Card(
         architecture=config.architecture,
         size=config.input_size[1:],
-        mean=config.mean,
-        std=config.std,
+        mean=_triple(config.mean),
+        std=_triple(config.std),
         interpolation=config.interpolation,
         licence=config.license,
     )
@@ -136,11 +139,11 @@ def _size(value: Any) -> tuple[int, int]:
     return numbers[-2:][0], numbers[-1]
 
 
-def _triple(value: Any) -> tuple[float, ...]:
-    numbers = tuple(float(number) for number in _list(value))
+def _triple(value: Any) -> tuple[float, float, float]:
+    numbers = [float(number) for number in _list(value)]
     if len(numbers) != 3:
         raise ValueError("not three numbers")
-    return numbers
+    return numbers[0], numbers[1], numbers[2]
 
 
 def _list(value: Any) -> list[Any]:

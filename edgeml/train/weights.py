@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 import timm
 from safetensors import SafetensorError, safe_open
 from timm.data.config import resolve_model_data_config
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from edgeml.errors import ModelLoadError, SpecError
@@ -137,7 +138,7 @@ def load_weights(model: nn.Module, weights: Weights, labels: Sequence[str]) -> b
     """Put weights into a model; say whether its head came with them.
 
     The head is left as it is, to be trained anew, if the file's is of another kind or width, or
-    for other labels.
+    for other labels. Position embeddings of a transformer are resampled if it sees another size.
 
     Raises:
         ModelLoadError: The weights are of another architecture, or tensors besides the head are
@@ -145,6 +146,7 @@ def load_weights(model: nn.Module, weights: Weights, labels: Sequence[str]) -> b
     """
     _check_architecture(model, weights)
     wanted = model.state_dict()
+    tensors = {**weights.tensors, **_resampled_positions(model, weights)}
     head = {
         f"{layer}.{name}"
         for layer, module in head_layers(model).items()
@@ -154,17 +156,26 @@ def load_weights(model: nn.Module, weights: Weights, labels: Sequence[str]) -> b
     with_head = (
         (spec is None or spec.labels == tuple(labels))
         and (built.head if built else "linear") == head_of(model)
-        and all(
-            key in weights.tensors and weights.tensors[key].shape == wanted[key].shape
-            for key in head
-        )
+        and all(key in tensors and tensors[key].shape == wanted[key].shape for key in head)
     )
     left_out = set() if with_head else head | _replaced(model)
     expected = {key: value for key, value in wanted.items() if key not in left_out}
-    given = {key: value for key, value in weights.tensors.items() if key not in left_out}
+    given = {key: value for key, value in tensors.items() if key not in left_out}
     _check_keys(weights.path.name, expected, given)
     model.load_state_dict(given, strict=False)
     return with_head
+
+
+def _resampled_positions(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """Stretch the grid of position embeddings to the model's, as timm does with its own weights."""
+    theirs, mine = weights.tensors.get("pos_embed"), getattr(model, "pos_embed", None)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if theirs is None or mine is None or grid is None or theirs.shape == mine.shape:
+        return {}
+    if theirs.ndim != 3 or theirs.shape[2] != mine.shape[2]:
+        return {}  # of another model: the check of the keys says so
+    prefix = 0 if getattr(model, "no_embed_class", False) else cast(int, model.num_prefix_tokens)
+    return {"pos_embed": resample_abs_pos_embed(theirs, grid, num_prefix_tokens=prefix)}
 
 
 def _replaced(model: nn.Module) -> frozenset[str]:
@@ -200,7 +211,7 @@ def published_weights(name: str) -> Weights:
     name = full_name(name)
     config = None if name == CNN else timm.models.get_pretrained_cfg(name)
     repository = config.hf_hub_id if config else None
-    if repository is None:
+    if config is None or repository is None:
         raise ModelLoadError(f"No weights are published for {name!r}: train with --from-scratch.")
     try:
         try:

@@ -287,6 +287,27 @@ def test_a_linear_file_gives_its_backbone_to_an_attention_head(file: Path, name:
     assert torch.equal(model.state_dict()[f"{layer}.weight"], head[f"{layer}.weight"])
 
 
+@pytest.mark.parametrize("size", [96, 224])
+def test_a_transformer_may_see_another_size_than_its_weights_did(file: Path, size: int) -> None:
+    source = build_model("test_vit", labels=3, args={})
+    saved(file, source)
+    args = {"img_size": size}
+    model = build_model("test_vit", labels=3, args=args)
+    timms = build_model("test_vit", labels=3, args=args, tensors=source.state_dict())
+    assert load_weights(model, read_weights(file), LABELS)
+    assert model.pos_embed.shape == (1, 1 + (size // 16) ** 2, 64)
+    for key, value in timms.state_dict().items():
+        if not key.startswith("head"):  # timm always begins a new one
+            assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_positions_of_another_width_are_refused(file: Path) -> None:
+    model = build_model("test_vit", labels=3, args={})
+    save_file({**model.state_dict(), "pos_embed": torch.zeros(1, 37, 32)}, file)
+    with pytest.raises(ModelLoadError, match=r"pos_embed \(1, 37, 32\) for \(1, 101, 64\)"):
+        load_weights(model, read_weights(file), LABELS)
+
+
 @pytest.mark.nightly
 def test_an_attention_pool_in_the_file_is_left_out(file: Path) -> None:
     source = build_model("vit_base_patch16_siglip_224", labels=3, args={})
