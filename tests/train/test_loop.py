@@ -21,6 +21,7 @@ from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.config import TrainConfig, read_settings
 from edgeml.train.finish import TrainResult
 from edgeml.train.loop import train
+from edgeml.train.model import build_model
 from tests.notes import Notes
 from tests.train.shapes import LABELS, draw_shapes
 
@@ -212,6 +213,44 @@ def test_gradients_of_small_batches_add_up_to_those_of_a_large_one(
 def test_half_precision_trains_on_a_cpu(shapes: Dataset, tmp_path: Path) -> None:
     result = train(shapes, replace(TINY, epochs=14, batch=8, amp="bf16"), tmp_path / "run")
     assert result.metrics.mAP > 0.8
+
+
+def test_forgotten_activations_change_no_weight(shapes: Dataset, tmp_path: Path) -> None:
+    common = replace(TINY, model="test_vit", epochs=1)
+    plain = train(shapes, common, tmp_path / "plain").path
+    lean = train(shapes, replace(common, grad_checkpointing=True), tmp_path / "lean").path
+    states = [load_checkpoint(path)[0].state_dict() for path in (plain, lean)]
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.nightly  # it calls a compiler
+def test_a_compiled_model_learns_the_same(shapes: Dataset, tmp_path: Path) -> None:
+    config = replace(TINY, epochs=14, batch=8, compile=True)
+    result = train(shapes, config, tmp_path / "run")
+    assert result.metrics.mAP > 0.8
+    with Predictor(result.path) as predictor:  # the checkpoint knows nothing of it
+        assert predictor.spec == result.spec
+
+
+def test_the_course_is_written_for_tensorboard_if_asked(shapes: Dataset, tmp_path: Path) -> None:
+    config = replace(TINY, tensorboard=True)
+    train(shapes, config, tmp_path / "run")
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"validation/mAP" in events.read_bytes()
+
+
+def test_layer_decay_slows_the_first_layers(shapes: Dataset, tmp_path: Path) -> None:
+    common = replace(TINY, model="test_vit", epochs=1, lr=1e-3, ema=0, weight_decay=0)
+    moved = {}
+    for decay in (1.0, 0.3):
+        out = train(shapes, replace(common, layer_decay=decay), tmp_path / str(decay)).path
+        moved[decay] = load_checkpoint(out)[0].state_dict()["patch_embed.proj.weight"]
+    # With Adam a parameter moves by its rate: a slower layer stays nearer to where both began.
+    torch.manual_seed(0)
+    first = build_model("test_vit", labels=4, args={"img_size": 32}).state_dict()
+    start = first["patch_embed.proj.weight"]
+    assert (moved[0.3] - start).abs().mean() < 0.3 * (moved[1.0] - start).abs().mean()
 
 
 def test_fp16_on_a_cpu_is_refused(shapes: Dataset, tmp_path: Path) -> None:
