@@ -23,8 +23,9 @@ from edgeml.train.config import TrainConfig
 from edgeml.train.learner import Learner, build_learner
 from edgeml.train.loop import batch_maker, seeded
 from edgeml.train.memory import kept_memory
+from edgeml.train.names import full_name
 from edgeml.train.sides import Side, decoded_sides
-from edgeml.train.start import check_out, device_of, prepare, start
+from edgeml.train.start import check_out, device_of, first_weights, prepare, start
 
 LR_REPORT = "lr_finder.html"
 
@@ -146,9 +147,11 @@ def _ready(
 ) -> Iterator[tuple[Learner, Side, ModelSpec]]:
     """Set up what `train` would train, on its training side."""
     device = device_of(config.device)
+    config = replace(config, model=full_name(config.model))
+    weights = first_weights(config)
     parts = prepare(dataset, config, progress)
     with seeded(config, device), kept_memory(), ExitStack() as stack:
-        begin = start(config, parts, device, progress=progress)
+        begin = start(config, parts, weights, device, progress=progress)
         preprocess = begin.spec.preprocess
         sides = stack.enter_context(decoded_sides(parts, preprocess, begin.config, progress))
         learner = build_learner(begin, sides["train"], device)

@@ -33,7 +33,7 @@ from edgeml.train.memory import kept_memory
 from edgeml.train.names import full_name
 from edgeml.train.optim import freeze_backbone, freeze_batch_norm, training_mode
 from edgeml.train.sides import Side, decoded_sides, predict_logits
-from edgeml.train.start import check_out, device_of, prepare, start
+from edgeml.train.start import check_out, device_of, first_weights, prepare, start
 from edgeml.train.state import (
     STATE_FILE,
     Course,
@@ -79,11 +79,12 @@ def train(
     check_out(out, overwrite=overwrite or resume)
     state = load_state(out / STATE_FILE) if resume else None
     device = device_of(config.device)
-    # A wrong name is refused before all pictures are looked at.
+    # A wrong name, or weights that are not there, are told before all pictures are looked at.
     config = replace(config, model=full_name(config.model))
+    weights = first_weights(config)
     parts = prepare(dataset, config, progress)
     with seeded(config, device), kept_memory(), ExitStack() as stack:
-        begin = start(config, parts, device, progress=progress)
+        begin = start(config, parts, weights, device, progress=progress)
         config = begin.config
         sides = stack.enter_context(decoded_sides(parts, begin.spec.preprocess, config, progress))
         learner = build_learner(begin, sides["train"], device)

@@ -142,20 +142,38 @@ def prepare(dataset: Dataset, config: TrainConfig, progress: Progress) -> Parts:
     return parts
 
 
-def start(config: TrainConfig, parts: Parts, device: torch.device, *, progress: Progress) -> Start:
+def first_weights(config: TrainConfig) -> Weights | None:
+    """Read or fetch the weights to start from; None starts from random ones.
+
+    Raises:
+        ModelLoadError: There are none, they cannot be fetched, or they are damaged.
+    """
+    if config.pretrained:
+        return published_weights(config.model)
+    return None if config.weights is None else read_weights(config.weights)
+
+
+def start(
+    config: TrainConfig,
+    parts: Parts,
+    weights: Weights | None,
+    device: torch.device,
+    *,
+    progress: Progress,
+) -> Start:
     """Build the model that a configuration asks for and give it its first weights.
 
     Args:
         config: What was asked for.
         parts: The data; their digest goes into the origin, the training side's prevalences into
             the head.
+        weights: To start from.
         device: Where training will be.
         progress: Told what was chosen for the user.
 
     Raises:
-        ModelLoadError: No such model, or weights that are not there or do not fit.
+        ModelLoadError: No such model, or weights that do not fit it.
     """
-    weights = _first_weights(config)
     size = config.size or (weights.spec.preprocess.size[0] if weights and weights.spec else None)
     args = _args(config, weights, size)
     labels = parts.whole.labels
@@ -237,12 +255,6 @@ def _note_missing(part: Dataset, where: str, progress: Progress) -> None:
     for label, count in zip(part.labels, part.present.sum(axis=0), strict=True):
         if count == 0:
             progress.note(f"warning: {label!r} is on none of the {len(part)} {where}")
-
-
-def _first_weights(config: TrainConfig) -> Weights | None:
-    if config.pretrained:
-        return published_weights(config.model)
-    return None if config.weights is None else read_weights(config.weights)
 
 
 def _args(config: TrainConfig, weights: Weights | None, size: int | None) -> dict[str, ModelArg]:
