@@ -202,9 +202,9 @@ def batch_maker(
 
 
 def _set_training(learner: Learner, *, head_alone: bool) -> None:
-    """Let the right layers learn. Statistics of frozen layers stay as they are, too."""
+    """Let the right layers learn; statistics of frozen layers stay as they are, too."""
     freeze_backbone(learner.model, head_alone)
-    if head_alone or learner.config.freeze_bn:
+    if learner.config.freeze_bn:
         freeze_batch_norm(learner.model)
     training_mode(learner.model)
 

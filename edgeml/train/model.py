@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from edgeml.errors import InputError, ModelLoadError
 from edgeml.train.config import ModelArg
 from edgeml.train.heads import CsraHead, Head, add_csra_head
-from edgeml.train.heads import head_layers as head_layers
-from edgeml.train.heads import start_at_prevalence as start_at_prevalence
-from edgeml.train.names import CNN as CNN
-from edgeml.train.names import full_name
+from edgeml.train.names import CNN, full_name
 
 # Modules of timm whose networks are plain stacks of transformer blocks.
 _TRANSFORMERS = ("vision_transformer", "deit")

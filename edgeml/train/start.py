@@ -174,7 +174,7 @@ def start(
     Raises:
         ModelLoadError: No such model, or weights that do not fit it.
     """
-    size = config.size or (weights.spec.preprocess.size[0] if weights and weights.spec else None)
+    size = config.size or (weights.card.size[0] if weights and weights.card.size else None)
     args = _args(config, weights, size)
     labels = parts.whole.labels
     model = build_model(
@@ -318,7 +318,9 @@ def _note_start(
     head = ", with a new head" if weights and not has_head else ""
     progress.note(f"model {config.model}, {millions:.2f} M parameters, {source}{head}")
     if weights:
-        progress.note(licence_note(weights.card.licence))
+        # A run of edgeml from scratch has no licence but that of who trained it.
+        if weights.spec is None or weights.card.licence:
+            progress.note(licence_note(weights.card.licence))
         if told := padding_note(config.model, weights, config.model_args):
             progress.note(told)
     elif config.model != CNN:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from edgeml.errors import InputError, ModelLoadError
+from edgeml.train.heads import start_at_prevalence
 from edgeml.train.model import (
     build_model,
     check_size,
     checkpoint_gradients,
-    start_at_prevalence,
     training_args,
 )
 
