@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import Command, colour_folders, colour_pictures
+from tests.data.dirty import make_dirty
 from tests.tiny import LABELS, make_tiny_onnx
 
 
@@ -267,6 +268,21 @@ def test_split_holds_out_a_combination(edgeml: Command, tmp_path: Path) -> None:
     assert "'black' does not name two labels" in edgeml.refused(
         "data", "split", data, "--out", out, "--hold-out", "black"
     )
+
+
+def test_an_audit_informs_in_words_in_json_and_on_a_page(edgeml: Command, tmp_path: Path) -> None:
+    table = make_dirty(tmp_path / "data")
+    page = tmp_path / "audit.html"
+    result = edgeml("data", "audit", table, "--html", page)
+    assert result.status == 0, result.err
+    assert "Odd pictures                         1 cmyk, 1 rgba" in result.out
+    assert str(page) in result.out
+    assert "no-row.jpg" in page.read_text(encoding="utf-8")
+    document = edgeml("data", "audit", table, "--json", "--skip-bad").json
+    assert isinstance(document, dict)
+    assert document["schema"] == "edgeml.audit/1"
+    assert len(document["skipped"]) == 2
+    assert "absent" in edgeml.refused("data", "audit", tmp_path / "absent")
 
 
 def test_the_cache_is_shown_and_cleared(

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeml.cli._shared import Data, Delimiter, Seed, SkipBad, label_pair, print_table, progress
+from edgeml.cli._shared import (
+    Data,
+    Delimiter,
+    Json,
+    Seed,
+    SkipBad,
+    label_pair,
+    print_json,
+    print_table,
+    progress,
+)
+from edgeml.errors import needs
 
 app = typer.Typer(name="data", help="Make, fetch and split data sets.", no_args_is_help=True)
 
@@ -53,6 +64,39 @@ def synth(
 
     synthesize(out, images=images, size=size, seed=seed, layout=layout, progress=progress())
     typer.echo(out)
+
+
+@app.command()
+def audit(
+    data: Data,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
+    delimiter: Delimiter = "_",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", hidden=True)] = True,  # it always does
+    json: Json = False,
+) -> None:
+    """Look at every row and picture: what is broken, odd, there twice, or labelled two ways."""
+    from edgeml.data.audit import audit as look
+    from edgeml.data.framestore import usual_cache
+    from edgeml.files import check_writable
+
+    if html:
+        check_writable(html)
+        with needs("jinja2", extra="report", to="write the page"):
+            from edgeml.report.audit import audit_report
+    found = look(data, delimiter=delimiter, cache=usual_cache(), progress=progress())
+    if html:
+        audit_report(found, html)
+    if json:
+        print_json(found.to_dict())
+        return
+    told = found.summary()
+    width = max(len(name) for name, _ in told)
+    for name, text in told:
+        typer.echo(f"{name:{width}}  {text}")
+    rows = [(name, *counts.values()) for name, counts in found.label_counts().items()]
+    print_table("Labels", ("label", "positives", "negatives", "unknown"), rows)
+    if html:
+        typer.echo(html)
 
 
 @app.command()

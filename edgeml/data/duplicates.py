@@ -94,7 +94,7 @@ def near_pairs(thumbnails: Thumbnails) -> Iterator[tuple[int, Groups]]:
     """
     unit = _unit_vectors(thumbnails)
     cells = SIDE // 3
-    coarse = unit.reshape(-1, cells, 3, cells, 3).sum(axis=(2, 4)).reshape(len(unit), -1) / 3
+    coarse = unit.reshape(-1, cells, 3, cells, 3).sum(axis=(2, 4)).reshape(-1, cells * cells) / 3
     # |a - b|^2 < 2 (1 - NEAR), as one product: a b - |a|^2 / 2 - |b|^2 / 2 > NEAR - 1.
     half = -(coarse**2).sum(axis=1, keepdims=True) / 2
     one = np.ones_like(half)
@@ -114,7 +114,7 @@ def _unit_vectors(thumbnails: Thumbnails) -> NDArray[np.float32]:
     """Make grey thumbnails (N, SIDE^2) of mean 0 and length 1, whose products are correlations."""
     # ITU-R BT.601, in BGR.
     weights = np.array([0.114, 0.587, 0.299], np.float32)
-    grey: NDArray[np.float32] = thumbnails.reshape(len(thumbnails), -1, 3) @ weights
+    grey: NDArray[np.float32] = thumbnails.reshape(len(thumbnails), SIDE * SIDE, 3) @ weights
     grey -= grey.mean(axis=1, keepdims=True)
     length = np.linalg.norm(grey, axis=1, keepdims=True)
     grey[length[:, 0] < _FLATTEST * SIDE] = 0

@@ -1,5 +1,6 @@
 """HTML reports: one file each, that needs no other and asks nothing of the network."""
 
+from edgeml.report.audit import audit_report as audit_report
 from edgeml.report.bench import bench_report as bench_report
 from edgeml.report.contents import Command as Command
 from edgeml.report.contents import Demo as Demo

@@ -1,0 +1,139 @@
+"""An audit finds what was put there, says so in JSON that stays, and nothing of clean data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeml.data import Dataset, read_dataset
+from edgeml.data.audit import Audit, audit
+from edgeml.errors import DataError
+from tests.data.dirty import make_dirty, scene
+
+
+@pytest.fixture(scope="module")
+def dirty(tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    return audit(make_dirty(tmp_path_factory.mktemp("dirty")))
+
+
+def test_all_that_is_wrong_is_found(dirty: Audit) -> None:
+    found = dirty.to_dict()
+    assert found["images"] == 50
+    assert [one["where"] for one in found["skipped"]] == [
+        "labels.csv, line 54",
+        "labels.csv, line 53",
+    ]
+    assert [one["where"] for one in found["unreadable"]] == ["images/cut.jpg"]
+    assert "damaged or cut short" in found["unreadable"][0]["why"]
+    assert found["unnamed"] == ["images/no-row.jpg"]
+    assert found["wrong_extension"] == [{"path": "images/liar.jpg", "format": "png"}]
+    assert found["formats"] == {"jpeg": 46, "png": 4}
+    assert found["odd"] == {
+        "cmyk": ["images/cmyk.jpg"],
+        "rgba": ["images/rgba.png"],
+        "palette": ["images/palette.png"],
+        "grey": [],
+        "16-bit": ["images/sixteen.png"],
+        "rotated": ["images/rotated.jpg"],
+    }
+    assert found["duplicates"] == {
+        "exact": [["images/000.jpg", "images/exact-twin.jpg"]],
+        "near": [
+            ["images/000.jpg", "images/exact-twin.jpg"],
+            ["images/002.jpg", "images/near-twin.jpg"],
+            ["images/004.jpg", "images/conflict.jpg"],
+        ],
+        "across_sides": [],
+    }
+    assert found["conflicts"] == [
+        {
+            "paths": ["images/004.jpg", "images/conflict.jpg"],
+            "labels": [["dog", "night"], ["cat", "night"]],
+        }
+    ]
+    assert found["rare"] == ["zebra"]
+    assert found["labels"]["zebra"] == {"positives": 1, "negatives": 49, "unknown": 0}
+    assert found["without_positives"] == found["without_negatives"] == []
+    together = found["cooccurrence"]
+    assert together["labels"] == ["cat", "day", "dog", "night", "zebra"]
+    assert together["counts"][0] == [27, 26, 0, 1, 0]
+    assert found["sizes"]["height"] == {"min": 72, "p5": 96, "median": 96, "p95": 96, "max": 96}
+    assert found["split"] is None
+
+
+def test_the_keys_are_stable_and_json_holds_them(dirty: Audit) -> None:
+    found = dirty.to_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert list(found) == [
+        "schema", "source", "images", "skipped", "unreadable", "unnamed", "labels", "rare",
+        "without_positives", "without_negatives", "unknown_share", "labels_per_image", "formats",
+        "wrong_extension", "odd", "duplicates", "conflicts", "sizes", "cooccurrence", "split",
+    ]  # fmt: skip
+    assert found["schema"] == "edgeml.audit/1"
+
+
+def test_the_summary_says_it_in_words(dirty: Audit) -> None:
+    told = dict(dirty.summary())
+    assert told["Pictures"] == "50 that can be used"
+    assert told["Rows left out"].startswith("2, the first: labels.csv, line 54")
+    assert told["Unreadable pictures"].startswith("1: ")
+    assert told["Pictures that no row names"] == "1: images/no-row.jpg"
+    assert told["Odd pictures"] == "1 cmyk, 1 rgba, 1 palette, 1 16-bit, 1 rotated"
+    assert told["Exact duplicates"] == "1 beside the first of 1 group"
+    assert "'images/conflict.jpg' is cat+night" in told["Label conflicts"]
+    assert told["Labels with fewer than 20 positives"] == "zebra"
+
+
+def test_unknown_targets_are_counted_and_no_negatives_are_told(tmp_path: Path) -> None:
+    paths = tuple(tmp_path / f"{row}.png" for row in range(4))
+    for row, path in enumerate(paths):
+        cv2.imwrite(str(path), scene(row))
+    targets = np.array([[1, 1], [1, 0], [1, -1], [-1, -1]], np.int8)
+    dataset = Dataset(root=tmp_path, paths=paths, labels=("a", "b"), targets=targets)
+    found = audit(dataset).to_dict()
+    assert found["labels"]["b"] == {"positives": 1, "negatives": 1, "unknown": 2}
+    assert found["unknown_share"] == 0.375
+    assert found["without_negatives"] == ["a"]
+    assert found["labels_per_image"] == 1.0
+
+
+def test_near_duplicates_on_two_sides_of_a_given_split_are_told(tmp_path: Path) -> None:
+    table = make_dirty(tmp_path / "data")
+    dataset = read_dataset(table, skip_bad=True)
+    sides = np.array(["train"] * len(dataset), dtype=object)
+    sides[[path.name == "near-twin.jpg" for path in dataset.paths]] = "test"
+    found = audit(replace(dataset, split=tuple(sides)))
+    across = found.to_dict()["duplicates"]["across_sides"]
+    assert across == [["images/002.jpg", "images/near-twin.jpg"]]
+    assert dict(found.summary())["Near duplicates on two sides"] == "1 groups"
+    assert found.to_dict()["split"] == {"train": 49, "test": 1}
+
+
+def test_pictures_that_are_all_broken_are_listed_and_not_raised(tmp_path: Path) -> None:
+    paths = (tmp_path / "a.jpg", tmp_path / "b.jpg")
+    paths[0].write_bytes(b"nothing")
+    targets = np.eye(2, dtype=np.int8)
+    found = audit(Dataset(root=tmp_path, paths=paths, labels=("a", "b"), targets=targets))
+    assert [one.where for one in found.unreadable] == ["a.jpg", "b.jpg"]
+    assert found.to_dict()["images"] == 0
+    assert found.summary()
+
+
+def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        audit(tmp_path / "absent")
+
+
+def test_the_real_photos_are_clean_but_for_rare_labels(clothing: Path, tmp_path: Path) -> None:
+    found = audit(clothing / "labels.csv").to_dict()
+    assert found["images"] == 3211
+    for nothing in ("skipped", "unreadable", "unnamed", "wrong_extension", "conflicts"):
+        assert found[nothing] == []
+    assert found["rare"] == ["blouse", "skip", "top"]
+    assert found["duplicates"] == {"exact": [], "near": [], "across_sides": []}
+    assert found["sizes"]["height"]["min"] == found["sizes"]["width"]["min"] == 160
