@@ -51,6 +51,7 @@ class Dataset:
         label_groups: Labels of which every picture has exactly one.
         skipped: What was bad and therefore left out; it stays when rows are selected.
         known_hashes: Digests of pictures that were read before; shared by what is derived.
+        known_thumbnails: The same for what `edgeml.data.thumbnails` made of them.
     """
 
     root: Path
@@ -62,6 +63,7 @@ class Dataset:
     label_groups: tuple[LabelGroup, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     known_hashes: dict[Path, str] = field(default_factory=dict, repr=False)
+    known_thumbnails: dict[Path, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         rows = len(self.paths)

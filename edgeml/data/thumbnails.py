@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def thumbnails(
     """Shrink every picture, whole, to SIDE x SIDE; and say why, where that is not possible.
 
     Args:
-        dataset: The digests of its pictures become known, if there is a cache.
+        dataset: It remembers its thumbnails, and the digests of its pictures if there is a cache.
         threads: How many; None takes as many as there are cores.
         cache: A folder that keeps thumbnails, as `decoded_frames` says.
         progress: Told what goes on.
@@ -42,24 +43,33 @@ def thumbnails(
         Thumbnails in the order of the pictures, black where one cannot be read; and for each that
         cannot be, the reason.
     """
-    hashes = None
-    if cache is not None:
-        new = [path for path in dict.fromkeys(dataset.paths) if path not in dataset.known_hashes]
-        found = zip(new, content_hashes(new, threads), strict=True)
-        dataset.known_hashes.update({path: content for path, content in found if content})
-        hashes = [[dataset.known_hashes.get(path, "") for path in dataset.paths]]
-    sides = [(dataset.paths, Preprocess(size=(SIDE, SIDE)))]
-    with (
-        progress.task("thumbnails", total=len(dataset)) as advance,
-        frames_and_faults(sides, threads=threads, advance=advance, cache=cache, hashes=hashes) as (
-            (frames,),
-            faults,
-        ),
-    ):
-        small = np.zeros((len(frames), SIDE, SIDE, 3), np.uint8)
-        good = np.flatnonzero(frames.rows >= 0)
-        small[good] = frames[good]
+    known = dataset.known_thumbnails
+    new = [path for path in dict.fromkeys(dataset.paths) if path not in known]
+    faults: dict[Path, str] = {}
+    if new:
+        hashes = None if cache is None else [_hashes(dataset, new, threads)]
+        sides = [(new, Preprocess(size=(SIDE, SIDE)))]
+        with (
+            progress.task("thumbnails", total=len(new)) as advance,
+            frames_and_faults(
+                sides, threads=threads, advance=advance, cache=cache, hashes=hashes
+            ) as ((frames,), faults),
+        ):
+            good = np.flatnonzero(frames.rows >= 0)
+            known.update(zip([new[row] for row in good], frames[good], strict=True))
+    small = np.zeros((len(dataset), SIDE, SIDE, 3), np.uint8)
+    for row, path in enumerate(dataset.paths):
+        if path in known:
+            small[row] = known[path]
     return small, faults
+
+
+def _hashes(dataset: Dataset, paths: Sequence[Path], threads: int | None) -> list[str]:
+    """Give the digests of pictures, empty for one that cannot be read; they become known."""
+    new = [path for path in paths if path not in dataset.known_hashes]
+    found = zip(new, content_hashes(new, threads), strict=True)
+    dataset.known_hashes.update({path: content for path, content in found if content})
+    return [dataset.known_hashes.get(path, "") for path in paths]
 
 
 def readable(
