@@ -275,15 +275,15 @@ def _rows(table: Path, columns: _Columns, cells: _Cells, skips: Skips) -> Iterat
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
     for where, texts in cells:
-        row = _row(table, where, texts, columns, skips)
-        if row is None:
-            continue
         labels = label_parts(texts[columns.labels])
         kinds = _kinds(texts[groups_at]) if groups_at is not None else ()
-        if kinds and len(kinds) != len(labels):
-            leave_out(skips, where, f"{len(labels)} labels but {len(kinds)} label groups.")
+        fault = _fault(texts, columns)
+        if not fault and kinds and len(kinds) != len(labels):
+            fault = f"{len(labels)} labels but {len(kinds)} label groups."
+        if fault:
+            leave_out(skips, where, fault)
         else:
-            yield replace(row, present=labels, kinds=kinds)
+            yield _row(table, where, texts, columns, present=labels, kinds=kinds)
 
 
 def _rows_by_column(
@@ -295,51 +295,70 @@ def _rows_by_column(
     rows: list[Row] = []
     absent = False
     for where, texts in cells:
-        row = _row(table, where, texts, columns, skips)
-        if row is None:
-            continue
         values = [_MEANINGS.get(texts[at]) for at in places]
         if None in values:
             values = [_MEANINGS.get(texts[at].strip().lower()) for at in places]
-        if None in values:
-            at = values.index(None)
-            leave_out(
-                skips,
-                where,
-                f"the column {labels[at]!r} has {texts[places[at]][:80]!r}; without a column "
-                "'labels' it must be 1, 0, or empty for unknown.",
-            )
-            continue
         said = _kinds(texts[groups_at]) if groups_at is not None else ()
-        if said and (len(said) != len(labels) or said != (kinds or said)):
-            why = f"label_groups must name a group, or none, for each of {len(labels)} labels"
-            leave_out(skips, where, f"{why}, the same in all rows.")
+        fault = _fault(texts, columns)
+        if not fault and None in values:
+            at = values.index(None)
+            fault = (
+                f"the column {labels[at]!r} has {texts[places[at]][:80]!r}; without a column "
+                "'labels' it must be 1, 0, or empty for unknown."
+            )
+        elif not fault and said and (len(said) != len(labels) or said != (kinds or said)):
+            fault = (
+                f"label_groups must name a group, or none, for each of {len(labels)} labels, the "
+                "same in all rows."
+            )
+        if fault:
+            leave_out(skips, where, fault)
             continue
         kinds = kinds or said
         absent = absent or 0 in values
-        present = tuple(compress(labels, (value == 1 for value in values)))
-        unknown = tuple(compress(labels, (value == -1 for value in values)))
-        rows.append(replace(row, present=present, unknown=unknown))
+        present = tuple(compress(labels, [value == 1 for value in values]))
+        unknown = tuple(compress(labels, [value == -1 for value in values]))
+        rows.append(_row(table, where, texts, columns, present=present, unknown=unknown))
     if rows and not absent:
         logger.warning("%s: no cell is 0; -1 or empty means unknown, not absent", shown(table))
     return rows, _groups_from(dict(zip(labels, kinds, strict=False)))
 
 
-def _row(table: Path, where: str, texts: list[str], columns: _Columns, skips: Skips) -> Row | None:
-    path = texts[columns.path]
-    split = texts[columns.extras["split"]].strip() if "split" in columns.extras else ""
+def _fault(texts: list[str], columns: _Columns) -> str | None:
+    """Say what is wrong with a row, whatever columns its labels are in."""
     if fault := text_fault("".join(texts)):
-        leave_out(skips, where, f"{fault}.")
-    elif not path.strip():
-        leave_out(skips, where, "the path is empty.")
-    elif split and split not in SIDES:
-        said = f"the split is {split[:80]!r}; it must be one of {', '.join(SIDES)}."
-        leave_out(skips, where, said)
-    else:
-        group = texts[columns.extras["group"]].strip() if "group" in columns.extras else ""
-        place = os.path.join(table.parent, path)
-        return Row(where=where, path=place, present=(), group=group, split=split)
+        return f"{fault}."
+    if not texts[columns.path].strip():
+        return "the path is empty."
+    split = _extra("split", texts, columns)
+    if split and split not in SIDES:
+        return f"the split is {split[:80]!r}; it must be one of {', '.join(SIDES)}."
     return None
+
+
+def _row(
+    table: Path,
+    where: str,
+    texts: list[str],
+    columns: _Columns,
+    *,
+    present: tuple[str, ...],
+    unknown: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = (),
+) -> Row:
+    return Row(
+        where=where,
+        path=os.path.join(table.parent, texts[columns.path]),
+        present=present,
+        unknown=unknown,
+        kinds=kinds,
+        group=_extra("group", texts, columns),
+        split=_extra("split", texts, columns),
+    )
+
+
+def _extra(name: str, texts: list[str], columns: _Columns) -> str:
+    return texts[columns.extras[name]].strip() if name in columns.extras else ""
 
 
 def _merged(rows: Iterator[Row]) -> list[Row]:

@@ -298,6 +298,18 @@ def test_images_are_found_in_folders_tables_and_alone(tmp_path: Path) -> None:
     assert find_images(tmp_path / "b.jpg") == [tmp_path / "b.jpg"]
 
 
+def test_images_are_found_through_every_file_that_describes_a_data_set(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.jpg", "images/2.jpg")
+    image = '{"id": 1, "file_name": "1.jpg"}'
+    coco = f'{{"images": [{image}], "annotations": [], "categories": [{{"id": 1, "name": "a"}}]}}'
+    (tmp_path / "c.json").write_text(coco, "utf-8")
+    assert find_images(tmp_path / "c.json") == [tmp_path / "images/1.jpg"]
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/1.txt").write_text("0 .5 .5 .1 .1\n")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [a]\n", "utf-8")
+    assert len(find_images(tmp_path / "data.yaml")) == 2
+
+
 @pytest.mark.parametrize("name", ["gone", "empty"])
 def test_a_place_without_images_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
