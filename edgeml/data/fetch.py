@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import sys
@@ -51,7 +52,7 @@ def fetch_apparel(out: Path, *, progress: Progress = SILENT) -> Dataset:
         MissingDependencyError: kagglehub is not installed.
     """
     target = Path(out).resolve()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.exists(target) and (not os.path.isdir(target) or any(target.iterdir())):
         raise InputError(f"{str(out)!r} exists and is not an empty folder: give a new one.")
     check_writable(target)
     source = _top(_download())
@@ -59,7 +60,7 @@ def fetch_apparel(out: Path, *, progress: Progress = SILENT) -> Dataset:
     try:
         with staged(target) as folder:
             shutil.copytree(source, folder, ignore=lambda _, names: filter(is_hidden, names))
-            if target.exists():
+            if os.path.exists(target):
                 target.rmdir()  # Windows does not rename onto a folder, not even an empty one.
     except OSError as err:
         raise InputError(f"Cannot write {str(out)!r}: {err.strerror or err}.") from err
@@ -141,6 +142,6 @@ def _top(folder: Path) -> Path:
     """Go down to where the folders of labels are: archives often hold one folder with all."""
     while True:
         entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
-        if len(entries) != 1 or not entries[0].is_dir():
+        if len(entries) != 1 or not os.path.isdir(entries[0]):
             return folder
         folder = entries[0]

@@ -100,7 +100,7 @@ def is_picture(path: Path) -> bool:
 
 def hint(folder: Path) -> str:
     """Name what describes data in a folder that was given in its place."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return ""
     places = (folder, folder / "annotations")
     found = [file for place in places for end in _TABLES for file in sorted(place.glob(f"*{end}"))]
@@ -126,7 +126,7 @@ def _rows(
     root: Path, start: Path, side: Side | None, delimiter: str, skips: Skips
 ) -> Iterator[Row]:
     found = {folder: files_below(folder, skips) for folder in _folders_in(start)}
-    loose = [path for path in _visible(start) if path.is_file()]
+    loose = [path for path in _visible(start) if os.path.isfile(path)]
     stray = [path for path in loose if is_picture(path)]
     if not any(is_picture(path) for files in found.values() for path in files):
         said = f"{len(stray)} pictures lie in {{}} itself, in no sub-folder" if stray else ""
@@ -244,4 +244,4 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [entry for entry in _visible(folder) if entry.is_dir()]
+    return [entry for entry in _visible(folder) if os.path.isdir(entry)]

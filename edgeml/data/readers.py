@@ -64,10 +64,12 @@ def find_images(path: Path) -> list[Path]:
         DataError: There is none.
     """
     source = Path(os.path.abspath(path))
-    if source.is_file():
+    if os.path.isfile(source):
         return sorted(_read(source, "_", None).paths) if _describes(source) else [source]
     found = (
-        [file for file in files_below(source, None) if is_picture(file)] if source.exists() else []
+        [file for file in files_below(source, None) if is_picture(file)]
+        if os.path.exists(source)
+        else []
     )
     if not found:
         raise DataError(f"There are no pictures in {shown(path)!r}.")
@@ -75,11 +77,11 @@ def find_images(path: Path) -> list[Path]:
 
 
 def _read(source: Path, delimiter: str, skips: Skips) -> Dataset:
-    if source.is_dir():
+    if os.path.isdir(source):
         return _read_folder(source, delimiter, skips)
-    if not source.exists():
+    if not os.path.exists(source):
         raise DataError(f"{shown(source)!r} does not exist. {EXPECTED}.")
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise DataError(f"{shown(source)!r} is neither a file nor a folder. {EXPECTED}.")
     match source.suffix.lower():
         case ".csv" | ".parquet":

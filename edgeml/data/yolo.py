@@ -62,7 +62,7 @@ def read_yolo(source: Path, *, skips: Skips) -> Dataset:
         DataError: Something cannot be used; names file and line.
         MissingDependencyError: PyYAML is not installed.
     """
-    given = source if source.is_file() else find_yaml(source)
+    given = source if os.path.isfile(source) else find_yaml(source)
     if given:
         root = given.parent
         names, sides = _from_yaml(given, skips)
@@ -77,7 +77,7 @@ def read_yolo(source: Path, *, skips: Skips) -> Dataset:
 
 def find_yaml(folder: Path) -> Path | None:
     """Find the .yaml that describes a folder, if it has one."""
-    return next((folder / name for name in _YAML if (folder / name).is_file()), None)
+    return next((folder / name for name in _YAML if os.path.isfile(folder / name)), None)
 
 
 def is_yolo(folder: Path) -> bool:
@@ -85,7 +85,8 @@ def is_yolo(folder: Path) -> bool:
     if find_yaml(folder):
         return True
     return any(
-        (place / "images").is_dir() and next((place / "labels").rglob("*.txt"), None) is not None
+        os.path.isdir(place / "images")
+        and next((place / "labels").rglob("*.txt"), None) is not None
         for place in (folder, *(folder / name for name in SIDE_OF_FOLDER))
     )
 
@@ -120,13 +121,13 @@ def _base(file: Path, document: dict[Any, Any]) -> Path:
     path = document.get("path")
     if not isinstance(path, str) or text_fault(path):
         return file.parent
-    return file.parent / path if (file.parent / path).is_dir() else file.parent
+    return file.parent / path if os.path.isdir(file.parent / path) else file.parent
 
 
 def _pictures(entry: str, base: Path, where: str, side: Side, skips: Skips) -> list[Path]:
     # Roboflow writes ../train/images for the folder train/images beside its data.yaml.
     tries = [base / entry, base / entry.removeprefix("../")]
-    place = next((path for path in tries if path.exists()), None)
+    place = next((path for path in tries if os.path.exists(path)), None)
     if place is None:
         why = f"there is no {shown(str(tries[0]))!r}."
         if side == "test":
@@ -135,9 +136,9 @@ def _pictures(entry: str, base: Path, where: str, side: Side, skips: Skips) -> l
             leave_out(skips, where, why)
         return []
     place = Path(os.path.abspath(place))
-    if place.is_dir():
+    if os.path.isdir(place):
         return [path for path in files_below(place, skips) if is_picture(path)]
-    if place.suffix.lower() != ".txt" or not place.is_file():
+    if place.suffix.lower() != ".txt" or not os.path.isfile(place):
         leave_out(skips, where, f"{shown(place)!r} is neither a folder nor a .txt.")
         return []
     return list(_listed(place, skips))
@@ -152,14 +153,14 @@ def _listed(file: Path, skips: Skips) -> Iterator[Path]:
             continue
         if path is None:
             leave_out(skips, where, f"{text_fault(name)}.")
-        elif not path.is_file():
+        elif not os.path.isfile(path):
             leave_out(skips, where, f"there is no picture {str(path)!r}.")
         else:
             yield path
 
 
 def _from_classes(root: Path) -> _Names:
-    file = next((root / name for name in _NAMES if (root / name).is_file()), None)
+    file = next((root / name for name in _NAMES if os.path.isfile(root / name)), None)
     if file is None:
         raise DataError(
             f"{shown(root)!r} has the folders of YOLO, but neither a data.yaml nor a classes.txt "
@@ -177,10 +178,12 @@ def _sides_of_folder(root: Path, skips: Skips) -> dict[Side | None, list[Path]]:
     places: dict[Path, Side | None] = {}
     for name, side in SIDE_OF_FOLDER.items():
         for place in (root / "images" / name, root / name / "images"):
-            if place.is_dir():
+            if os.path.isdir(place):
                 places[place] = side
     if len(set(places.values())) < 2:
-        places = {root / "images": None} if (root / "images").is_dir() else dict.fromkeys(places)
+        places = (
+            {root / "images": None} if os.path.isdir(root / "images") else dict.fromkeys(places)
+        )
     sides: dict[Side | None, list[Path]] = {}
     for place, of in places.items():
         found = [path for path in files_below(place, skips) if is_picture(path)]

@@ -326,6 +326,9 @@ CASES = {
     "csv: a path to a device": Case(
         lambda root: table(root, "/dev/zero,red"), r"labels\.csv, line 8: there is no picture",
         ("labels.csv, line 8",)),
+    "csv: a path longer than the system takes": Case(
+        lambda root: table(root, "9" * 5000 + ".png,red"), r"labels\.csv, line 8: there is no",
+        ("labels.csv, line 8",)),
     "csv: a cell of megabytes": Case(
         lambda root: table(root, f"7.png,{'x' * 3_000_000}"), r"labels\.csv, line 8: field larger",
         ("labels.csv, line 8",)),
@@ -391,6 +394,9 @@ CASES = {
     "coco: an image that is not there": Case(
         lambda root: coco(root, append("images", {"id": 9, "file_name": "9.png"})),
         r"instances\.json, image 9: there is no picture", ("image 9",)),
+    "coco: a file name longer than the system takes": Case(
+        lambda root: coco(root, append("images", {"id": 9, "file_name": "9" * 5000})),
+        r"instances\.json, image 9: there is no picture", ("image 9",)),
     "coco: an image outside": Case(
         lambda root: coco(root, append("images", {"id": 9, "file_name": "../../etc/passwd"})),
         r"instances\.json, image 9: .*leads out", ("image 9",)),
@@ -419,9 +425,18 @@ CASES = {
     "yolo: a folder that is not there": Case(
         lambda root: yolo_yaml(root, "train: images", "train: gone"),
         r"data\.yaml, line 1: there is no"),
+    "yolo: a folder with a name longer than the system takes": Case(
+        lambda root: yolo_yaml(root, "train: images", f"path: {'x' * 5000}\ntrain: {'x' * 5000}"),
+        r"data\.yaml, line 2: there is no"),
     "yolo: no labels at all": Case(
         lambda root: [path.unlink() for path in (yolo(root) / "labels").iterdir()] and root,
         r"None of 6 pictures"),
+    "anything: a name longer than the system takes": Case(
+        lambda root: root / ("9" * 5000), r"9' does not exist"),
+    "anything: a pipe": Case(
+        lambda root: os.mkfifo(root / "x.csv") or root / "x.csv", r"x\.csv' is neither a file"),
+    "anything: a picture": Case(
+        lambda root: put(root / "1.png", encoded(0)), r"1\.png' is no data set"),
     "archive: a .zip that leads out": Case(zip_slip, r"data\.zip' is an archive"),
     "archive: a .zip that unfolds to much": Case(zip_bomb, r"bomb\.zip' is an archive"),
     "archive: a .tar.gz with a link": Case(tar_with_a_link, r"data\.tar\.gz' is an archive"),
