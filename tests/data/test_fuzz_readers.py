@@ -18,8 +18,8 @@ from edgeml.data import Dataset, read_dataset
 from edgeml.errors import DataError
 from tests.data import test_broken_datasets as broken
 
-# Quick here. With 6000 examples each the names of files longer than a system takes were found.
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Quick here; 6000 of each found a path that was longer than a system takes.
+fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FILES = {
     "csv": (broken.table, "labels.csv"),
@@ -46,7 +46,8 @@ def edits(draw: st.DrawFn) -> list[tuple[float, int, bytes]]:
     """Draw places (as shares of a file), how many bytes go there, and which come."""
     odd = st.sampled_from(
         [b"\0", b'"', b"\xff", b"\n", b"\r", b",", b";", b"{", b"[", b"NaN", b"-1", b"1e999",
-         b"9" * 5000, b"x" * 5000, b"\xef\xbb\xbf", b"\xed\xa0\x80", b"..", b"/", b"&a", b"*a", b": ", b"null"]
+         b"9" * 5000, b"x" * 5000, b"\xef\xbb\xbf", b"\xed\xa0\x80", b"..", b"/", b"&a", b"*a",
+         b": ", b"null"]
     )  # fmt: skip
     edit = st.tuples(st.floats(0, 1), st.integers(0, 40), odd | st.binary(max_size=6))
     return draw(st.lists(edit, min_size=1, max_size=4))
