@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from edgeml.data.audit import audit
+from edgeml.data.framestore import default_cache
 from edgeml.data.split import held_out
 from edgeml.metrics import Metrics, evaluate
 from edgeml.progress import Progress
@@ -94,7 +96,9 @@ def finish(
         history=tuple(history),
         held_out=apart,
     )
-    train_report(_training(result, scored, uncalibrated, config), out / REPORT_FILE)
+    cache = default_cache() if config.cache else None
+    found = audit(parts.whole, threads=config.workers, cache=cache).summary()
+    train_report(_training(result, scored, uncalibrated, config, found), out / REPORT_FILE)
     (out / STATE_FILE).unlink(missing_ok=True)
     return result
 
@@ -168,6 +172,7 @@ def _training(
     scored: Mapping[str, Scored],
     uncalibrated: NDArray[np.float32],
     config: TrainConfig,
+    found: Sequence[tuple[str, str]],
 ) -> Training:
     """Gather what the report shows."""
     best = max(result.history, key=lambda row: (row.mAP, -row.val_loss))
@@ -182,7 +187,7 @@ def _training(
         temperature=temperature,
         held_out=result.held_out,
         held_out_name=" + ".join(config.hold_out) or None,
-        audit=(),
+        audit=found,
         config=config.to_dict(),
         facts=dict(result.spec.origin),
         best_epoch=best.epoch,
