@@ -24,8 +24,9 @@ from edgeml.train.learner import Learner, build_learner
 from edgeml.train.loop import batch_maker, seeded
 from edgeml.train.memory import kept_memory
 from edgeml.train.names import full_name
+from edgeml.train.parts import prepare_parts
 from edgeml.train.sides import Side, decoded_sides
-from edgeml.train.start import check_out, device_of, first_weights, prepare, start
+from edgeml.train.start import check_out, device_of, first_weights, start
 
 LR_REPORT = "lr_finder.html"
 
@@ -149,7 +150,7 @@ def _ready(
     device = device_of(config.device)
     config = replace(config, model=full_name(config.model))
     weights = first_weights(config)
-    parts = prepare(dataset, config, progress)
+    parts = prepare_parts(dataset, config, progress)
     with seeded(config, device), kept_memory(), ExitStack() as stack:
         begin = start(config, parts, weights, device, progress=progress)
         preprocess = begin.spec.preprocess

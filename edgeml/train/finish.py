@@ -24,8 +24,9 @@ from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.train.config import TrainConfig
 from edgeml.train.heads import scale_head
 from edgeml.train.history import Epoch
+from edgeml.train.parts import Parts
 from edgeml.train.sides import Side, predict_logits
-from edgeml.train.start import Parts, Start
+from edgeml.train.start import Start
 from edgeml.train.state import STATE_FILE
 from edgeml.train.weights import WEIGHTS_FILE
 

@@ -135,8 +135,8 @@ def build_learner(begin: Start, side: Side, device: torch.device) -> Learner:
         device: Where to train.
 
     Raises:
-        InputError: The device lacks the half precision that was asked for, or the data are fewer
-            than a batch of two.
+        InputError: The device has no use for the precision that was asked for, or the model
+            cannot save memory as was asked for.
         ModelLoadError: The teacher cannot be used.
     """
     config, model = begin.config, begin.model

@@ -32,8 +32,9 @@ from edgeml.train.learner import Learner, build_learner
 from edgeml.train.memory import kept_memory
 from edgeml.train.names import full_name
 from edgeml.train.optim import freeze_backbone, freeze_batch_norm, training_mode
+from edgeml.train.parts import prepare_parts
 from edgeml.train.sides import Side, decoded_sides, predict_logits
-from edgeml.train.start import check_out, device_of, first_weights, prepare, start
+from edgeml.train.start import check_out, device_of, first_weights, start
 from edgeml.train.state import (
     STATE_FILE,
     Course,
@@ -82,7 +83,7 @@ def train(
     # A wrong name, or weights that are not there, are told before all pictures are looked at.
     config = replace(config, model=full_name(config.model))
     weights = first_weights(config)
-    parts = prepare(dataset, config, progress)
+    parts = prepare_parts(dataset, config, progress)
     with seeded(config, device), kept_memory(), ExitStack() as stack:
         begin = start(config, parts, weights, device, progress=progress)
         config = begin.config

@@ -20,7 +20,7 @@ from edgeml.preprocess import Preprocess
 from edgeml.progress import Progress
 from edgeml.train import augment
 from edgeml.train.config import TrainConfig
-from edgeml.train.start import Parts
+from edgeml.train.parts import Parts
 
 _EVAL_BATCH = 64
 

@@ -1,12 +1,11 @@
-"""Where a run starts: the checks, the sides of the data, the model with its first weights."""
+"""Where a run starts: its folder and device, the model with its first weights."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,21 +13,19 @@ import timm
 import torch
 from torch import nn
 
-from edgeml.data import Dataset, split_dataset, tell_skipped
-from edgeml.data.framestore import default_cache
 from edgeml.data.split import split_digest
-from edgeml.data.thumbnails import readable
 from edgeml.errors import DataError, InputError
 from edgeml.files import sha256_of_file, staging_folder
 from edgeml.preprocess import Preprocess
 from edgeml.progress import Progress
-from edgeml.spec import LabelGroup, ModelSpec
+from edgeml.spec import ModelSpec
 from edgeml.train.card import licence_note
 from edgeml.train.config import ModelArg, TrainConfig
 from edgeml.train.heads import start_at_prevalence
 from edgeml.train.model import build_model, check_size, training_args
 from edgeml.train.names import CNN
 from edgeml.train.optim import default_layer_decay, default_lr
+from edgeml.train.parts import Parts
 from edgeml.train.weights import (
     WEIGHTS_FILE,
     Weights,
@@ -38,21 +35,6 @@ from edgeml.train.weights import (
     published_weights,
     read_weights,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """A divided data set and its three sides; `test` may be empty.
-
-    Attributes:
-        planned: Whether the configuration's plan divided it, or would divide it so.
-    """
-
-    whole: Dataset
-    train: Dataset
-    val: Dataset
-    test: Dataset
-    planned: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,44 +84,6 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as err:
         raise InputError(f"PyTorch has no device {name!r} here; take auto or cpu.") from err
     return device
-
-
-def prepare(dataset: Dataset, config: TrainConfig, progress: Progress) -> Parts:
-    """Check that all pictures can be read, apply the groups, and divide the data set.
-
-    Raises:
-        DataError: Unreadable pictures, fewer than two labels, groups that do not fit, or nothing
-            to train or to validate on.
-    """
-    if len(dataset.labels) < 2:
-        raise DataError(
-            f"There is only one label, {', '.join(dataset.labels)!r}: nothing to tell apart."
-        )
-    cache = default_cache() if config.cache else None
-    dataset = readable(
-        dataset, skip_bad=config.skip_bad, threads=config.workers, cache=cache, progress=progress
-    )
-    tell_skipped(dataset, progress)
-    if config.groups:
-        dataset = replace(dataset, label_groups=_groups(config.groups, dataset))
-    divide = partial(split_dataset, plan=config.plan, threads=config.workers, cache=cache)
-    planned = dataset.split is None or _follows(dataset, divide)
-    whole = divide(dataset, progress=progress)
-    parts = Parts(
-        whole=whole,
-        train=whole.part("train"),
-        val=whole.part("val"),
-        test=whole.part("test"),
-        planned=planned,
-    )
-    if len(parts.train) < 2 or not parts.val.present.any():
-        raise DataError(
-            f"Of {len(whole)} pictures {len(parts.train)} are for training and "
-            f"{len(parts.val)} for validation: too few. Add pictures, or change the split."
-        )
-    _note_missing(parts.train, "training pictures: it cannot be learned", progress)
-    _note_missing(parts.val, "validation pictures: its threshold is the other labels'", progress)
-    return parts
 
 
 def first_weights(config: TrainConfig) -> Weights | None:
@@ -207,54 +151,6 @@ def start(
             "Name one: --groups NAME=LABEL,LABEL,..."
         )
     return Start(model=model, spec=spec, config=config)
-
-
-def _follows(dataset: Dataset, divide: Callable[[Dataset], Dataset]) -> bool:
-    """Say whether a plan would divide the data as they are divided."""
-    try:
-        return divide(replace(dataset, split=None)).split == dataset.split
-    except DataError:
-        return False
-
-
-def _groups(named: Mapping[str, tuple[str, ...]], dataset: Dataset) -> tuple[LabelGroup, ...]:
-    """Make groups of which exactly one label is present, if the data bear it out.
-
-    Raises:
-        DataError: A label is not in the data, in two groups, or two of a group are on a picture.
-    """
-    groups = []
-    taken: set[str] = set()
-    for name, labels in named.items():
-        strangers = [label for label in labels if label not in dataset.labels or label in taken]
-        if strangers or len(labels) < 2:
-            what = (
-                f"{strangers[0]!r} is no label of the data, or in two groups" if strangers else ""
-            )
-            raise DataError(
-                f"The group {name!r} of {', '.join(labels)} cannot be: "
-                f"{what or 'it needs two labels or more'}. The labels: {', '.join(dataset.labels)}."
-            )
-        taken.update(labels)
-        columns = [dataset.labels.index(label) for label in labels]
-        # Unknown labels may be what is missing, but nothing mends two that are present.
-        least = dataset.present[:, columns].sum(axis=1)
-        complete = dataset.known[:, columns].all(axis=1)
-        odd = (least > 1) | (complete & (least == 0))
-        if odd.any():
-            row = int(odd.argmax())
-            raise DataError(
-                f"{str(dataset.paths[row])!r} has {least[row]} labels of the group {name!r}, as "
-                f"have {int(odd.sum()) - 1} others; each picture must have exactly one."
-            )
-        groups.append(LabelGroup(name=name, labels=tuple(labels), rule="one"))
-    return tuple(groups)
-
-
-def _note_missing(part: Dataset, where: str, progress: Progress) -> None:
-    for label, count in zip(part.labels, part.present.sum(axis=0), strict=True):
-        if count == 0:
-            progress.note(f"warning: {label!r} is on none of the {len(part)} {where}")
 
 
 def _args(config: TrainConfig, weights: Weights | None, size: int | None) -> dict[str, ModelArg]:
