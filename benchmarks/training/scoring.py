@@ -9,6 +9,8 @@ Each folder holds seed0, seed1, ... with predictions.npz in them: `val_scores`/`
 - `thresholds`: edgeml's thresholds, fitted for each label on the validation side;
 - `groups`: those, and the best garment of each photo, what edgeml does.
 
+Where logits are given, a second system has their softmax over the garments as scores.
+
 Labels that the test side lacks are left out of the means over labels.
 """
 
@@ -16,9 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
@@ -32,33 +36,47 @@ Scores = NDArray[np.float32]
 Targets = NDArray[np.int8]
 
 
-def read(path: Path) -> tuple[dict[str, Scores], dict[str, Targets], list[str]]:
-    """Give scores and targets of each side, and the labels."""
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Scores and targets of the validation and the test side."""
+
+    scores: dict[str, Scores]
+    targets: dict[str, Targets]
+    garments: list[int]
+
+
+def read(path: Path, *, softmax: bool) -> Predictions | None:
+    """Read what a run predicts; None if a softmax is asked for and there are no logits."""
+    scores, targets = {}, {}
     with np.load(path) as stored:
         labels = [str(label) for label in stored["labels"]]
-        scores, targets = {}, {}
+        garments = [column for column, label in enumerate(labels) if label != UNGROUPED]
         for side in ("val", "test"):
-            if f"{side}_scores" in stored:
-                scores[side] = stored[f"{side}_scores"].astype(np.float32)
-            else:
-                logits = stored[f"{side}_logits"].astype(np.float64)
-                scores[side] = (1 / (1 + np.exp(-logits))).astype(np.float32)
             targets[side] = stored[f"{side}_targets"].astype(np.int8)
-    return scores, targets, labels
+            if f"{side}_logits" in stored:
+                logits = torch.from_numpy(stored[f"{side}_logits"])
+                shares = logits.sigmoid()
+                if softmax:
+                    shares[:, garments] = logits[:, garments].softmax(dim=1)
+                scores[side] = shares.numpy()
+            elif softmax:
+                return None
+            else:
+                scores[side] = stored[f"{side}_scores"].astype(np.float32)
+    return Predictions(scores=scores, targets=targets, garments=garments)
 
 
-def decide(
-    how: str, scores: dict[str, Scores], targets: dict[str, Targets], labels: list[str]
-) -> Targets:
+def decide(how: str, given: Predictions) -> Targets:
     """Turn test scores into 0 or 1, by a rule that knows the validation side alone."""
-    test = scores["test"]
+    test = given.scores["test"]
     if how == "0.5":
         return (test >= 0.5).astype(np.int8)
-    claimed = test >= np.array(fit_thresholds(scores["val"], targets["val"]), np.float32)
+    claimed = test >= np.array(
+        fit_thresholds(given.scores["val"], given.targets["val"]), np.float32
+    )
     if how == "groups":
-        garments = [column for column, label in enumerate(labels) if label != UNGROUPED]
-        best = test[:, garments].argmax(axis=1)
-        claimed[:, garments] = best[:, None] == np.arange(len(garments))
+        best = test[:, given.garments].argmax(axis=1)
+        claimed[:, given.garments] = best[:, None] == np.arange(len(given.garments))
     return claimed.astype(np.int8)
 
 
@@ -77,16 +95,16 @@ def score(scores: Scores, claimed: Targets, targets: Targets) -> dict[str, float
     }
 
 
-def system(folder: Path) -> dict[str, list[dict[str, float]]]:
+def system(folder: Path, *, softmax: bool = False) -> dict[str, list[dict[str, float]]]:
     """Score all seeds of one system, for each way to decide."""
     results: dict[str, list[dict[str, float]]] = {how: [] for how in DECISIONS}
     for path in sorted(folder.glob("seed*/predictions.npz")):
-        scores, targets, labels = read(path)
+        given = read(path, softmax=softmax)
+        if given is None:
+            continue
         for how in DECISIONS:
-            claimed = decide(how, scores, targets, labels)
-            results[how].append(score(scores["test"], claimed, targets["test"]))
-    if not results["0.5"]:
-        raise SystemExit(f"There are no predictions in {str(folder)!r}: train it first.")
+            claimed = decide(how, given)
+            results[how].append(score(given.scores["test"], claimed, given.targets["test"]))
     return results
 
 
@@ -96,6 +114,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = {folder.name: system(folder) for folder in options.folders}
+    for folder in options.folders:
+        if not found[folder.name]["0.5"]:
+            raise SystemExit(f"There are no predictions in {str(folder)!r}: train it first.")
+        found[f"{folder.name}, softmax"] = system(folder, softmax=True)
+    found = {name: ways for name, ways in found.items() if ways["0.5"]}
     print("| system | decision | seeds | " + " | ".join(METRICS) + " |")
     print("| --- " * (len(METRICS) + 3) + "|")
     for name, ways in found.items():
