@@ -94,6 +94,7 @@ def train(
             _begin_folder(out, parts.whole, config)
         else:
             course = course.at(state)
+            remove_leftovers(out)
             restore(state, learner.model, learner.ema, learner.optimizer)
             learner.scaler.load_state_dict(course.scaler)
             progress.note(f"resumed in epoch {min(course.epoch + 1, config.epochs)}")

@@ -31,6 +31,11 @@ STATE_FILE = "state.safetensors"
 
 _FORMAT = "edgeml.state/1"
 
+_FILES = (
+    STATE_FILE, "model.safetensors", "history.csv", "config.yaml", "split.csv",
+    "report.html", "report.json", "per_label.csv",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
@@ -181,8 +186,8 @@ def restore(state: State, model: nn.Module, ema: Ema, optimizer: torch.optim.Opt
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was about to write; its names begin with a dot."""
-    for name in (STATE_FILE, "model.safetensors", "history.csv", "config.yaml", "split.csv"):
+    """Remove what a killed process was about to write; `files.staged` names its folders so."""
+    for name in _FILES:
         for path in folder.glob(f".{name}.*"):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -92,6 +92,19 @@ def test_a_run_that_was_stopped_twice_ends_bit_equal(
     assert not (parts / STATE_FILE).exists()
 
 
+def test_what_a_killed_process_was_about_to_write_is_removed(
+    shapes: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(Killed):
+        train(shapes, TINY, tmp_path, progress=Stop(2))
+    for name in (STATE_FILE, "model.safetensors", "report.json"):
+        (tmp_path / f".{name}.k1ll3d").mkdir()
+        (tmp_path / f".{name}.k1ll3d" / name).write_bytes(b"half of")
+    (tmp_path / ".mine").write_text("a file of the user's own")
+    train(shapes, TINY, tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".mine"]
+
+
 def test_only_the_same_settings_and_data_can_be_gone_on_with(
     shapes: Dataset, tmp_path: Path
 ) -> None:
