@@ -1,4 +1,4 @@
-"""Find edgeml's recipe on the validation side, then train it with three seeds.
+"""Find edgeml's recipe on the validation side, then train it with several seeds.
 
     python benchmarks/training/edgeml_recipe.py [--epochs 5] [--search-epochs 3]
 
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--split", type=Path, default=SPLIT)
     parser.add_argument("--out", type=Path, default=Path("build/training/edgeml"))
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--search-epochs", type=int, default=3)
     parser.add_argument("--only", choices=("search", "seeds"))
     parser.add_argument("--recipe", choices=tuple(TRIED), help="instead of searching")
@@ -117,7 +118,7 @@ def main() -> None:
             print(json.dumps(dict(zip(TRIED, found, strict=True))), "chosen:", recipe, flush=True)
         if options.only == "search":
             return
-        runs = [options.out / f"seed{seed}" for seed in range(3)]
+        runs = [options.out / f"seed{seed}" for seed in range(options.seeds)]
         tasks = [
             pool.submit(
                 train,

@@ -1,11 +1,11 @@
-"""Find timm's recipe on the validation side, then train it with three seeds.
+"""Find timm's recipe on the validation side, then train it with several seeds.
 
     python benchmarks/training/timm_recipe.py [--epochs 5] [--search-epochs 3]
 
 One run each of three learning rates. Two more trials start from the best of them: a higher rate,
 and timm's own crop scale instead of the milder one; a trial whose first epoch is behind that of the
 best run ends there. Of the best run, the best way to crop validation pictures. Judged by validation
-mAP alone. The three runs that follow read the test side once each, at their end. Runs go side by
+mAP alone. The runs that follow read the test side once each, at their end. Runs go side by
 side, each on one thread: on few cores that takes less time than one after the other on all.
 """
 
@@ -86,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/training/timm"))
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--search-epochs", type=int, default=3)
     options = parser.parse_args()
     with ThreadPoolExecutor(JOBS) as pool:
@@ -98,7 +99,7 @@ def main() -> None:
                 options.out / f"seed{seed}",
                 *(*chosen, "--epochs", str(options.epochs), "--seed", str(seed)),
             )
-            for seed in range(3)
+            for seed in range(options.seeds)
         ]
         for future in seeded:
             future.result()
