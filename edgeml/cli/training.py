@@ -19,7 +19,6 @@ from edgeml.cli._shared import (
     print_metrics,
     progress,
 )
-from edgeml.data import read_dataset
 from edgeml.errors import InputError, needs
 from edgeml.train.config import CONFIG_FILE, TrainConfig, read_settings
 
@@ -45,6 +44,8 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a multi-label classifier."""
+    from edgeml.data import read_dataset
+
     with needs("torch", extra="train", to="train a model"):
         from edgeml.train.find import find_batch, find_lr
         from edgeml.train.loop import train as run
@@ -97,6 +98,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a model of any format on labelled images."""
+    from edgeml.data import read_dataset
     from edgeml.evaluation import evaluate_model
     from edgeml.predictor import Predictor
 

@@ -20,13 +20,14 @@ from typing import (
     get_type_hints,
 )
 
-from edgeml.data import SplitPlan
 from edgeml.errors import InputError, needs
 from edgeml.preprocess import Interpolation, Resize
 from edgeml.thresholds import parse_objective
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+    from edgeml.data import SplitPlan
 
 CONFIG_FILE = "config.yaml"
 """The settings of a run, all of them, in its folder."""
@@ -196,6 +197,8 @@ class TrainConfig:
     @property
     def plan(self) -> SplitPlan:
         """How a data set without a split is divided."""
+        from edgeml.data import SplitPlan  # not at the top: every command loads this module
+
         return SplitPlan(self.val, self.test, self.seed, self.near, self.hold_out)
 
     def to_dict(self) -> dict[str, Any]:

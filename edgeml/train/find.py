@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,12 @@ from edgeml.data import Dataset
 from edgeml.errors import EdgemlError
 from edgeml.progress import SILENT, Progress
 from edgeml.report import write_lr_report
-from edgeml.spec import ModelSpec
 from edgeml.train.config import TrainConfig
-from edgeml.train.learner import Learner, build_learner
-from edgeml.train.loop import batch_maker, seeded
-from edgeml.train.memory import kept_memory
-from edgeml.train.names import full_name
-from edgeml.train.parts import prepare_parts
-from edgeml.train.sides import Side, decoded_sides
-from edgeml.train.start import check_out, device_of, first_weights, start
+from edgeml.train.learner import Learner
+from edgeml.train.loop import batch_maker
+from edgeml.train.ready import made_ready
+from edgeml.train.sides import Side
+from edgeml.train.start import check_out
 
 LR_REPORT = "lr_finder.html"
 
@@ -96,13 +91,15 @@ def find_lr(
     losses: list[float] = []
     smooth: list[float] = []
     with (
-        _ready(dataset, config, progress) as (learner, side, spec),
+        made_ready(dataset, config, progress) as ready,
         progress.task("find lr", total=_LR_STEPS, unit="steps") as advance,
     ):
+        learner, side = ready.learner, ready.sides["train"]
+        learner.model.train()
         for step, rate in enumerate(rates):
             # Any head start would be in the suggestion: the rate is all that moves the weights.
             fixed = replace(learner, lr=float(rate), config=replace(learner.config, **_FLAT))
-            losses.append(_step(fixed, side, spec, step))
+            losses.append(_step(fixed, side, step))
             smooth.append(_smoothed(losses))
             advance(1)
             if not math.isfinite(losses[-1]) or smooth[-1] > _DIVERGED * min(smooth):
@@ -124,12 +121,14 @@ def find_batch(
         DataError, InputError, ModelLoadError: As `train`, and if two pictures do not fit.
     """
     speeds: dict[int, float] = {}
-    with _ready(dataset, config, progress) as (learner, side, spec):
+    with made_ready(dataset, config, progress) as ready:
+        learner, side = ready.learner, ready.sides["train"]
+        learner.model.train()
         size = 2
         while size <= min(_LARGEST_BATCH, len(side)):
             sized = replace(learner, batch=size, batches_per_epoch=len(side) // size)
             try:
-                speeds[size] = _speed(sized, side, spec)
+                speeds[size] = _speed(sized, side)
             except (torch.OutOfMemoryError, MemoryError):
                 progress.note(f"{size} pictures do not fit into memory")
                 break
@@ -142,40 +141,22 @@ def find_batch(
     return FoundBatch(batch=smallest, images_per_s={k: round(v, 1) for k, v in speeds.items()})
 
 
-@contextmanager
-def _ready(
-    dataset: Dataset, config: TrainConfig, progress: Progress
-) -> Iterator[tuple[Learner, Side, ModelSpec]]:
-    """Set up what `train` would train, on its training side."""
-    device = device_of(config.device)
-    config = replace(config, model=full_name(config.model))
-    weights = first_weights(config)
-    parts = prepare_parts(dataset, config, progress)
-    with seeded(config, device), kept_memory(), ExitStack() as stack:
-        begin = start(config, parts, weights, device, progress=progress)
-        preprocess = begin.spec.preprocess
-        sides = stack.enter_context(decoded_sides(parts, preprocess, begin.config, progress))
-        learner = build_learner(begin, sides["train"], device)
-        learner.model.train()
-        yield learner, sides["train"], begin.spec
-
-
-def _step(learner: Learner, side: Side, spec: ModelSpec, step: int) -> float:
+def _step(learner: Learner, side: Side, step: int) -> float:
     """Take one step; give its loss."""
     epoch, index = divmod(step, learner.batches_per_epoch)
-    pictures, targets = batch_maker(side, epoch, spec, learner)(index)
+    pictures, targets = batch_maker(side, epoch, learner)(index)
     loss = learner.backward(pictures, targets, learner.place(epoch, index))
     learner.step(step)
     return float(loss)
 
 
-def _speed(learner: Learner, side: Side, spec: ModelSpec) -> float:
+def _speed(learner: Learner, side: Side) -> float:
     """Measure pictures per second of whole steps, the first one apart."""
-    _step(learner, side, spec, 0)
+    _step(learner, side, 0)
     began, steps = time.perf_counter(), 0
     while steps < 2 or time.perf_counter() - began < _SECONDS_A_BATCH:
         steps += 1
-        _step(learner, side, spec, steps)
+        _step(learner, side, steps)
     if learner.device.type == "cuda":
         torch.cuda.synchronize()
     return steps * learner.batch / (time.perf_counter() - began)

@@ -70,7 +70,6 @@ def finish(
     config = begin.config
     model, spec = load_checkpoint(out)
     val = _logits(model, sides["val"], spec)
-    uncalibrated = spec.probabilities(val)
     if config.calibrate and "temperature" not in spec.origin:
         model, spec, val = _calibrated(model, spec, sides["val"], val, config)
     scored = {"val": _scored(sides["val"], spec.probabilities(val))}
@@ -99,7 +98,7 @@ def finish(
     )
     cache = default_cache() if config.cache else None
     found = audit(parts.whole, threads=config.workers, cache=cache).summary()
-    train_report(_training(result, scored, uncalibrated, config, found), out / REPORT_FILE)
+    train_report(_training(result, scored, val, config, found), out / REPORT_FILE)
     (out / STATE_FILE).unlink(missing_ok=True)
     return result
 
@@ -171,7 +170,7 @@ def _note_end(
 def _training(
     result: TrainResult,
     scored: Mapping[str, Scored],
-    uncalibrated: NDArray[np.float32],
+    val: NDArray[np.float32],
     config: TrainConfig,
     found: Sequence[tuple[str, str]],
 ) -> Training:
@@ -184,7 +183,10 @@ def _training(
         spec=result.spec,
         val=scored["val"],
         test=scored.get("test"),
-        uncalibrated=uncalibrated if temperature != 1 else None,
+        # Undone, not kept: a run that was killed here and goes on has folded it in already.
+        uncalibrated=result.spec.probabilities(val * np.float32(temperature))
+        if temperature != 1
+        else None,
         temperature=temperature,
         held_out=result.held_out,
         held_out_name=" + ".join(config.hold_out) or None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeml.errors import InputError
-from edgeml.preprocess import Preprocess
+from edgeml.spec import ModelSpec
 from edgeml.train.config import TrainConfig
 from edgeml.train.losses import Loss, Prior, build_loss, distillation, log_odds
 from edgeml.train.mixing import mix
@@ -42,8 +42,7 @@ class Learner:
 
     Attributes:
         model: On its device; `forward` is the same, perhaps compiled.
-        choices: Columns of each group that is learned as one choice.
-        steps_per_epoch: Of the optimizer; each takes `accumulate` batches, the last maybe fewer.
+        spec: Of the model; its groups are learned as choices if it says so.
         lr: Peak learning rate.
     """
 
@@ -54,8 +53,7 @@ class Learner:
     scaler: torch.amp.GradScaler
     loss: Loss
     teacher: Teacher | None
-    preprocess: Preprocess
-    choices: list[list[int]]
+    spec: ModelSpec
     config: TrainConfig
     device: torch.device
     half: torch.dtype | None
@@ -66,7 +64,7 @@ class Learner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of the optimizer in an epoch."""
+        """Steps of the optimizer in an epoch; the last may have fewer batches."""
         return math.ceil(self.batches_per_epoch / self.config.accumulate)
 
     def rate(self, step: int) -> float:
@@ -98,9 +96,9 @@ class Learner:
             logits = self.forward(pictures)
         loss = self.loss(logits.float(), targets)
         if self.teacher is not None:
-            told = self.teacher.logits(pictures, self.preprocess)
+            told = self.teacher.logits(pictures, self.spec.preprocess)
             taught = distillation(
-                log_odds(logits.float(), self.choices), told, config.distill_temperature
+                log_odds(logits.float(), self.spec.choices()), told, config.distill_temperature
             )
             loss = torch.lerp(loss, taught, config.distill)
         self.scaler.scale(loss / place.count).backward()  # type: ignore[no-untyped-call]
@@ -146,7 +144,6 @@ def build_learner(begin: Start, side: Side, device: torch.device) -> Learner:
     if config.grad_checkpointing:
         checkpoint_gradients(model, config.model)
     batch = min(config.batch, len(side))
-    choices = begin.spec.choices()
     assert config.lr is not None, "start resolved it"
     return Learner(
         model=model,
@@ -157,10 +154,9 @@ def build_learner(begin: Start, side: Side, device: torch.device) -> Learner:
             lr=config.lr,
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
-        loss=build_loss(config, Prior.of(side.targets), choices, device=device),
+        loss=build_loss(config, Prior.of(side.targets), begin.spec.choices(), device=device),
         teacher=_teacher(begin, device),
-        preprocess=begin.spec.preprocess,
-        choices=choices,
+        spec=begin.spec,
         config=config,
         device=device,
         half=half,

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,13 +27,11 @@ from edgeml.train.checkpoint import save_checkpoint
 from edgeml.train.config import TrainConfig
 from edgeml.train.finish import TrainResult, finish, known_metrics
 from edgeml.train.history import Epoch, history_csv
-from edgeml.train.learner import Learner, build_learner
-from edgeml.train.memory import kept_memory
-from edgeml.train.names import full_name
+from edgeml.train.learner import Learner
 from edgeml.train.optim import freeze_backbone, freeze_batch_norm, training_mode
-from edgeml.train.parts import prepare_parts
-from edgeml.train.sides import Side, decoded_sides, predict_logits
-from edgeml.train.start import check_out, device_of, first_weights, start
+from edgeml.train.ready import made_ready
+from edgeml.train.sides import Side, predict_logits
+from edgeml.train.start import check_out
 from edgeml.train.state import (
     STATE_FILE,
     Course,
@@ -79,32 +76,24 @@ def train(
     """
     check_out(out, overwrite=overwrite or resume)
     state = load_state(out / STATE_FILE) if resume else None
-    device = device_of(config.device)
-    # A wrong name, or weights that are not there, are told before all pictures are looked at.
-    config = replace(config, model=full_name(config.model))
-    weights = first_weights(config)
-    parts = prepare_parts(dataset, config, progress)
-    with seeded(config, device), kept_memory(), ExitStack() as stack:
-        begin = start(config, parts, weights, device, progress=progress)
-        config = begin.config
-        sides = stack.enter_context(decoded_sides(parts, begin.spec.preprocess, config, progress))
-        learner = build_learner(begin, sides["train"], device)
-        course = Course(identity=identity_of(config, parts.whole))
+    with made_ready(dataset, config, progress) as ready:
+        begin, parts, learner = ready.begin, ready.parts, ready.learner
+        course = Course(identity=identity_of(begin.config, parts.whole))
         if state is None:
-            _begin_folder(out, parts.whole, config)
+            _begin_folder(out, parts.whole, begin.config)
         else:
             course = course.at(state)
             remove_leftovers(out)
             restore(state, learner.model, learner.ema, learner.optimizer)
             learner.scaler.load_state_dict(course.scaler)
-            progress.note(f"resumed in epoch {min(course.epoch + 1, config.epochs)}")
+            progress.note(f"resumed in epoch {min(course.epoch + 1, begin.config.epochs)}")
         try:
-            _fit(learner, course, begin.spec, sides, out, progress)
+            _fit(learner, course, ready.sides, out, progress)
         except KeyboardInterrupt:
             if (out / STATE_FILE).exists():
                 progress.note(f"interrupted: go on with --resume --out {str(out)!r}")
             raise
-        return finish(begin, parts, sides, course.history, out, progress=progress)
+        return finish(begin, parts, ready.sides, course.history, out, progress=progress)
 
 
 def _begin_folder(out: Path, dataset: Dataset, config: TrainConfig) -> None:
@@ -120,7 +109,6 @@ def _begin_folder(out: Path, dataset: Dataset, config: TrainConfig) -> None:
 def _fit(
     learner: Learner,
     course: Course,
-    spec: ModelSpec,
     sides: Mapping[str, Side],
     out: Path,
     progress: Progress,
@@ -132,8 +120,8 @@ def _fit(
         advance = stack.enter_context(progress.task("train", total=left * learner.batch))
         record = stack.enter_context(_board(config, out, course.epoch + 1))
         while course.epoch < config.epochs and not _is_stale(course, config):
-            _train_epoch(learner, course, spec, sides["train"], out, advance)
-            row, fitted = _validate(learner, course, spec, sides["val"])
+            _train_epoch(learner, course, sides["train"], out, advance)
+            row, fitted = _validate(learner, course, sides["val"])
             if course.takes(row):
                 save_checkpoint(
                     out / WEIGHTS_FILE,
@@ -150,17 +138,10 @@ def _fit(
         progress.note(f"stopped early: {config.patience} epochs without a better one")
 
 
-def _train_epoch(
-    learner: Learner,
-    course: Course,
-    spec: ModelSpec,
-    side: Side,
-    out: Path,
-    advance: Advance,
-) -> None:
+def _train_epoch(learner: Learner, course: Course, side: Side, out: Path, advance: Advance) -> None:
     """Take the steps of one epoch, or what is left of it; write the state every so often."""
     config = learner.config
-    make = batch_maker(side, course.epoch, spec, learner)
+    make = batch_maker(side, course.epoch, learner)
     _set_training(learner, head_alone=course.epoch < config.head_epochs)
     ahead = Ahead(make, course.batch, learner.batches_per_epoch, workers=_workers(config))
     began, saved = time.perf_counter(), time.perf_counter()
@@ -183,17 +164,15 @@ def _train_epoch(
             saved = time.perf_counter()
 
 
-def batch_maker(
-    side: Side, epoch: int, spec: ModelSpec, learner: Learner
-) -> Callable[[int], tuple[Tensor, Tensor]]:
+def batch_maker(side: Side, epoch: int, learner: Learner) -> Callable[[int], tuple[Tensor, Tensor]]:
     """Give the function that makes one batch of an epoch; threads may call it in any order."""
-    config, size = learner.config, learner.batch
+    config, size, preprocess = learner.config, learner.batch, learner.spec.preprocess
     order = augment.order(len(side), seed=config.seed, epoch=epoch)
 
     def make(index: int) -> tuple[Tensor, Tensor]:
         rows = order[index * size : (index + 1) * size]
         pictures = augment.training_batch(
-            side.frames[rows], rows, spec.preprocess, config.augment, seed=config.seed, epoch=epoch
+            side.frames[rows], rows, preprocess, config.augment, seed=config.seed, epoch=epoch
         )
         return (
             torch.from_numpy(pictures).contiguous(memory_format=learner.layout),
@@ -211,10 +190,9 @@ def _set_training(learner: Learner, *, head_alone: bool) -> None:
     training_mode(learner.model)
 
 
-def _validate(
-    learner: Learner, course: Course, spec: ModelSpec, side: Side
-) -> tuple[Epoch, ModelSpec]:
+def _validate(learner: Learner, course: Course, side: Side) -> tuple[Epoch, ModelSpec]:
     """Measure the averaged weights on the validation side; give the spec with their thresholds."""
+    spec = learner.spec
     train_loss = float(torch.stack(course.losses).mean())
     logits = predict_logits(learner.ema.model, side.frames, spec.preprocess)
     targets = side.float_targets().to(learner.device)
@@ -262,21 +240,6 @@ def _board(config: TrainConfig, out: Path, first_epoch: int) -> Iterator[Callabl
 
     with board(out / "tensorboard", first_epoch=first_epoch) as record:
         yield record
-
-
-@contextmanager
-def seeded(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Set PyTorch's seed and all threads for one run, and leave them as they were."""
-    threads, threads_cv = torch.get_num_threads(), cv2.getNumThreads()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        try:
-            torch.set_num_threads(config.threads or threads)
-            cv2.setNumThreads(1)  # pictures are shared among threads, not parts of one
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            cv2.setNumThreads(threads_cv)
 
 
 def _workers(config: TrainConfig) -> int:

@@ -51,7 +51,7 @@ def test_the_smallest_batch_is_taken_that_is_as_fast_as_any(
     shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speeds = {2: 100.0, 4: 180.0, 8: 300.0, 16: 305.0, 32: 200.0}
-    monkeypatch.setattr(find, "_speed", lambda learner, side, spec: speeds[learner.batch])
+    monkeypatch.setattr(find, "_speed", lambda learner, side: speeds[learner.batch])
     found = find.find_batch(shapes, TINY, tmp_path / "run")
     assert found.batch == 8
     assert found.images_per_s == speeds
@@ -61,7 +61,7 @@ def test_the_smallest_batch_is_taken_that_is_as_fast_as_any(
 def test_the_search_ends_where_memory_does(
     shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def speed(learner: find.Learner, side: object, spec: object) -> float:
+    def speed(learner: find.Learner, side: object) -> float:
         if learner.batch > 8:
             raise MemoryError
         return float(learner.batch)
