@@ -2,7 +2,8 @@
 
 EdgemlError                    except this to catch all of them
 ├── MissingDependencyError     (ImportError)  an extra is not installed; names it
-├── SpecError                  (ValueError)   no spec, a bad field, or a newer format
+├── SpecError                  (ValueError)   a bad field, or a newer format
+│   └── MissingSpecError                      no spec, neither inside the file nor beside it
 ├── ImageError                 (ValueError)   cannot be decoded, too large, and why
 ├── InputError                 (ValueError)   an argument or an array that cannot be used
 ├── DataError                  (ValueError)   a data set that cannot be used; names file and line
@@ -37,6 +38,10 @@ class MissingDependencyError(EdgemlError, ImportError):
 
 class SpecError(EdgemlError, ValueError):
     """A model's spec is missing, malformed, or of a newer format."""
+
+
+class MissingSpecError(SpecError):
+    """A model says nothing of itself: no spec stands inside its file, nor beside it."""
 
 
 class ImageError(EdgemlError, ValueError):

@@ -12,7 +12,7 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import InferenceError, SpecError
+from edgeml.errors import InferenceError, MissingSpecError, SpecError
 from edgeml.images import Image, read_image
 from edgeml.metrics import decide
 from edgeml.preprocess import Frame
@@ -176,7 +176,7 @@ def _spec_of(path: Path | None, runtime: Runtime) -> ModelSpec:
     inside = runtime.metadata.get(METADATA_KEY)
     if inside is None:
         beside = f" nor beside it as {sidecar.name}" if sidecar else ""
-        raise SpecError(
+        raise MissingSpecError(
             f"The model says nothing of its labels and preprocessing: no spec inside it{beside}. "
             "Export it with edgeml, or pass spec=ModelSpec(...)."
         )

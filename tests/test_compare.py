@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from edgeml import ModelSpec, Predictor
-from edgeml.compare import compare
+from edgeml.compare import both_open, compare, measure, run_both
 from edgeml.data import Dataset
-from edgeml.errors import ImageError, NotComparableError
+from edgeml.errors import ImageError, MissingSpecError, NotComparableError, SpecError
 from edgeml.metrics import UNKNOWN
-from tests.tiny import LABELS, TinyRuntime, tiny_spec
+from tests.notes import Notes
+from tests.tiny import LABELS, TinyRuntime, make_tiny_onnx, tiny_spec
 
 
 class Shifted(TinyRuntime):
@@ -53,7 +54,10 @@ def logits_of(data: Dataset) -> NDArray[np.float32]:
 def test_a_model_is_faithful_to_itself(data: Dataset) -> None:
     same = compare(Predictor(TinyRuntime()), Predictor(TinyRuntime()), data)
     assert (same.images, same.max_abs, same.mean_abs, same.label_flips_per_1000) == (40, 0, 0, 0)
+    assert (same.inputs_equal, same.inputs_max_abs) == (40, 0)
+    assert set(same.quantiles.values()) == {0.0}
     assert same.reference == same.exported
+    assert (same.drops.mAP.points, same.drops.mAP.low, same.drops.mAP.high) == (0, 0, 0)
     assert same.passed is None
 
 
@@ -73,12 +77,24 @@ def test_differences_flips_and_metrics_are_those_counted_by_hand(data: Dataset) 
     flips = (expected >= 0) != (expected + shift >= 0)  # a probability of 0.5 is a logit of 0
     assert found.max_abs == pytest.approx(np.abs(shift).max(), rel=1e-5)
     assert found.mean_abs == pytest.approx(np.abs(shift).mean(), rel=1e-5)
+    rising = np.sort(np.abs(shift), axis=None)
+    # Of 120 differences: the least one that so many do not exceed.
+    ranks = {"p50": 60, "p90": 108, "p99": 119, "p99.9": 120}
+    expected_quantiles = {name: rising[rank - 1] for name, rank in ranks.items()}
+    assert found.quantiles == pytest.approx(expected_quantiles, rel=1e-5)
+    probabilities = [1 / (1 + np.exp(-logits)) for logits in (expected, expected + shift)]
+    apart = np.abs(probabilities[0] - probabilities[1]).mean()
+    assert found.probability_mean_abs == pytest.approx(apart, rel=1e-5)
     assert flips.any()
     assert found.flips == dict(zip(LABELS, flips.sum(axis=0).tolist(), strict=True))
     assert found.label_flips_per_1000 == pytest.approx(1000 * flips.sum() / 120)
     for metrics, logits in ((found.reference, expected), (found.exported, expected + shift)):
         aps = [average_precision_score(data.targets[:, i], logits[:, i]) for i in range(3)]
         assert metrics.mAP == pytest.approx(np.mean(aps))
+    lost = 100 * (found.reference.mAP - found.exported.mAP)
+    assert found.drops.mAP.points == pytest.approx(lost)
+    assert found.drops.mAP.low < lost < found.drops.mAP.high
+    assert tuple(found.drops.labels) == LABELS
 
 
 def test_columns_of_the_data_are_matched_by_name(data: Dataset) -> None:
@@ -95,6 +111,123 @@ def test_each_model_prepares_the_frames_by_its_own_spec(data: Dataset) -> None:
     spec = tiny_spec()
     turned = replace(spec, preprocess=replace(spec.preprocess, channels="bgr"))
     assert compare(Predictor(TinyRuntime()), Predictor(TinyRuntime(turned)), data).max_abs > 1
+
+
+class Raw(TinyRuntime):
+    """The tiny network behind a normalisation of its own, as a graph with uint8 input has it."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(replace(spec, input="uint8"))
+        self._inside = spec.preprocess
+
+    @property
+    def input_shape(self) -> tuple[int | None, int, int, int]:
+        return (None, *self.spec.preprocess.size, 3)
+
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+        assert batch.dtype == np.uint8
+        return super().run(self._inside.normalize(batch))
+
+
+def preprocessed(**changes: object) -> ModelSpec:
+    spec = tiny_spec()
+    return replace(spec, preprocess=replace(spec.preprocess, **changes))
+
+
+def test_raw_frames_are_compared_by_what_they_mean(data: Dataset) -> None:
+    raw = Predictor(Raw(tiny_spec()))
+    for pair in ((Predictor(TinyRuntime()), raw), (raw, Predictor(TinyRuntime()))):
+        found = compare(*pair, data)
+        assert (found.inputs_equal, found.inputs_max_abs, found.max_abs) == (40, 0, 0)
+    mean = (0.485, 0.456, 0.506)  # 0.1 / 0.225 of the third channel too much
+    other = compare(Predictor(TinyRuntime()), Predictor(Raw(preprocessed(mean=mean))), data)
+    assert other.inputs_equal == 0
+    assert other.inputs_max_abs == pytest.approx(0.1 / 0.225, rel=1e-5)
+
+
+def test_how_far_the_inputs_are_apart_is_told(data: Dataset) -> None:
+    def inputs(**changes: object) -> tuple[int, float]:
+        other = Predictor(TinyRuntime(preprocessed(**changes)))
+        found = compare(Predictor(TinyRuntime()), other, data)
+        assert json.loads(json.dumps(found.to_dict()))["inputs_equal"] == found.inputs_equal
+        return found.inputs_equal, found.inputs_max_abs
+
+    assert inputs(mean=(0.485, 0.456, 0.406)) == (40, 0)
+    # Pictures of one colour look the same whatever is cut off; a border does not.
+    assert inputs(resize="crop") == (40, 0)
+    assert inputs(resize="letterbox")[0] == 0
+    assert inputs(channels="bgr")[0] == 13  # the green ones, as red as they are blue
+    assert inputs(size=(16, 16)) == (0, np.inf)
+
+
+def test_outputs_are_measured_again_by_other_specs_without_the_networks(data: Dataset) -> None:
+    models = Predictor(TinyRuntime()), Predictor(Shifted(0.5))
+    outputs = run_both(*models, data)
+    assert measure(outputs, *(model.spec for model in models)) == compare(*models, data)
+    for model in models:
+        model.close()
+    # A threshold at sigmoid(0.5) undoes the shift, but for those at the very threshold.
+    fitted = replace(tiny_spec(), thresholds=(0.6224593,) * 3)
+    before, after = (measure(outputs, tiny_spec(), spec) for spec in (tiny_spec(), fitted))
+    assert before.label_flips_per_1000 > 0
+    assert after.label_flips_per_1000 == 0
+    assert after.exported.exact_match == after.reference.exact_match
+    assert after.max_abs == before.max_abs == pytest.approx(0.5)
+    scores = outputs.scores(tiny_spec(), fitted)
+    assert scores[0] == pytest.approx(1 / (1 + np.exp(-outputs.reference)))
+    assert outputs.targets.tolist() == data.targets.tolist()
+
+
+def test_a_network_of_fixed_batch_gets_batches_of_that_size(data: Dataset) -> None:
+    class Fixed(TinyRuntime):
+        @property
+        def input_shape(self) -> tuple[int | None, int, int, int]:
+            return (7, 3, 32, 32)
+
+        def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+            assert len(batch) == 7
+            return super().run(batch)
+
+    found = compare(Predictor(TinyRuntime()), Predictor(Fixed()), data)
+    assert found.max_abs < 1e-6
+
+
+def test_a_network_with_another_number_of_outputs_is_refused(data: Dataset) -> None:
+    wider = Predictor(TinyRuntime(tiny_spec(("a", "b", "c", "d"))), spec=tiny_spec())
+    with pytest.raises(NotComparableError, match=r"shape \(32, 4\)"):
+        compare(Predictor(TinyRuntime()), wider, data)
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize("bare_is", ["reference", "candidate"])
+def test_a_model_that_says_nothing_is_taken_at_the_other_s_word(
+    bare_is: str, data: Dataset, tmp_path: Path
+) -> None:
+    import onnx
+
+    known = make_tiny_onnx(tmp_path / "known.onnx")
+    model = onnx.load(known)
+    model.ClearField("metadata_props")
+    bare = tmp_path / "bare.onnx"
+    onnx.save(model, bare)
+    notes = Notes()
+    pair = (bare, known) if bare_is == "reference" else (known, bare)
+    with both_open(*pair, progress=notes) as (first, second):
+        assert compare(first, second, data).max_abs == 0
+    (said,) = notes.lines
+    assert said.startswith("bare.onnx says nothing")
+    assert said.endswith("what known.onnx does.")
+    with pytest.raises(MissingSpecError, match="says nothing"), both_open(bare, bare):
+        pass
+
+
+@pytest.mark.runtime
+def test_a_spec_that_is_there_and_wrong_is_not_replaced(tmp_path: Path) -> None:
+    known = make_tiny_onnx(tmp_path / "known.onnx")
+    wrong = make_tiny_onnx(tmp_path / "wrong.onnx")
+    (tmp_path / "wrong.onnx.json").write_text("{}")
+    with pytest.raises(SpecError, match="format None"), both_open(known, wrong):
+        pass
 
 
 def test_probabilities_are_compared_where_only_one_model_gives_logits(data: Dataset) -> None:
@@ -115,6 +248,9 @@ def test_a_candidate_whose_logits_are_no_numbers_is_infinitely_far_away(
     found = compare(Predictor(TinyRuntime()), Predictor(Shifted([0, broken, 0])), data)
     assert found.max_abs == np.inf
     assert found.to_dict()["max_abs"] is None
+    # A third of the outputs: the median is finite, the tail is not.
+    assert found.quantiles["p50"] == 0
+    assert found.to_dict()["quantiles"]["p99"] is None
 
 
 def test_unknown_and_absent_labels_do_not_break_a_comparison(data: Dataset) -> None:
@@ -169,6 +305,9 @@ def test_the_dictionary_is_json(data: Dataset) -> None:
     assert again == found
     assert found["max_abs"] == pytest.approx(0.5)
     assert set(found["metrics"]) == {"reference", "exported"}
+    assert list(found["quantiles"]) == ["p50", "p90", "p99", "p99.9"]
+    assert set(found["drops"]["labels"]) == set(found["flips"]) == set(LABELS)
+    assert set(found["drops"]["mAP"]) == {"points", "low", "high"}
 
 
 def test_every_image_is_decoded_once(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from edgeml.bootstrap import Drop, Drops
 from edgeml.compare import Fidelity
 from edgeml.errors import DataError, FidelityError
 from edgeml.metrics import LabelMetrics, Metrics
 from edgeml.progress import Progress
 from edgeml_export.limits import judge, limits_for
+
+NOTHING = Drop(points=0.0, low=0.0, high=0.0)
 
 
 def metrics(*aps: float, positives: int = 500) -> Metrics:
@@ -25,12 +28,17 @@ def metrics(*aps: float, positives: int = 500) -> Metrics:
 def fidelity(**changes: object) -> Fidelity:
     same = Fidelity(
         images=1000,
+        inputs_equal=1000,
+        inputs_max_abs=0.0,
         max_abs=1e-6,
         mean_abs=1e-7,
+        quantiles={"p50": 1e-7, "p90": 1e-7, "p99": 1e-7, "p99.9": 1e-6},
+        probability_mean_abs=1e-8,
         label_flips_per_1000=0.0,
         flips={"label 0": 0, "label 1": 0},
         reference=metrics(0.9, 0.8),
         exported=metrics(0.9, 0.8),
+        drops=Drops(mAP=NOTHING, labels={"label 0": NOTHING, "label 1": NOTHING}),
     )
     return replace(same, **changes)
 
