@@ -12,7 +12,7 @@ import edgeml_export
 
 HEAVY = (
     "torch", "torchvision", "timm", "safetensors", "onnx", "onnxruntime", "onnxscript",
-    "onnxconverter_common", "openvino", "nncf", "tensorrt", "matplotlib", "jinja2", "sklearn",
+    "openvino", "nncf", "tensorrt", "matplotlib", "jinja2", "sklearn",
     "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip
 DOORS = (

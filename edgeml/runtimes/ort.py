@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, InputError, ModelLoadError
+from edgeml.runtimes._base import FP16_ON_X86
 from edgeml.spec import METADATA_KEY
 
+logger = logging.getLogger(__name__)
+
 _PROVIDERS = {"auto": "CPUExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+# Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
+_ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 
 class OrtRuntime:
@@ -50,6 +57,8 @@ class OrtRuntime:
         self._input = session.get_inputs()[0]
         meta = dict(session.get_modelmeta().custom_metadata_map)
         self._metadata = {**meta, "precision": _precision(meta)}
+        if _is_fp16(meta) and not _ON_ARM:
+            logger.warning("%s: %s", path.name, FP16_ON_X86)
 
     @property
     def name(self) -> str:
@@ -92,9 +101,13 @@ def _precision(metadata: Mapping[str, str]) -> str:
     spec = metadata.get(METADATA_KEY, "")
     if '"precision": "int8"' in spec:
         return "int8"
-    # Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
-    on_arm = platform.machine().lower() in ("aarch64", "arm64")
-    return "f16" if '"precision": "fp16"' in spec and on_arm else "f32"
+    return "f16" if '"precision": "fp16"' in spec and _ON_ARM else "f32"
+
+
+def _is_fp16(metadata: Mapping[str, str]) -> bool:
+    """Say whether what is not INT8 in the file is FP16."""
+    spec = metadata.get(METADATA_KEY, "")
+    return '"precision": "fp16"' in spec or '"arithmetic": "fp16"' in spec
 
 
 def _line(err: Exception) -> str:

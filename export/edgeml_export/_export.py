@@ -229,7 +229,7 @@ def _write(
                 progress=progress,
             )
         elif plan.precision == "fp16":
-            with needs("onnxconverter_common", extra="export", to="write FP16 models"):
+            with needs("onnxruntime", extra="export", to="write FP16 models"):
                 from edgeml_export.to_fp16 import fp16_from_onnx
             fp16_from_onnx(network, target)
         else:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Input = Literal["float32", "uint8"]
 
 OPSET = 18
-"""The newest that every TensorRT of a Jetson (10.3) and onnxconverter-common take."""
+"""Read by every TensorRT of a Jetson (10.3) and by ONNX Runtime since 1.14."""
 
 # Methods by which parts of timm's networks offer to be merged.
 _WAYS_TO_MERGE = ("fuse", "reparameterize", "switch_to_deploy")

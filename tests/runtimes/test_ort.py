@@ -66,14 +66,14 @@ def test_it_tells_what_it_computes_in(written: str, computed: str, tmp_path: Pat
 def test_on_x86_an_fp16_convolution_is_computed_in_fp32(tmp_path: Path) -> None:
     """The independent evidence for the line above: what the provider was given to run."""
     import onnx
-    from onnxconverter_common import float16
 
-    source = every_layer_onnx(tmp_path / "net.onnx")
-    half = float16.convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    from edgeml_export.to_fp16 import fp16_from_onnx
+
+    half = fp16_from_onnx(every_layer_onnx(tmp_path / "net.onnx"), tmp_path / "half.onnx")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    ort.InferenceSession(half.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ort.InferenceSession(half, options, providers=["CPUExecutionProvider"])
     graph = onnx.load(tmp_path / "optimized.onnx").graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     weights = [types[node.input[1]] for node in graph.node if "Conv" in node.op_type]
