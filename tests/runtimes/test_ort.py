@@ -4,6 +4,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,33 @@ def test_on_x86_an_fp16_convolution_is_computed_in_fp32(tmp_path: Path) -> None:
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     weights = [types[node.input[1]] for node in graph.node if "Conv" in node.op_type]
     assert weights == [onnx.TensorProto.FLOAT]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 saturates")
+@pytest.mark.parametrize(
+    ("flags", "exact"),
+    [
+        ("fpu avx2 avx512f avx512bw", "1"),
+        ("fpu avx2 avx512f avx512_vnni avx512_bf16", None),
+        ("fpu avx2 avx_vnni", None),
+        (None, "1"),
+    ],
+)
+def test_slow_exact_products_are_asked_for_only_without_vnni(
+    flags: str | None, exact: str | None, tiny_onnx: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: spectre_v1\n")
+    monkeypatch.setattr("edgeml.runtimes.ort._CPUINFO", cpuinfo)
+    session = OrtRuntime(tiny_onnx)._session
+    assert session is not None
+    entries = session.get_session_options()
+    if exact:
+        assert entries.get_session_config_entry("session.x64quantprecision") == exact
+    else:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            entries.get_session_config_entry("session.x64quantprecision")
 
 
 def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
