@@ -17,5 +17,6 @@ from edgeml.report.contents import Scored as Scored
 from edgeml.report.contents import Training as Training
 from edgeml.report.contents import TriedMethod as TriedMethod
 from edgeml.report.demo import demo_report as demo_report
+from edgeml.report.export import export_report as export_report
 from edgeml.report.train import train_report as train_report
 from edgeml.report.train import write_lr_report as write_lr_report

@@ -202,7 +202,7 @@ class TriedMethod:
     Attributes:
         name: For example `minmax`.
         divergence: How far its outputs lie from the reference's on the fitting images; less is
-            better, 0 is equal. NaN if it could not be measured.
+            better, 0 is equal. NaN or infinite if it could not be measured.
         kept: Whether it is the one that was taken.
     """
 
@@ -221,12 +221,14 @@ class RankedNode:
         damage: How much it hurts to quantise it, in the unit of `MixedPrecision`; 0 or less is
             no damage.
         in_float: Whether it was given back to floating point.
+        measured: Whether it was tried alone; else the damage is a share of its neighbours'.
     """
 
     name: str
     kind: str = ""
     damage: float
     in_float: bool
+    measured: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +238,7 @@ class MixedPrecision:
     Attributes:
         nodes: Those that were ranked, the most damaging first; those that were not are left out.
         quantizable: How many nodes could be quantised in all.
-        unit: What `damage` counts, for example `decisions that change, of 1000`.
+        unit: What `damage` counts, for example `nats a decision`.
         steps: (nodes in float, points of mAP lost on the fitting images) as the search went.
         seconds: What it took, the ranking included.
     """
@@ -289,6 +291,7 @@ class Comparison:
     """All that the report of an export, or of a comparison, shows. What is None is left out.
 
     Attributes:
+        kind: What stands above the headline: `export`, `comparison`, or `check`.
         title: The headline, for example `model.int8.onnx`.
         reference, candidate: What the two are called, for example `FP32` and `INT8`.
         fidelity: The four levels. `passed` is the verdict; None if nothing was promised.
@@ -305,6 +308,7 @@ class Comparison:
         facts: What stands at the foot: files, digests, versions, target, seconds.
     """
 
+    kind: str = "comparison"
     title: str
     reference: str
     candidate: str

@@ -5,11 +5,16 @@ Matplotlib would need a hundred times the bytes and the time. Colours are those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
+
+from edgeml.bootstrap import Drop
+from edgeml.report.page import MINUS
 
 # Names longer than this are cut in a figure; whoever points at them sees them whole.
 _LONGEST = 22
@@ -125,6 +130,121 @@ def curve(
         f'<svg class="plot curve" role="img" aria-label="{escape(description)}" '
         f'viewBox="0 0 {left + width + 6} {top + height + 16}">'
         f"{grid}{ticks}{chance}{line}{dot}</svg>"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """An axis that the figures of a column share.
+
+    Attributes:
+        low, high: The values at its ends; 0 lies between.
+        width: In pixels, with a margin at both ends.
+    """
+
+    low: float
+    high: float
+    width: int = 210
+
+    def x(self, value: float) -> float:
+        """Give the place of a value in pixels; what lies beyond an end is put there."""
+        inside = min(max(value, self.low), self.high)
+        return round(8 + (self.width - 16) * (inside - self.low) / (self.high - self.low), 1)
+
+    def ticks(self) -> list[float]:
+        """Give some round values, 0 among them."""
+        rough = (self.high - self.low) / 4
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [step * number for number in range(first, last + 1)]
+
+
+def axis(scale: Scale) -> Markup:
+    """Draw the values of a scale, to stand above a column of whiskers."""
+    texts = "".join(
+        f'<text x="{scale.x(tick):g}" y="11">{f"{tick:g}".replace("-", MINUS)}</text>'
+        for tick in scale.ticks()
+    )
+    return Markup(
+        f'<svg class="whisker" aria-hidden="true" viewBox="0 0 {scale.width} 14" '
+        f'width="{scale.width}" height="14">{texts}</svg>'
+    )
+
+
+def whisker(drop: Drop, scale: Scale, limit: float | None, *, over: bool) -> Markup:
+    """Draw a loss as a bar from 0, its interval as a line, and what is allowed as a dotted one.
+
+    Args:
+        drop: What was lost; a gain is negative and goes to the left. NaN is not drawn.
+        scale: Of the column.
+        limit: What may be lost; None draws none.
+        over: Whether that is exceeded.
+    """
+    zero, parts = scale.x(0), []
+    parts.append(f'<path class="zero" d="M{zero:g} 0V22"/>')
+    if math.isfinite(drop.points):
+        end = scale.x(drop.points)
+        kind = "over" if over else "lost" if drop.points > 0 else "won"
+        parts.append(
+            f'<rect class="{kind}" x="{min(zero, end):g}" y="6" height="10" '
+            f'width="{max(abs(end - zero), 1):.1f}"/>'
+        )
+    if math.isfinite(drop.low) and math.isfinite(drop.high):
+        a, b = scale.x(drop.low), scale.x(drop.high)
+        ends = "".join(  # an interval that goes on beyond the edge has no end there
+            f"M{scale.x(end):g} 7V15"
+            for end in (drop.low, drop.high)
+            if scale.low <= end <= scale.high
+        )
+        parts.append(f'<path class="range" d="M{a:g} 11H{b:g}{ends}"/>')
+    if limit is not None and math.isfinite(limit):
+        parts.append(f'<path class="limit" d="M{scale.x(limit):g} 0V22"/>')
+    return Markup(
+        f'<svg class="whisker" aria-hidden="true" viewBox="0 0 {scale.width} 22" '
+        f'width="{scale.width}" height="22">{"".join(parts)}</svg>'
+    )
+
+
+def density(
+    across: NDArray[np.floating], up: NDArray[np.floating], names: tuple[str, str], description: str
+) -> Markup:
+    """Draw where pairs of probabilities lie, each cell by the logarithm of its count.
+
+    Args:
+        across: (K,) from 0 to 1.
+        up: (K,) from 0 to 1.
+        names: Of the two axes.
+        description: What it shows, for those who cannot see it.
+    """
+    cells, side, left, top = 40, 7, 44, 8
+    counts, _, _ = np.histogram2d(across, up, bins=cells, range=((0, 1), (0, 1)))
+    most = math.log1p(float(counts.max())) or 1.0
+    whole = cells * side
+    parts = []
+    for column, row in np.argwhere(counts > 0):
+        count = int(counts[column, row])
+        opacity = 0.15 + 0.85 * math.log1p(count) / most
+        parts.append(
+            f'<rect x="{left + side * column}" y="{top + side * (cells - 1 - row)}" '
+            f'width="{side}" height="{side}" fill-opacity="{opacity:.2f}">'
+            f"<title>{count}</title></rect>"
+        )
+    ticks = "".join(
+        f'<text x="{left + whole * share:g}" y="{top + whole + 15}">{share:g}</text>'
+        f'<text class="end" x="{left - 6}" y="{top + whole * (1 - share) + 4:g}">{share:g}</text>'
+        for share in (0, 0.5, 1)
+    )
+    first, second = (_cut(name) for name in names)
+    middle = top + whole / 2
+    return Markup(
+        f'<svg class="plot heat" role="img" aria-label="{escape(description)}" '
+        f'viewBox="0 0 {left + whole + 8} {top + whole + 36}" style="max-width: 420px">'
+        f'<rect class="ground" x="{left}" y="{top}" width="{whole}" height="{whole}"/>'
+        f'<path class="same" d="M{left} {top + whole}L{left + whole} {top}"/>'
+        f"{''.join(parts)}{ticks}"
+        f'<text x="{left + whole / 2:g}" y="{top + whole + 32}">{escape(first)}</text>'
+        f'<text transform="translate(12 {middle:g}) rotate(-90)">{escape(second)}</text></svg>'
     )
 
 

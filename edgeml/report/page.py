@@ -17,6 +17,11 @@ from edgeml.preprocess import Frame
 UNKNOWN = "–"
 """Shown for what was not measured, or cannot be told."""
 
+MINUS = "\N{MINUS SIGN}"
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""The digits of an exponent."""
+
 
 def write_page(out: Path, template: str, values: dict[str, Any]) -> None:
     """Fill `template` with `values` and write it to `out`. All values are escaped.
@@ -32,7 +37,11 @@ def write_page(out: Path, template: str, values: dict[str, Any]) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(percent=percent, ms=ms, figure=figure, width=width, jpeg=jpeg_url)
+    environment.filters.update(
+        percent=percent, ms=ms, figure=figure, width=width, jpeg=jpeg_url,
+        signed=signed, small=small, plain=plain,
+    )  # fmt: skip
+    environment.tests.update(known=is_known)
     write_text(out, environment.get_template(template).render(values))
 
 
@@ -58,6 +67,31 @@ def figure(value: float | None, digits: int = 1) -> str:
     if value is None or not is_known(value):
         return UNKNOWN
     return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """Write a number that may be negative with a real minus sign; what rounds to 0 has none."""
+    if value is None or not is_known(value):
+        return UNKNOWN
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", MINUS)
+
+
+def small(value: float | None) -> str:
+    """Write a number of any size with two digits that matter, for example 0.0021 or 3.2 × 10⁻⁶."""
+    if value is None or not is_known(value):
+        return UNKNOWN
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:#.2g}".rstrip(".") if abs(value) < 100 else f"{value:.0f}"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def plain(value: float) -> str:
+    """Write a number as short as it is."""
+    return f"{value:g}"
 
 
 def width(share: float | None) -> str:

@@ -1,0 +1,271 @@
+"""The page of an export, or of a comparison: every figure is on it, whatever is missing."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeml import ModelSpec, Preprocess
+from edgeml.bench.sidebyside import Speedup
+from edgeml.bootstrap import Drop
+from edgeml.compare import Fidelity, Outputs, measure
+from edgeml.errors import InputError
+from edgeml.report import (
+    CalibrationImages,
+    Comparison,
+    MixedPrecision,
+    RankedNode,
+    Recovery,
+    TriedMethod,
+    export_report,
+)
+from edgeml.report.drawn import Scale
+from tests.report.pages import EVIL, check_page
+
+GARMENTS = ("grün", "Überrock", "a name that is far longer than any column has room for, and on")
+
+
+def outputs(labels: int, images: int = 120, seed: int = 0) -> Outputs:
+    """Logits of a model and of one that is a little beside it; nothing shows the last label."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((images, labels)) < 0.3).astype(np.int8)
+    targets[:, -1] = 0
+    logits = (4.0 * targets - 2 + rng.normal(0, 1.5, targets.shape)).astype(np.float32)
+    beside = (logits + rng.normal(0, 0.5, logits.shape)).astype(np.float32)
+    return Outputs(
+        reference=logits, candidate=beside, targets=targets, inputs_equal=images, inputs_max_abs=0.0
+    )
+
+
+def spec(labels: tuple[str, ...], threshold: float = 0.5) -> ModelSpec:
+    thresholds = (threshold,) * len(labels)
+    return ModelSpec(labels=labels, thresholds=thresholds, preprocess=Preprocess(size=(32, 32)))
+
+
+def fidelity(labels: tuple[str, ...] = GARMENTS) -> Fidelity:
+    return measure(outputs(len(labels)), spec(labels), spec(labels, 0.4375))
+
+
+def comparison(**changes: Any) -> Comparison:
+    """Give what an export of FP32 shows at the least."""
+    made = Comparison(
+        title="m.onnx", reference="FP32", candidate="INT8", fidelity=fidelity(), facts={}
+    )
+    return replace(made, **changes)
+
+
+def whole(labels: tuple[str, ...] = GARMENTS, nodes: int = 8) -> Comparison:
+    """Give a comparison that has everything."""
+    given, old, new = outputs(len(labels)), spec(labels), spec(labels, 0.4375)
+    found, unfitted = measure(given, old, new), measure(given, old, old)
+    ranked = [
+        RankedNode(name=f"/block.{i}/conv", damage=10.0 ** (1 - i), in_float=i < 2, measured=i != 3)
+        for i in range(nodes)
+    ]
+    return comparison(
+        kind="export",
+        fidelity=replace(found, passed=False),
+        findings=["mAP fell by 1.50 points, allowed are 0.5 (--max-drop)"],
+        max_drop=0.5,
+        max_label_drop=3.0,
+        scores=given.scores(old, new),
+        recovery=Recovery(
+            before=unfitted.reference,
+            unfitted=unfitted.exported,
+            fitted=found.exported,
+            images=321,
+            objective="macro_f1",
+        ),
+        methods=[
+            TriedMethod(name="minmax", divergence=0.0123, kept=False),
+            TriedMethod(name="entropy", divergence=0.0045, kept=True),
+            TriedMethod(name="percentile", divergence=math.nan, kept=False),
+        ],
+        mixed=MixedPrecision(
+            nodes=ranked,
+            quantizable=nodes,
+            unit="decisions that change, of 1000",
+            steps=[(0, 1.5), (2, 0.4)],
+            seconds=12.34,
+        ),
+        speed=Speedup(ratio=2.81, low=2.75, high=2.88, slow_ms=17.2, fast_ms=6.1, rounds=21),
+        calibration=CalibrationImages(
+            images=300, without=["Überrock"], overlap=7, sha256="ab" * 32
+        ),
+        notes=["One thread."],
+        facts={"Target": "x86", "File": "m.onnx"},
+    )
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "report.html"
+
+
+def said(path: Path) -> str:
+    return " ".join(check_page(path).text.split())
+
+
+def test_everything_that_was_given_is_on_the_page(out: Path) -> None:
+    export_report(whole(), out)
+    text = said(out)
+    for shown in (
+        "m.onnx", "Refused", "mAP fell by 1.50 points, allowed are 0.5 (--max-drop)",
+        "120of 120 inputs are equal", "In every byte", "p99.9", "0.500 → 0.438",
+        "321 other images, for macro_f1", "old thresholds", "exact match",
+        "2 of 8 nodes compute in floating point again", "It took 12.3 s", "/block.7/conv",
+        "≈ 0.010",
+        "0.012", "0.0045", "✓ taken", "INT8 is 2.81 times as fast as FP32 here", "21 rounds",
+        "300images gave the ranges", "No image shows Überrock", "7 of them also served",
+        "abababababababab", "One thread.", "Targetx86",
+    ):  # fmt: skip
+        assert shown in text, shown
+    assert len([one for one in check_page(out).all("svg") if one.get("class") == "plot"]) == 3
+
+
+def test_the_figures_are_those_of_the_comparison(out: Path) -> None:
+    given = whole()
+    export_report(given, out)
+    text, drops = said(out), given.fidelity.drops
+    for drop in (drops.mAP, drops.labels["grün"]):
+        low, high = (f"{end:.2f}".replace("-", "\N{MINUS SIGN}") for end in (drop.low, drop.high))
+        assert f"{drop.points:.2f}".replace("-", "\N{MINUS SIGN}") in text
+        assert f"{low} to {high}" in text
+    assert f"{given.fidelity.label_flips_per_1000:.2f}of 1000 labels flip" in text
+    for name in ("CF1", "OF1", "macro_F1", "exact_match"):
+        for one in (given.recovery.before, given.recovery.unfitted, given.recovery.fitted):
+            assert f"{100 * one.summary()[name]:.2f}" in text
+
+
+def test_labels_stand_by_what_they_lost(out: Path) -> None:
+    labels = tuple("abcdef")
+    export_report(comparison(fidelity=fidelity(labels)), out)
+    drops = fidelity(labels).drops.labels
+    expected = sorted("abcde", key=lambda name: -drops[name].points)
+    shown = re.findall(r'<th scope="row"><div class="named">(.*?)</div>', out.read_text("utf-8"))
+    assert shown == ["mAP", *expected, "f"]  # nothing shows f
+    assert "Without a positive here, and so without an AP: f." in said(out)
+
+
+def test_a_label_is_held_to_its_limit_only_where_its_loss_is_sure(out: Path) -> None:
+    given = fidelity(("sure", "doubtful", "absent"))
+    drops = {
+        **given.drops.labels,
+        "sure": Drop(points=5.0, low=4.0, high=6.0),
+        "doubtful": Drop(points=5.0, low=-1.0, high=9.0),
+    }
+    given = replace(given, drops=replace(given.drops, labels=drops))
+    export_report(comparison(fidelity=given, max_label_drop=3.0), out)
+    rows = re.findall(r"<tr.*?</tr>", out.read_text("utf-8"), re.S)
+    over = {row.split("named\">")[1].split("<")[0]: "more than is allowed" in row
+            for row in rows if "named" in row}  # fmt: skip
+    assert over == {"mAP": False, "sure": True, "doubtful": False, "absent": False}
+
+
+@pytest.mark.parametrize(
+    "leave", ["findings", "scores", "recovery", "methods", "mixed", "speed", "calibration", "notes"]
+)
+def test_any_part_may_be_missing(leave: str, out: Path) -> None:
+    nothing: dict[str, Any] = {"findings": (), "methods": (), "notes": ()}
+    export_report(replace(whole(), **{leave: nothing.get(leave)}), out)
+    page = check_page(out)
+    links = {link["href"] for link in page.all("a")}
+    assert links <= {f"#{part['id']}" for part in page.all("h2")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"fidelity": replace(fidelity(), passed=True)},
+        {"fidelity": replace(fidelity(), passed=False)},
+        {"max_drop": math.inf, "max_label_drop": math.inf},
+        {"max_drop": 0.0, "max_label_drop": 0.0},
+        {"fidelity": fidelity(("one",))},
+        {
+            "fidelity": replace(
+                fidelity(), max_abs=math.inf, mean_abs=math.inf, inputs_equal=0,
+                inputs_max_abs=math.inf, quantiles={"p50": 0.1, "p99.9": math.inf},
+            )
+        },
+        {"fidelity": replace(fidelity(), inputs_equal=3, inputs_max_abs=2.5e-6)},
+        {"mixed": MixedPrecision(nodes=[], quantizable=5, unit="flips")},
+        {"mixed": MixedPrecision(
+            nodes=[RankedNode(name="n", damage=damage, in_float=True) for damage in (0, math.nan)],
+            quantizable=2, unit="flips", steps=[(1, -0.1)],
+        )},
+        {"scores": (np.zeros((0, 3), np.float32),) * 2},
+        {"scores": (np.ones((9, 3), np.float32),) * 2},
+        {"calibration": CalibrationImages(images=1)},
+    ],
+)  # fmt: skip
+def test_extremes_make_a_page(changes: dict[str, Any], out: Path) -> None:
+    export_report(comparison(**changes), out)
+    check_page(out)
+
+
+def test_a_difference_of_the_inputs_is_told(out: Path) -> None:
+    export_report(
+        comparison(fidelity=replace(fidelity(), inputs_equal=3, inputs_max_abs=2.5e-6)), out
+    )
+    assert "3of 120 inputs are equal" in said(out)
+    assert "The largest difference is 2.5 × 10⁻⁶" in said(out)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [(0.7, 0.9, "INT8 is not faster than FP32 here"), (0.9, 1.1, "cannot be told")],
+)
+def test_what_is_not_faster_is_called_so(low: float, high: float, told: str, out: Path) -> None:
+    speed = Speedup(ratio=0.8, low=low, high=high, slow_ms=8.0, fast_ms=10.0, rounds=9)
+    export_report(comparison(speed=speed), out)
+    assert told in said(out)
+
+
+def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path) -> None:
+    given = replace(
+        whole((EVIL, "b", EVIL + "c")),
+        title=EVIL, reference=EVIL, candidate=EVIL, findings=[EVIL], notes=[EVIL],
+        facts={EVIL: EVIL}, methods=[TriedMethod(name=EVIL, divergence=1.0, kept=True)],
+        mixed=MixedPrecision(
+            nodes=[RankedNode(name=EVIL, kind=EVIL, damage=1.0, in_float=True)],
+            quantizable=1, unit=EVIL, steps=[(0, 1.0)],
+        ),
+        calibration=CalibrationImages(images=1, without=[EVIL], sha256=EVIL),
+    )  # fmt: skip
+    export_report(given, out)
+    assert EVIL in check_page(out).text
+
+
+def test_eighty_labels_and_two_hundred_nodes_stay_a_page(out: Path) -> None:
+    export_report(whole(tuple(f"label {i}" for i in range(80)), nodes=200), out)
+    text = said(out)
+    assert "And 188 more, in INT8, that cost less." in text
+    assert "label 79" in text
+    assert out.stat().st_size < 500_000
+
+
+def test_the_same_comparison_gives_the_same_bytes(out: Path, tmp_path: Path) -> None:
+    export_report(whole(), out)
+    export_report(whole(), tmp_path / "again.html")
+    assert out.read_bytes() == (tmp_path / "again.html").read_bytes()
+
+
+def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"):
+        export_report(comparison(), tmp_path / "file" / "report.html")
+
+
+def test_a_scale_puts_values_where_they_belong() -> None:
+    scale = Scale(low=-2, high=8, width=116)
+    # 100 pixels for 10 points, after a margin of 8; beyond the ends nothing is drawn.
+    assert [scale.x(value) for value in (-2, 0, 8, -5, 90)] == [8, 28, 108, 8, 108]
+    assert scale.ticks() == [0, 5]
+    assert 0 in Scale(low=-0.1, high=0.1).ticks()
