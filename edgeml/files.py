@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeml.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no locks on folders: nothing is swept there
+    fcntl = None  # type: ignore[assignment]
+
+_SUFFIX = ".edgeml-partial"
+
+_OURS = re.compile(rf"\..+\.\w{{8}}{re.escape(_SUFFIX)}", re.DOTALL)
+
+_swept: set[Path] = set()
 
 
 @contextmanager
@@ -19,36 +31,37 @@ def staged(target: Path) -> Iterator[Path]:
 
     The temporary path has the suffix of `target` and does not exist yet; the block may write a
     file or a folder there. Should the block raise, what it wrote is removed and `target` is left
-    as it was.
+    as it was. What a killed process left beside it is removed by the next that writes there.
 
     Raises:
         InputError: The folder of `target` cannot be written to.
     """
     target = Path(target)
-    folder = staging_folder(target)
-    try:
+    with staging(target) as folder:
         temporary = folder / target.name
         yield temporary
         _flush(temporary)
         os.replace(temporary, target)
         _flush(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def staging_folder(target: Path) -> Path:
-    """Make a temporary folder on the file system of `target`, whose folder is made if need be.
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Give a temporary folder on the file system of `target`, whose folder is made if need be.
+
+    It is gone when the block ends or, if the process is killed, when the next one writes there.
 
     Raises:
         InputError: The folder of `target` cannot be written to.
     """
+    _sweep(target.parent.absolute())
+    folder, lock = _locked_folder(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as err:
-        raise InputError(
-            f"Cannot write {str(target)!r}: {err.strerror}. Choose another place with --out."
-        ) from err
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def check_writable(target: Path) -> None:
@@ -57,7 +70,8 @@ def check_writable(target: Path) -> None:
     Raises:
         InputError: The folder of `target` cannot be written to.
     """
-    staging_folder(target).rmdir()
+    with staging(target):
+        pass
 
 
 def write_text(target: Path, text: str) -> None:
@@ -73,6 +87,68 @@ def sha256_of_file(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _locked_folder(target: Path) -> tuple[Path, int | None]:
+    """Make a folder and lock it: the lock ends with this process, however that ends.
+
+    A process number in its name would do less: another machine on the same share has its own.
+    """
+    while True:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            prefix = f".{target.name}."
+            folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=target.parent))
+        except OSError as err:
+            raise InputError(
+                f"Cannot write {str(target)!r}: {err.strerror}. Choose another place with --out."
+            ) from err
+        try:
+            lock = _lock(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # before it was locked, someone who sweeps took it for a dead one
+        except OSError:
+            return folder, None  # a share without locks, where nothing is swept
+        if folder.exists():
+            return folder, lock
+        os.close(lock)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove temporary folders whose processes are dead: nobody holds their locks.
+
+    Once in the life of a process, so that writing many files into one folder stays quick.
+    """
+    if parent in _swept:
+        return
+    _swept.add(parent)
+    try:
+        left = [name for name in os.listdir(parent) if _OURS.fullmatch(name)]
+    except OSError:  # it is not there yet, or may not be read
+        return
+    for folder in (parent / name for name in left):
+        with suppress(OSError):
+            lock = _lock(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder and give the descriptor that holds the lock.
+
+    Raises:
+        BlockingIOError: Another holds it.
+        OSError: The folder is gone, or there are no locks here.
+    """
+    if fcntl is None:
+        raise OSError
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _flush(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import IO, Protocol
 import cv2
 
 from edgeml.errors import InputError
-from edgeml.files import staged, staging_folder
+from edgeml.files import staged, staging
 from edgeml.preprocess import Frame, Preprocess
 from edgeml.progress import SILENT, Progress
 from edgeml.quiet import quiet_opencv
@@ -173,17 +172,16 @@ def video_sink(path: Path) -> Iterator[VideoSink]:
     """
     if path.suffix.lower() not in _CODECS:
         raise InputError(f"Cannot write a video as {path.name!r}: name it .mp4 or .avi.")
-    folder = staging_folder(path)
-    sink = VideoSink(folder / f"video{path.suffix}")
-    try:
-        yield sink
-        sink.release()
-        if sink.written:
-            with staged(path) as temporary:
-                os.replace(folder / f"video{path.suffix}", temporary)
-    finally:
-        sink.release()
-        shutil.rmtree(folder, ignore_errors=True)
+    with staging(path) as folder:
+        sink = VideoSink(folder / f"video{path.suffix}")
+        try:
+            yield sink
+            sink.release()
+            if sink.written:
+                with staged(path) as temporary:
+                    os.replace(folder / f"video{path.suffix}", temporary)
+        finally:
+            sink.release()
 
 
 class WindowSink:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +14,7 @@ from torch import nn
 
 from edgeml.data.split import split_digest
 from edgeml.errors import DataError, InputError
-from edgeml.files import sha256_of_file, staging_folder
+from edgeml.files import check_writable, sha256_of_file
 from edgeml.preprocess import Preprocess
 from edgeml.progress import Progress
 from edgeml.spec import ModelSpec
@@ -64,7 +63,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
             "--resume, or pass --overwrite."
         )
     existed = out.exists()
-    shutil.rmtree(staging_folder(out / WEIGHTS_FILE))
+    check_writable(out / WEIGHTS_FILE)
     if not existed:
         out.rmdir()
 
