@@ -12,7 +12,7 @@ import edgeml_export
 
 HEAVY = (
     "torch", "torchvision", "timm", "safetensors", "onnx", "onnxruntime", "onnxscript",
-    "openvino", "nncf", "tensorrt", "matplotlib", "jinja2", "sklearn",
+    "onnxslim", "openvino", "nncf", "tensorrt", "matplotlib", "jinja2", "sklearn",
     "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip
 DOORS = (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from timm.models import reparameterize_model
 from torch import Tensor, nn
 
-from edgeml.errors import ExportError
+from edgeml.errors import ExportError, needs
 from edgeml.files import sha256_of_file
 from edgeml.preprocess import Preprocess
 from edgeml.runtimes.ort import OrtRuntime
@@ -48,21 +48,31 @@ PARITY = 1e-3
 """Largest allowed difference of logits to PyTorch: different orders of summation stay below it."""
 
 
-def onnx_from_checkpoint(source: Path, target: Path, *, input: Input = "float32") -> Path:
+def onnx_from_checkpoint(
+    source: Path, target: Path, *, input: Input = "float32", slim: bool = False
+) -> Path:
     """Write a run folder, or its .safetensors, as FP32 ONNX for any batch size.
+
+    See `onnx_from_module` for `input` and `slim`.
 
     Raises:
         ModelLoadError: The checkpoint cannot be read or its model not built.
         ExportError: Neither of PyTorch's exporters gives a network that computes the same.
+        MissingDependencyError: `slim` without onnxslim.
     """
     module, spec = load_checkpoint(source)
     weights = source / "model.safetensors" if source.is_dir() else source
     origin = {**spec.origin, "checkpoint_sha256": sha256_of_file(weights)}
-    return onnx_from_module(module, replace(spec, origin=origin), target, input=input)
+    return onnx_from_module(module, replace(spec, origin=origin), target, input=input, slim=slim)
 
 
 def onnx_from_module(
-    module: nn.Module, spec: ModelSpec, target: Path, *, input: Input = "float32"
+    module: nn.Module,
+    spec: ModelSpec,
+    target: Path,
+    *,
+    input: Input = "float32",
+    slim: bool = False,
 ) -> Path:
     """Write a network that maps (N, 3, H, W) to logits (N, labels) as FP32 ONNX.
 
@@ -76,10 +86,13 @@ def onnx_from_module(
         target: The .onnx file.
         input: `uint8` puts the normalisation into the graph, which then takes raw BGR frames
             (N, H, W, 3) uint8 of the right size.
+        slim: Let onnxslim merge nodes, and keep what it gives if that is smaller and agrees with
+            `module` as well; `slimmed` in the spec says what came of it.
 
     Raises:
         ExportError: Merged branches compute something else, or neither exporter gives a network
             that computes the same.
+        MissingDependencyError: `slim` without onnxslim.
     """
     network, told = _reparameterized(module, spec)
     if input == "uint8":
@@ -96,11 +109,38 @@ def onnx_from_module(
             continue
         if difference <= PARITY:
             told["exporter"] = f"torch {torch.__version__} {name}, opset {OPSET}"
+            if slim:
+                model, told["slimmed"] = _slimmed(network, model, spec)
             write_onnx(model, target, replace(spec, origin={**spec.origin, **told}))
             return target
         failures.append(f"{name}: its logits are off by {difference:.2g}")
         logger.info("The %s exporter is off by %g", name, difference)
     raise ExportError(f"The model cannot be written as ONNX. {'; '.join(failures)}.")
+
+
+def _slimmed(
+    network: nn.Module, model: onnx.ModelProto, spec: ModelSpec
+) -> tuple[onnx.ModelProto, str]:
+    """Give a smaller model that computes the same, or else the same one, and say which.
+
+    Raises:
+        MissingDependencyError: onnxslim is absent.
+    """
+    with needs("onnxslim", extra="slim", to="merge nodes of an ONNX model"):
+        import onnxslim
+    tool = f"onnxslim {onnxslim.__version__}"
+    try:
+        slim = _tidy(onnxslim.slim(onnx.ModelProto.FromString(model.SerializeToString())))
+        difference = _difference(network, slim, spec)
+    except Exception as err:  # it may raise anything on what it does not expect
+        logger.info("%s failed: %s", tool, _line(err))
+        return model, f"{tool} failed: {_line(err)}"
+    before, after = len(model.graph.node), len(slim.graph.node)
+    if after >= before:
+        return model, f"{tool} found nothing to merge"
+    if difference > PARITY:
+        return model, f"{tool} not kept: its logits are off by {difference:.2g}"
+    return slim, f"{tool}: {before} nodes became {after}"
 
 
 def _reparameterized(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, dict[str, str]]:

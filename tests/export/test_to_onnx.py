@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -235,3 +236,59 @@ def test_models_of_timm_are_written_by_the_first_exporter(
     with torch.inference_mode():
         expected = module(torch.from_numpy(batch)).numpy()
     np.testing.assert_allclose(run_onnx(path, batch), expected, atol=1e-4)
+
+
+def test_a_slimmed_transformer_has_fewer_nodes_and_the_logits_of_torch(
+    vit: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    torch.manual_seed(0)
+    module = timm.create_model("test_vit.r160_in1k", num_classes=1).eval()
+    path = onnx_from_module(module, spec_for(160, ("a",)), tmp_path / "slim.onnx", slim=True)
+    assert capfd.readouterr() == ("", "")
+    assert not list(recwarn)
+    before, after = (len(read_onnx(each).graph.node) for each in (vit, path))
+    assert after < before
+    told = spec_of_onnx(read_onnx(path), path).origin["slimmed"]
+    assert told.endswith(f": {before} nodes became {after}")
+    batch = np.random.default_rng(0).normal(size=(3, 3, 160, 160)).astype(np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(run_onnx(path, batch), expected, atol=1e-4)
+
+
+def test_a_network_with_nothing_to_merge_stays_as_it_is(tmp_path: Path) -> None:
+    usual = onnx_from_module(small_net(), spec_for(16), tmp_path / "usual.onnx")
+    slim = onnx_from_module(small_net(), spec_for(16), tmp_path / "slim.onnx", slim=True)
+    assert read_onnx(slim).graph == read_onnx(usual).graph
+    assert "nothing to merge" in spec_of_onnx(read_onnx(slim), slim).origin["slimmed"]
+    assert "slimmed" not in spec_of_onnx(read_onnx(usual), usual).origin
+
+
+def slims_wrongly(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Leave the activation out."""
+    (relu,) = (node for node in model.graph.node if node.op_type == "Relu")
+    for node in model.graph.node:
+        node.input[:] = [relu.input[0] if name == relu.output[0] else name for name in node.input]
+    model.graph.node.remove(relu)
+    return model
+
+
+def fails_to_slim(model: onnx.ModelProto) -> onnx.ModelProto:
+    raise RuntimeError("no way\nto slim")
+
+
+@pytest.mark.parametrize(
+    ("slim", "told"),
+    [
+        (slims_wrongly, r"not kept: its logits are off by"),
+        (fails_to_slim, r"failed: no way to slim"),
+    ],
+)
+def test_a_slimming_that_goes_wrong_costs_nothing_but_a_note(
+    slim: Callable[..., object], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxslim.slim", slim)
+    path = onnx_from_module(small_net(), spec_for(16), tmp_path / "slim.onnx", slim=True)
+    usual = onnx_from_module(small_net(), spec_for(16), tmp_path / "usual.onnx")
+    assert read_onnx(path).graph == read_onnx(usual).graph
+    assert re.search(told, spec_of_onnx(read_onnx(path), path).origin["slimmed"])

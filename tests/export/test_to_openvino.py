@@ -17,6 +17,7 @@ from edgeml.errors import CalibrationError, ExportError
 from edgeml_export import to_openvino
 from edgeml_export.artifact import read_onnx, rewrite_spec, spec_of_onnx, write_onnx
 from edgeml_export.calibration import choose_calibration
+from edgeml_export.to_onnx import onnx_from_checkpoint
 from edgeml_export.to_openvino import openvino_from_onnx
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
@@ -107,6 +108,17 @@ def test_the_keys_of_model_api_are_there_and_true(network: Path, tmp_path: Path)
         if entry.key.startswith("model_info ")
     }
     assert onnx_info == info
+
+
+def test_a_model_of_raw_frames_tells_model_api_of_no_normalisation(
+    run: Path, tmp_path: Path
+) -> None:
+    source = onnx_from_checkpoint(run, tmp_path / "raw.onnx", input="uint8")
+    info = info_of(openvino_from_onnx(source, tmp_path / "raw.xml"))
+    # model_api parses "NHWC" as the layout of every input, whatever their names.
+    assert info["layout"] == "NHWC"
+    assert info["labels"] == "ball blue box green red"
+    assert not {"mean_values", "scale_values", "reverse_input_channels"} & set(info)
 
 
 def test_a_model_of_choices_tells_model_api_nothing(network: Path, tmp_path: Path) -> None:
