@@ -1,0 +1,58 @@
+"""Run one quantised file on one runtime beside its FP32 source; called by peers.py.
+
+    python benchmarks/quantization/measure.py RUNTIME FP32 FILE OUT.npz --inputs A.npy [B.npy ...]
+
+A process of its own: OpenVINO dies of some quantised networks of others, by a signal. OUT.npz gets
+the logits of both and, in `speed`, the figures of `edgeml.bench.sidebyside` as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.bench.sidebyside import speedup
+from edgeml.runtimes import Runtime, open_runtime
+
+BATCH = 32
+
+
+def logits(runtime: Runtime, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    parts = [
+        runtime.run(np.ascontiguousarray(inputs[start : start + BATCH]))
+        for start in range(0, len(inputs), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runtime", choices=("onnxruntime", "openvino"))
+    parser.add_argument("fp32", type=Path)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--inputs", type=Path, nargs="+", required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    options = parser.parse_args()
+    slow, fast = (
+        open_runtime(path, runtime=options.runtime, threads=options.threads)
+        for path in (options.fp32, options.file)
+    )
+    arrays = {}
+    for number, path in enumerate(options.inputs):
+        inputs = np.load(path, mmap_mode="r")
+        arrays[f"fp32_{number}"] = logits(slow, inputs)
+        arrays[f"int8_{number}"] = logits(fast, inputs)
+    picture = np.ascontiguousarray(np.load(options.inputs[0], mmap_mode="r")[:1])
+    speed = speedup(slow, fast, picture, seconds=options.seconds)
+    told = {**speed.to_dict(), "precision_actual": fast.metadata.get("precision", "unknown")}
+    np.savez(options.out, speed=np.array(json.dumps(told)), **arrays)
+
+
+if __name__ == "__main__":
+    main()

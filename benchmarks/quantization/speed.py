@@ -1,0 +1,94 @@
+"""How fast INT8 is beside FP32, on ONNX Runtime and on OpenVINO, on this machine.
+
+    python benchmarks/quantization/speed.py [--seconds 6] [--repeats 3] [--json FILE]
+
+Batch 1, 224 px, two threads; OpenVINO's FP32 computes in f32, not in the bfloat16 it prefers. Both
+precisions take turns in one process, `edgeml.bench.sidebyside`; of the repeats all are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from common import OUT, REAL, calibration, fp32, inputs_of, machine, spec_of, write_json
+from ours import int8
+
+from edgeml.bench.sidebyside import Speedup, speedup
+from edgeml.runtimes import open_runtime
+
+Engine = Literal["onnxruntime", "openvino"]
+
+BARS: dict[tuple[str, Engine], float | None] = {
+    ("resnet18", "onnxruntime"): 2.7,
+    ("mobilenetv4_conv_small", "onnxruntime"): 1.7,
+    ("vit_tiny_patch16_224", "onnxruntime"): 1.4,
+    ("mobilenetv3_small_100", "onnxruntime"): None,
+    (REAL, "onnxruntime"): None,
+    ("resnet18", "openvino"): 3.3,
+    ("vit_tiny_patch16_224", "openvino"): 2.0,
+    ("mobilenetv4_conv_small", "openvino"): None,
+    ("mobilenetv3_small_100", "openvino"): None,
+    (REAL, "openvino"): None,
+}
+"""The least that is asked for; None: to be told, whatever it is."""
+
+
+def measure(name: str, engine: Engine, seconds: float, threads: int) -> Speedup:
+    """Time one network in both precisions."""
+    source = fp32(name)
+    suffix = ".xml" if engine == "openvino" else ".onnx"
+    quantized = OUT / "speed" / f"{source.stem}.int8{suffix}"
+    if not quantized.exists():
+        quantized.parent.mkdir(parents=True, exist_ok=True)
+        int8(source, quantized, engine)
+    picture = np.ascontiguousarray(inputs_of(calibration().paths[:1], spec_of(source)))
+    slow, fast = (
+        open_runtime(path, runtime=engine, threads=threads) for path in (source, quantized)
+    )
+    try:
+        return speedup(slow, fast, picture, seconds=seconds)
+    finally:
+        slow.close()
+        fast.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    print("| network | runtime | FP32 ms | INT8 ms | INT8 is so many times as fast | asked for |")
+    print("| --- " * 6 + "|")
+    for (name, engine), bar in BARS.items():
+        results = [
+            measure(name, engine, options.seconds, options.threads) for _ in range(options.repeats)
+        ]
+        result = sorted(results, key=lambda one: one.ratio)[(len(results) - 1) // 2]
+        others = ", ".join(f"{one.ratio:.2f}" for one in results)
+        asked = "told" if bar is None else f"{bar} {'holds' if result.ratio >= bar else 'MISSED'}"
+        print(
+            f"| {name} | {engine} | {result.slow_ms:.2f} | {result.fast_ms:.2f} | "
+            f"{result.ratio:.2f} ({result.low:.2f} to {result.high:.2f}; runs: {others}), "
+            f"{result.verdict} | {asked} |",
+            flush=True,
+        )
+        rows.append(
+            {
+                "network": name,
+                "runtime": engine,
+                "bar": bar,
+                "runs": [one.to_dict() for one in results],
+            }
+        )
+    if options.json:
+        write_json(options.json, {**machine(), "threads": options.threads, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
