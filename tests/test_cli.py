@@ -8,13 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.command import Command, colour_folders, colour_pictures
 from tests.data.dirty import make_dirty
-from tests.tiny import LABELS, make_tiny_onnx
+from tests.report.pages import check_page
+from tests.tiny import LABELS, make_tiny_onnx, tiny_spec
 
 
 class TestWithAModel:
@@ -79,6 +81,47 @@ class TestWithAModel:
         document = edgeml("compare", tiny_onnx, tiny_onnx, "--data", data, "--json").json
         assert document["max_abs"] == 0
         assert document["label_flips_per_1000"] == 0
+        assert document["inputs_equal"] == document["images"] == 12
+        assert set(document["quantiles"].values()) == {0}
+        assert document["drops"]["mAP"] == {"points": 0, "low": 0, "high": 0}
+
+    def test_compare_shows_four_levels_and_a_page(
+        self, edgeml: Command, tiny_onnx: Path, data: Path, tmp_path: Path
+    ) -> None:
+        spec = tiny_spec()
+        turned = replace(spec, preprocess=replace(spec.preprocess, channels="bgr"))
+        other = make_tiny_onnx(tmp_path / "other.onnx", spec=turned)
+        page = tmp_path / "pages" / "page.html"
+        result = edgeml("compare", tiny_onnx, other, "--data", data, "--html", page)
+        assert result.status == 0, result.err
+        levels = [line.split()[0] for line in result.out.splitlines()[:4]]
+        assert levels == ["preprocessing", "tensor", "decision", "metric"]
+        assert "0 of 12 inputs are equal" in result.out
+        assert "Labels that surely lost AP" in result.out
+        assert "other.onnx" in check_page(page).text
+
+    def test_compare_takes_a_model_without_a_spec_at_the_other_s_word(
+        self, edgeml: Command, tiny_onnx: Path, data: Path, tmp_path: Path
+    ) -> None:
+        import onnx
+
+        model = onnx.load(tiny_onnx)
+        model.ClearField("metadata_props")
+        onnx.save(model, tmp_path / "bare.onnx")
+        result = edgeml("compare", tiny_onnx, tmp_path / "bare.onnx", "--data", data, "--json")
+        assert result.json["max_abs"] == 0
+        assert "bare.onnx says nothing of its labels" in result.err
+        assert edgeml("verify", tmp_path / "bare.onnx").status == 1
+
+    def test_verify_says_in_a_line_that_a_model_is_sound(
+        self, edgeml: Command, tiny_onnx: Path
+    ) -> None:
+        result = edgeml("verify", tiny_onnx)
+        assert (result.status, result.err) == (0, "")
+        assert "is sound" in result.out
+        document = edgeml("verify", tiny_onnx, "--json").json
+        assert set(document) == {"path", "sha256", "precision", "passed", "findings", "checks"}
+        assert (document["passed"], document["findings"], document["checks"]) == (True, [], None)
 
     def test_inspect_shows_labels_digest_and_runtime(
         self, edgeml: Command, tiny_onnx: Path
@@ -150,6 +193,8 @@ class TestBadInput:
             ("predict", "absent", "absent"),
             ("export", "absent", "--fmt", "onnx"),
             ("inspect", "absent"),
+            ("verify", "absent"),
+            ("verify", "TINY", "--against", "TINY", "--data", "absent"),
             ("bench", "absent"),
             ("bench", "TINY", "--data", "absent"),
             ("stream", "TINY", "absent"),

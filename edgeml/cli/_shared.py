@@ -23,6 +23,7 @@ SkipBad = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(help="An .onnx or .xml file, or a run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Html = Annotated[Path | None, typer.Option(help="Write a page that shows it, one file.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, or a runtime's own name.")]
 RuntimeName = Annotated[

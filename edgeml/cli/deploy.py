@@ -1,13 +1,18 @@
-"""`edgeml export`, `edgeml compare` and `edgeml inspect`."""
+"""`edgeml export`, `compare`, `verify` and `inspect`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edgeml.cli._shared import Delimiter, Json, Model, print_json, print_table, progress
+from edgeml.cli._shared import Delimiter, Html, Json, Model, print_json, print_table, progress
+from edgeml.errors import InputError, needs
+from edgeml.files import check_writable
+
+if TYPE_CHECKING:
+    from edgeml.compare import Fidelity
 
 
 def export(
@@ -64,32 +69,174 @@ def compare(
     reference: Model,
     candidate: Model,
     data: Annotated[Path, typer.Option(help="Labelled images that both shall see.")],
+    html: Html = None,
     delimiter: Delimiter = "_",
     json: Json = False,
 ) -> None:
-    """Show how far two models disagree: in numbers, in labels, in metrics."""
-    from edgeml.compare import compare as run
+    """Show how far two models disagree: in their input, in numbers, in labels, in metrics.
+
+    A model without a spec of its own, as other tools write them, is taken at the other's word.
+    """
+    from edgeml.compare import both_open, measure, run_both
     from edgeml.data import read_dataset
     from edgeml.evaluation import choose_part
-    from edgeml.predictor import Predictor
 
     show = progress()
-    with Predictor(reference) as first, Predictor(candidate) as second:
+    _check_page(html)
+    with both_open(reference, candidate, progress=show) as (first, second):
         dataset = read_dataset(data, delimiter=delimiter)
         images = choose_part(dataset, first.spec, None, progress=show)
-        fidelity = run(first, second, images, progress=show)
+        outputs = run_both(first, second, images, progress=show)
+        fidelity = measure(outputs, first.spec, second.spec)
+    if html:
+        from edgeml.report import Comparison, export_report
+
+        page = Comparison(
+            title=f"{reference.name} and {candidate.name}",
+            reference=reference.name,
+            candidate=candidate.name,
+            fidelity=fidelity,
+            scores=outputs.scores(first.spec, second.spec),
+            facts=_facts(reference=reference, candidate=candidate, data=data),
+        )
+        export_report(page, html)
     if json:
         print_json(fidelity.to_dict())
+    else:
+        _print_levels(fidelity, str(reference), str(candidate))
+
+
+def verify(
+    model: Model,
+    against: Annotated[
+        Path | None, typer.Option(help="The source, for example its run folder.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled images; of a split, its test part.")
+    ] = None,
+    target: Annotated[
+        Literal["x86", "arm", "openvino", "tensorrt"] | None,
+        typer.Option(help="What an INT8 .onnx must suit; else what it was made for."),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, metavar="PP", help="Points of mAP that may be lost.")
+    ] = None,
+    max_label_drop: Annotated[
+        float | None, typer.Option(min=0, metavar="PP", help="Points of AP for any one label.")
+    ] = None,
+    html: Html = None,
+    delimiter: Delimiter = "_",
+    json: Json = False,
+) -> None:
+    """Check that a model file is sound and, with a source and images, that it means the same."""
+    from edgeml.data import read_dataset
+    from edgeml_export.verify import verify as run
+
+    if html and not against:
+        raise InputError("--html shows a comparison: give --against SOURCE --data DATA too.")
+    _check_page(html)
+    found = run(
+        model,
+        against=against,
+        data=read_dataset(data, delimiter=delimiter) if data else None,
+        target=target,
+        max_drop=max_drop,
+        max_label_drop=max_label_drop,
+        progress=progress(),
+    )
+    if html and against and found.fidelity and found.limits:
+        from edgeml.report import Comparison, export_report
+
+        page = Comparison(
+            kind="check",
+            title=model.name,
+            reference=against.name,
+            candidate=model.name,
+            fidelity=found.fidelity,
+            findings=found.findings,
+            max_drop=found.limits.drop,
+            max_label_drop=found.limits.label_drop,
+            scores=found.scores,
+            facts=_facts(source=against, model=model, data=data),
+        )
+        export_report(page, html)
+    if json:
+        print_json(found.to_dict())
+    elif found.fidelity:
+        _print_levels(found.fidelity, str(against), str(model))
+    if not found.passed:
+        typer.secho(f"edgeml: {found.sentence()}", fg="red", err=True)
+        raise typer.Exit(1)
+    if not json:
+        typer.echo(found.sentence())
+
+
+def _check_page(html: Path | None) -> None:
+    """Refuse, before any work, a page that could not be written in the end."""
+    if html is None:
         return
+    with (
+        needs("jinja2", extra="report", to="write an HTML report"),
+        needs("matplotlib", extra="report", to="write an HTML report"),
+    ):
+        import edgeml.report  # noqa: F401
+    check_writable(html)
+
+
+def _facts(**paths: Path | None) -> dict[str, str]:
+    """Name the files of a comparison and the versions it was made with."""
+    from edgeml.bench.environment import capture_software
+    from edgeml.files import sha256_of_file
+    from edgeml.inspection import model_files
+
+    facts = {}
+    for name, path in paths.items():
+        if path is None:
+            continue
+        facts[name.title()] = str(path)
+        if name != "data":
+            facts[f"{name.title()}, SHA-256"] = sha256_of_file(model_files(path)[0])
+    versions = capture_software()
+    facts["Versions"] = ", ".join(f"{name} {v}" for name, v in versions.items() if v)
+    return facts
+
+
+def _print_levels(fidelity: Fidelity, reference: str, candidate: str) -> None:
+    """Print the four levels, then the metrics side by side, then the labels that lost."""
+    drop = fidelity.drops.mAP
+    inputs = f"{fidelity.inputs_equal} of {fidelity.images} inputs are equal"
+    if fidelity.inputs_equal < fidelity.images:
+        inputs += f", the others off by up to {fidelity.inputs_max_abs:.2g}"
+    quantiles = "  ".join(f"{name} {value:.2e}" for name, value in fidelity.quantiles.items())
+    flipping = sorted(fidelity.flips.items(), key=lambda pair: -pair[1])[:5]
+    named = ", ".join(f"{name} {count}" for name, count in flipping if count)
+    typer.echo(f"preprocessing  {inputs}")
+    typer.echo(
+        f"tensor         max abs {fidelity.max_abs:.2e}  mean {fidelity.mean_abs:.2e}  {quantiles}"
+    )
+    typer.echo(
+        f"decision       label flips {fidelity.label_flips_per_1000:.2f} per 1000"
+        + (f": {named}" if named else "")
+    )
+    typer.echo(
+        f"metric         mAP lost {drop.points:.2f} points, "
+        f"95 % interval {drop.low:.2f} to {drop.high:.2f}, on {fidelity.images} images"
+    )
     rows = [
         (name, value, fidelity.exported.summary()[name])
         for name, value in fidelity.reference.summary().items()
     ]
-    typer.echo(
-        f"{fidelity.images} images  max abs {fidelity.max_abs:.2e}  "
-        f"label flips {fidelity.label_flips_per_1000:.2f} per 1000"
-    )
-    print_table("Metrics", ("metric", str(reference), str(candidate)), rows)
+    print_table("Metrics", ("metric", reference, candidate), rows)
+    lost = {name: one for name, one in fidelity.drops.labels.items() if one.low > 0}
+    if lost:
+        print_table(
+            "Labels that surely lost AP",
+            ("label", "positives", "points lost", "at least", "at most"),
+            [
+                (name, fidelity.reference.labels[name].positives, one.points, one.low, one.high)
+                for name, one in sorted(lost.items(), key=lambda pair: -pair[1].points)
+            ],
+        )
 
 
 def inspect(model: Model, json: Json = False) -> None:

@@ -80,6 +80,7 @@ def test_what_is_equal_passes(precision: str) -> None:
         ("int8", losing(-1, 4), "AP of 'label 1' fell by 4.00 points (95 % interval 3.50 to 4.50)"),
         ("int8", losing(-1, 4), "allowed are 3 (--max-label-drop)"),
         ("int8", {"max_abs": math.inf}, "some of its logits are not numbers"),
+        ("int8", {"probability_mean_abs": 0.04}, "probabilities are off by 0.04 on average"),
     ],
 )
 def test_what_differs_too_much_is_refused_with_its_numbers(
