@@ -75,7 +75,6 @@ def examine() -> list[Finding]:
         _torch(),
         _installed("timm", mend="pip install 'edgeml[train]'"),
         _installed("onnx", mend="pip install 'edgeml[export]'"),
-        _installed("nncf", mend="pip install 'edgeml[export]'"),
         *_processor(),
         _camera(),
         _display(),

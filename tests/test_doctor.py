@@ -239,7 +239,7 @@ def test_this_machine_is_examined_as_json() -> None:
 def test_the_doctor_loads_nothing_heavy() -> None:
     code = (
         "import sys; sys.path[:] = sys.argv[1:]; from edgeml.doctor import examine; examine(); "
-        "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', 'nncf', "
+        "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', "
         "'tensorrt'} & set(sys.modules); print(heavy); sys.exit(bool(heavy))"
     )
     done = subprocess.run(

@@ -12,7 +12,7 @@ import edgeml_export
 
 HEAVY = (
     "torch", "torchvision", "timm", "safetensors", "onnx", "onnxruntime", "onnxscript",
-    "onnxslim", "openvino", "nncf", "tensorrt", "matplotlib", "jinja2", "sklearn",
+    "onnxslim", "openvino", "tensorrt", "matplotlib", "jinja2", "sklearn",
     "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip
 DOORS = (

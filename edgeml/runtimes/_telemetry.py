@@ -1,4 +1,4 @@
-"""OpenVINO and NNCF report to their maker that they were imported. Here they do not."""
+"""OpenVINO reports to its maker that it was imported. Here it does not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _REPORTER = "openvino_telemetry"
 def without_telemetry() -> Iterator[None]:
     """Let what is imported in this block find no `openvino_telemetry`.
 
-    Importing `openvino` or `nncf` otherwise writes an identifier into the home folder and starts
-    a child process that sends an event over the network. Neither reads an environment variable
-    that forbids it; both fall back to stubs of their own if the reporter cannot be imported.
+    Importing `openvino` otherwise writes an identifier into the home folder and starts a child
+    process that sends an event over the network. It reads no environment variable that forbids
+    it, and falls back to a stub of its own if the reporter cannot be imported.
     """
     found = sys.modules.get(_REPORTER)
     sys.modules[_REPORTER] = None  # type: ignore[assignment]  # the import system's own "absent"

@@ -48,13 +48,13 @@ class OrtRuntime:
             # Products of uint8 and uint8 instead: slower, and right. ONNX Runtime would do so with
             # VNNI too, where it halves the speed of INT8 and changes no bit.
             options.add_session_config_entry("session.x64quantprecision", "1")
-        try:
-            # Without enable_fallback=0 a failing device is silently replaced by the CPU.
-            session = ort.InferenceSession(
-                str(path), options, providers=[provider], enable_fallback=0
+        session = _open(path, options, provider)
+        if _is_for_another_runtime(session.get_modelmeta().custom_metadata_map):
+            # It would quantise what was left in float, and spoil FP16 biases (1.32).
+            options.add_session_config_entry(
+                "optimization.disable_specified_optimizers", "WeightBiasQuantization"
             )
-        except Exception as err:  # ONNX Runtime's own errors share no public base class
-            raise ModelLoadError(f"ONNX Runtime refuses {path.name!r}: {_line(err)}") from err
+            session = _open(path, options, provider)
         self._session: ort.InferenceSession | None = session
         self._input = session.get_inputs()[0]
         meta = dict(session.get_modelmeta().custom_metadata_map)
@@ -96,6 +96,25 @@ class OrtRuntime:
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+
+def _open(path: Path, options: ort.SessionOptions, provider: str) -> ort.InferenceSession:
+    """Load a file.
+
+    Raises:
+        ModelLoadError: ONNX Runtime refuses it.
+    """
+    try:
+        # Without enable_fallback=0 a failing device is silently replaced by the CPU.
+        return ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+    except Exception as err:  # ONNX Runtime's own errors share no public base class
+        raise ModelLoadError(f"ONNX Runtime refuses {path.name!r}: {_line(err)}") from err
+
+
+def _is_for_another_runtime(metadata: Mapping[str, str]) -> bool:
+    """Say whether edgeml laid an INT8 file out for OpenVINO or TensorRT."""
+    spec = metadata.get(METADATA_KEY, "")
+    return any(f'"quantizer": "edgeml, {name}' in spec for name in ("openvino", "tensorrt"))
 
 
 def _precision(metadata: Mapping[str, str]) -> str:

@@ -218,25 +218,21 @@ def _write(
     with TemporaryDirectory() as folder:
         network = Path(folder) / f"{target.stem}.fp32.onnx"
         _write_fp32(source, network, spec, plan.input)
-        if plan.fmt == "openvino":
-            with needs("openvino", extra="export", to="write OpenVINO models"):
-                from edgeml_export.to_openvino import openvino_from_onnx
-            openvino_from_onnx(
-                network,
-                target,
-                precision=plan.precision,
-                calibration=calibration,
-                progress=progress,
-            )
-        elif plan.precision == "fp16":
+        if plan.precision == "int8":
+            assert calibration is not None
+            with needs("onnx", extra="export", to="write INT8 models"):
+                from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
+            ranges = measure_ranges(network, calibration, progress=progress)
+            integers = target if plan.fmt == "onnx" else Path(folder) / "int8.onnx"
+            network = int8_from_onnx(network, integers, ranges, layout=plan.layout)
+        elif plan.fmt == "onnx":
             with needs("onnxruntime", extra="export", to="write FP16 models"):
                 from edgeml_export.to_fp16 import fp16_from_onnx
             fp16_from_onnx(network, target)
-        else:
-            assert calibration is not None
-            with needs("onnxruntime", extra="export", to="write INT8 models"):
-                from edgeml_export.to_int8 import int8_from_onnx
-            int8_from_onnx(network, target, calibration, layout=plan.layout, progress=progress)
+        if plan.fmt == "openvino":
+            with needs("openvino", extra="export", to="write OpenVINO models"):
+                from edgeml_export.to_openvino import openvino_from_onnx
+            openvino_from_onnx(network, target, halve=plan.precision == "fp16")
 
 
 def _write_fp32(source: Path, target: Path, spec: ModelSpec, input: Input) -> None:

@@ -17,6 +17,9 @@ from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.images import read_image
 from edgeml.train.checkpoint import save_checkpoint
 from edgeml.train.model import build_model
+from edgeml_export.calibration import choose_calibration
+from edgeml_export.ranges import Ranges
+from edgeml_export.to_int8 import measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 
 SIZE = 40
@@ -106,6 +109,12 @@ def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as FP32 ONNX. Do not change it."""
     return onnx_from_checkpoint(run, tmp_path_factory.mktemp("network") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def ranges(network: Path, data: Dataset) -> Ranges:
+    """What 60 of the pictures say of the network's tensors."""
+    return measure_ranges(network, choose_calibration(data, data.labels, limit=60))
 
 
 @pytest.fixture(scope="session")

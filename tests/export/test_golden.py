@@ -31,7 +31,7 @@ from edgeml.images import read_image
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml_export.calibration import Calibration, choose_calibration
 from edgeml_export.to_fp16 import fp16_from_onnx
-from edgeml_export.to_int8 import int8_from_onnx
+from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_onnx import onnx_from_module
 from edgeml_export.to_openvino import openvino_from_onnx
 
@@ -45,22 +45,19 @@ def every_way(
 ) -> dict[str, tuple[Path, str]]:
     """Write a network in every format and precision; give each file and a runtime for it."""
     network = onnx_from_module(module, spec, folder / "model.onnx")
+    ranges = measure_ranges(network, calibration)
+    for_openvino = int8_from_onnx(network, folder / "ov.onnx", ranges, layout="openvino")
     return {
         "fp32 onnx, onnxruntime": (network, "onnxruntime"),
         "fp32 onnx, openvino": (network, "openvino"),
         "fp32 xml": (openvino_from_onnx(network, folder / "model.xml"), "openvino"),
         "fp16 onnx": (fp16_from_onnx(network, folder / "half.onnx"), "onnxruntime"),
         "fp16 xml": (
-            openvino_from_onnx(network, folder / "half.xml", precision="fp16"),
+            openvino_from_onnx(network, folder / "half.xml", halve=True),
             "openvino",
         ),
-        "int8 onnx": (int8_from_onnx(network, folder / "int.onnx", calibration), "onnxruntime"),
-        "int8 xml": (
-            openvino_from_onnx(
-                network, folder / "int.xml", precision="int8", calibration=calibration
-            ),
-            "openvino",
-        ),
+        "int8 onnx": (int8_from_onnx(network, folder / "int.onnx", ranges), "onnxruntime"),
+        "int8 xml": (openvino_from_onnx(for_openvino, folder / "int.xml"), "openvino"),
     }
 
 

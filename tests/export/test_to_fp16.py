@@ -18,7 +18,7 @@ from edgeml.errors import ExportError, InferenceError
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.calibration import choose_calibration
 from edgeml_export.to_fp16 import fp16_from_onnx, overflows, rounded_from_onnx
-from edgeml_export.to_int8 import int8_from_onnx
+from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
@@ -226,9 +226,9 @@ def quantized(
     network: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("quantized")
-    calibration = choose_calibration(data, data.labels, limit=30)
+    ranges = measure_ranges(network, choose_calibration(data, data.labels, limit=30))
     return {
-        layout: int8_from_onnx(network, folder / f"{layout}.onnx", calibration, layout=layout)
+        layout: int8_from_onnx(network, folder / f"{layout}.onnx", ranges, layout=layout)
         for layout in ("x86", "openvino")
     }
 
