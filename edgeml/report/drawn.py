@@ -152,10 +152,10 @@ class Scale:
         return round(8 + (self.width - 16) * (inside - self.low) / (self.high - self.low), 1)
 
     def ticks(self) -> list[float]:
-        """Give some round values, 0 among them."""
-        rough = (self.high - self.low) / 4
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+        """Give three to eight round values, 0 among them."""
+        most = (self.high - self.low) / 3
+        power = 10.0 ** math.floor(math.log10(most))
+        step = max(power * factor for factor in (1, 2, 5) if power * factor <= most)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [step * number for number in range(first, last + 1)]
 

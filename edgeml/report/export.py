@@ -113,12 +113,13 @@ def _scale(comparison: Comparison) -> Scale:
     Those of a few rare labels would press all others flat: they run off the edge.
     """
     drops = [comparison.fidelity.drops.mAP, *comparison.fidelity.drops.labels.values()]
-    drops = [drop for drop in drops if is_known(drop.low)]
     limits = [limit for limit in (comparison.max_drop, comparison.max_label_drop) if limit]
     # Less than a fifth of a point is nothing: the axis never makes it look like much.
-    shown = [-0.1, 0.1, *(drop.points for drop in drops), *filter(is_known, limits)]
-    low = np.quantile([drop.low for drop in drops] or [0], 1 - _MOST_INTERVALS)
-    high = np.quantile([drop.high for drop in drops] or [0], _MOST_INTERVALS)
+    points = [drop.points for drop in drops if is_known(drop.points)]
+    shown = [-0.1, 0.1, *points, *filter(is_known, limits)]
+    ends = [(drop.low, drop.high) for drop in drops if is_known(drop.low)] or [(0.0, 0.0)]
+    low = np.quantile([low for low, _ in ends], 1 - _MOST_INTERVALS)
+    high = np.quantile([high for _, high in ends], _MOST_INTERVALS)
     return Scale(low=min(*shown, float(low)), high=max(*shown, float(high)))
 
 

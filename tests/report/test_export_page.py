@@ -267,5 +267,6 @@ def test_a_scale_puts_values_where_they_belong() -> None:
     scale = Scale(low=-2, high=8, width=116)
     # 100 pixels for 10 points, after a margin of 8; beyond the ends nothing is drawn.
     assert [scale.x(value) for value in (-2, 0, 8, -5, 90)] == [8, 28, 108, 8, 108]
-    assert scale.ticks() == [0, 5]
+    assert scale.ticks() == [-2, 0, 2, 4, 6, 8]
+    assert len(Scale(low=-4.8, high=3.7).ticks()) >= 3
     assert 0 in Scale(low=-0.1, high=0.1).ticks()
