@@ -15,11 +15,11 @@ Exactness = Literal["exact", "fast"]
 
 FP16_ON_X86 = (
     "ONNX Runtime computes FP16 files in FP32 on x86: as fast as the FP32 file or up to 1.3 times "
-    "slower, and INT8 files whose rest is FP16 5 to 9 times slower than plain INT8 ones. They are "
-    "meant for GPUs; for this CPU export FP32 or INT8."
+    "slower, and INT8 files whose rest is FP16 ten times slower or more than plain INT8 ones. They "
+    "are meant for GPUs; for this CPU export FP32 or INT8."
 )
-"""As measured with onnxruntime 1.32 on one thread of a Zen 4: ResNet-18 1.02, ViT-Tiny 0.97,
-MobileNetV4-S 1.23, MobileNetV2 1.20; MobileNetV2 in INT8 5.5 (x86 layout) and 8.7 (OpenVINO's)."""
+"""As measured with onnxruntime 1.32 on one thread of a Zen 4: ResNet-18 1.08, ViT-Tiny 0.97,
+MobileNetV4-S 1.18, MobileNetV2 1.24; MobileNetV2 in INT8 12 (x86 layout) and 25 (OpenVINO's)."""
 
 
 class Runtime(Protocol):

@@ -210,6 +210,14 @@ def test_the_layers_that_overflow_are_named_and_kept_they_are_right(tmp_path: Pa
     np.testing.assert_allclose(run(twin, BRIGHT), run(source, BRIGHT), rtol=2e-3)
 
 
+@pytest.mark.parametrize(("share", "named"), [(0.6, True), (0.4, False)])
+def test_what_comes_near_to_an_overflow_counts_as_one(
+    share: float, named: bool, tmp_path: Path
+) -> None:
+    source = overflowing(tmp_path / "net.onnx")
+    assert bool(overflows(source, [BRIGHT * np.float32(share * 65504 / 225_000)])) == named
+
+
 def test_nothing_overflows_in_a_usual_network(network: Path, test_part: Dataset) -> None:
     with Predictor(network) as predictor:
         batch = predictor.prepare([predictor.read(path) for path in test_part.paths[:4]])
