@@ -116,7 +116,7 @@ def verify(
     ] = None,
     target: Annotated[
         Literal["x86", "arm", "openvino", "tensorrt"] | None,
-        typer.Option(help="What an INT8 .onnx must suit; else what it was made for."),
+        typer.Option(help="What an INT8 .onnx must suit; else any target."),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option(min=0, metavar="PP", help="Points of mAP that may be lost.")

@@ -5,14 +5,21 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 
 from edgeml.compare import Fidelity, Outputs, measure, run_both
 from edgeml.data import Dataset
-from edgeml.errors import FidelityError, InferenceError, InputError, ModelLoadError, SpecError
+from edgeml.errors import (
+    FidelityError,
+    InferenceError,
+    InputError,
+    MissingDependencyError,
+    ModelLoadError,
+    SpecError,
+)
 from edgeml.evaluation import choose_part
 from edgeml.files import sha256_of_file
 from edgeml.inspection import model_files
@@ -21,12 +28,13 @@ from edgeml.predictor import Predictor
 from edgeml.preprocess import Frame
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
+from edgeml_export.artifact import read_onnx
+from edgeml_export.legality import violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
+from edgeml_export.targets import TARGETS, Target
 
 # Of FP16: a probability may be 1.0005.
 _ROUNDING = 1e-3
-
-Target = Literal["x86", "arm", "openvino", "tensorrt"]
 
 # Kernels are chosen by the size of a batch and round differently, INT8 by a whole step. An image
 # that sees its neighbour moves by as much as images differ from each other.
@@ -99,16 +107,16 @@ def verify(
 ) -> Verification:
     """Check that a model file is sound; with a source and images also that it means the same.
 
-    Sound: it opens, its spec fits its tensors, and it gives finite numbers for pictures of every
-    kind, alone or in a batch, and the same either way. Meaning the same: within the limits of its
-    precision (`edgeml_export.limits`), with labels, groups and thresholds that serve as well as
-    the source's.
+    Sound: it opens, its spec fits its tensors, its Q/DQ nodes are legal, and it gives finite
+    numbers for pictures of every kind, alone or in a batch, and the same either way. Meaning the
+    same: within the limits of its precision (`edgeml_export.limits`), with labels, groups and
+    thresholds that serve as well as the source's.
 
     Args:
         model: The file, of any format.
         against: The source.
         data: Labelled images; of a known split the test part is used.
-        target: What its INT8 layout must suit; None takes what it says it was made for. For
+        target: What its INT8 layout must suit; None is content with any of the targets. For
             `openvino` it is also run there.
         max_drop: Points of mAP that may be lost, instead of the precision's own limit.
         max_label_drop: Points of AP that any one label may lose.
@@ -130,7 +138,7 @@ def verify(
     except (ModelLoadError, SpecError) as err:
         return Verification(path=model, sha256=digest, findings=(_phrase(err),))
     with opened as candidate:
-        findings = [*unsound(candidate)]
+        findings = [*unsound(candidate), *illegal(model, target, progress)]
         limits = limits_for(
             candidate.spec.precision, max_drop=max_drop, max_label_drop=max_label_drop
         )
@@ -208,6 +216,29 @@ def unsound(predictor: Predictor) -> list[str]:
     return []
 
 
+def illegal(model: Path, target: Target | None, progress: Progress = SILENT) -> list[str]:
+    """Say what is wrong with the Q/DQ nodes of an .onnx, for a target or, unnamed, for the best.
+
+    A device may lack the library that reads the graph: that is noted, unless a target is asked for.
+
+    Raises:
+        MissingDependencyError: A target is named, and onnx is not installed.
+    """
+    if model.suffix.lower() != ".onnx":
+        return []
+    try:
+        network = read_onnx(model)
+    except MissingDependencyError as err:
+        if target:
+            raise
+        progress.note(f"Whether its Q/DQ nodes are legal was not looked at. {err}")
+        return []
+    except ModelLoadError as err:  # the runtime reads it, but not as one file
+        return [_phrase(err)]
+    asked = (target,) if target else TARGETS
+    return [_phrase(found) for found in min((violations(network, one) for one in asked), key=len)]
+
+
 def other_meaning(reference: ModelSpec, candidate: ModelSpec) -> list[str]:
     """Say where the words of two specs decide differently, whatever the networks give."""
     if set(reference.labels) != set(candidate.labels):
@@ -274,6 +305,6 @@ def _pictures() -> list[Frame]:
     return [black, white, rng.integers(0, 256, size, np.uint8), shades, shape, stripes]
 
 
-def _phrase(err: Exception) -> str:
-    """Give an error as a part of a sentence."""
-    return str(err).rstrip(".")
+def _phrase(said: object) -> str:
+    """Give an error, or a sentence, as a part of another."""
+    return str(said).rstrip(".")

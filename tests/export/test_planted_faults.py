@@ -239,7 +239,7 @@ def test_a_fault_in_the_graph_of_an_xml_is_caught(
     change, input = GRAPH_FAULTS[fault]
     network = copied(honest("onnx", "fp32", input), tmp_path)
     edited(network, change)
-    path = openvino_from_onnx(network, tmp_path / "m.xml", precision=precision)
+    path = openvino_from_onnx(network, tmp_path / "m.xml", halve=precision == "fp16")
     found = verify(path, against=source, data=read_dataset(photos))
     assert found.findings
 
@@ -333,6 +333,15 @@ def test_a_file_that_does_not_fit_itself_is_found(
     assert result.status == 1
     assert told in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_layout_for_another_target_is_named(honest: Any, edgeml: Command) -> None:
+    path = honest("onnx", "int8")
+    assert edgeml("verify", path).status == 0
+    assert edgeml("verify", path, "--target", "x86").status == 0
+    result = edgeml("verify", path, "--target", "tensorrt")
+    assert result.status == 1
+    assert "does not hold" in result.err
 
 
 def test_what_cannot_be_asked_is_refused(
