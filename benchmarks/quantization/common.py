@@ -1,6 +1,7 @@
 """What the scripts beside this share: photos, networks, and what they make of both.
 
-All that is made lies in build/quantization and is made once. Delete it to begin anew.
+All that is made lies in build/quantization; networks, photos and the files of other tools are made
+once. Delete it to begin anew.
 """
 
 from __future__ import annotations
