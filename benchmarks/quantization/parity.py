@@ -219,7 +219,8 @@ def _logit(probability: Any) -> Any:
 
 
 def row_of(result: dict[str, Any]) -> str:
-    cells = [result["network"], str(result["size"]), f"{result['spread']:.2g}"]
+    cells = [result["network"], str(result["size"])]
+    cells += [f"{result['spread']:.2g}", f"{result['largest']:.2g}"]
     for engine in ("onnxruntime", "openvino"):
         told = result[engine]
         flips = f"{len(told['flips'])}, {len(told['flips_alone'])}"
@@ -237,7 +238,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all that is there into one file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    head = ["network", "px", "spread of logits", "ONNX Runtime, max abs", "flips"]
+    head = ["network", "px", "spread of logits", "largest", "ONNX Runtime, max abs", "flips"]
     head += ["OpenVINO, max abs", "flips", "nearest threshold", "nearest in a group", "s"]
     print(f"| {' | '.join(head)} |\n{'| --- ' * len(head)}|", flush=True)
     results = []
