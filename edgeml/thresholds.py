@@ -113,6 +113,56 @@ def fit_thresholds(
     return tuple(_short(threshold) for threshold in fitted)
 
 
+def carry_thresholds(
+    reference: Scores, candidate: Scores, thresholds: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Move thresholds so that a candidate decides as its reference does, as often as it can.
+
+    Quantisation shifts and squeezes scores, and a threshold should go along. Whatever a threshold
+    was set for, be it F1, a precision, or by hand, is so kept, and no target is needed. Fitting F1
+    anew instead would draw again from the noise that few positives make.
+
+    Of thresholds that agree equally often the one nearest to the old is taken, which therefore
+    stays where it is if nothing agrees more.
+
+    Args:
+        reference: (N, labels) probabilities.
+        candidate: (N, labels) probabilities for the same images.
+        thresholds: Of the reference.
+
+    Raises:
+        InputError: The shapes differ, or the scores are no probabilities.
+    """
+    for scores in (reference, candidate):
+        _check_probabilities(scores)
+    if reference.shape != candidate.shape:
+        raise InputError(f"The scores are {reference.shape} and {candidate.shape}: not the same.")
+    return tuple(
+        _carried(reference[:, i] >= np.float32(threshold), candidate[:, i], threshold)
+        for i, threshold in enumerate(thresholds)
+    )
+
+
+def _carried(present: NDArray[np.bool_], scores: NDArray[np.float32], threshold: float) -> float:
+    """Find the threshold on scores (N,) that agrees most often with decisions (N,)."""
+    values = np.unique(scores)
+    if not len(values):
+        return threshold
+    above, below = np.sort(scores[present]), np.sort(scores[~present])
+    # A cut below all, one in the middle of each gap, one above all.
+    middles = (values[:-1].astype(np.float64) + values[1:]) / 2
+    cuts = np.concatenate([[0.0], middles, [1.0], [threshold]]).astype(np.float32)
+    cuts = np.clip(cuts, 0, 1)
+    agreeing = (
+        len(above)
+        - np.searchsorted(above, cuts, side="left")
+        + np.searchsorted(below, cuts, side="left")
+    )
+    best = np.flatnonzero(agreeing == agreeing.max())
+    nearest = best[np.abs(cuts[best] - np.float32(threshold)).argmin()]
+    return threshold if agreeing[-1] == agreeing.max() else _short(cuts[nearest])
+
+
 def unreached(
     scores: Scores, targets: Targets, thresholds: tuple[float, ...], objective: Objective | str
 ) -> tuple[int, ...]:
@@ -228,6 +278,10 @@ def _check(scores: Scores, targets: Targets) -> None:
             "Scores and targets must both be (N, labels); "
             f"they are {scores.shape} and {targets.shape}."
         )
+    _check_probabilities(scores)
+
+
+def _check_probabilities(scores: Scores) -> None:
     if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
         raise InputError(
             f"Thresholds are fitted on probabilities, 0 to 1, not on scores from "
