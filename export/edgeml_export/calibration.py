@@ -30,10 +30,12 @@ class Calibration:
     Attributes:
         paths: The pictures.
         hashes: SHA-256 of each picture's bytes.
+        without: Labels of the model that none of them shows.
     """
 
     paths: tuple[Path, ...]
     hashes: tuple[str, ...]
+    without: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -109,22 +111,8 @@ def choose_calibration(
     return Calibration(
         paths=tuple(dataset.paths[row] for row in rows),
         hashes=tuple(hashes[row] for row in rows),
+        without=tuple(unseen),
     )
-
-
-def refuse_overlap(calibration: Calibration, check: Dataset) -> None:
-    """Refuse to judge a model by the images that it was calibrated with.
-
-    Raises:
-        CalibrationError: The same bytes are on both sides; names one.
-    """
-    known = set(calibration.hashes)
-    shared = [path for path, hash in zip(check.paths, check.hashes(), strict=True) if hash in known]
-    if shared:
-        raise CalibrationError(
-            f"{len(shared)} of {len(check)} images to check with are also calibrated with, "
-            f"for example {shared[0].name!r}. Give --check other images, or one data set for both."
-        )
 
 
 def _cover_labels(rows: list[int], present: NDArray[np.bool_], limit: int) -> list[int]:
