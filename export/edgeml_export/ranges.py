@@ -52,15 +52,14 @@ class Ranges:
     """Ranges of a network's tensors, by each way to take them, and means of what enters layers.
 
     Attributes:
-        key: SHA-256 over the network, its preprocessing and the images: the same key, the same
-            ranges.
-        calibration_sha256: Digest of the images.
+        network_sha256: Digest of the network, its preprocessing, and what was asked of it.
+        calibration_sha256: Digest of the images; the same two digests, the same ranges.
         images: How many.
         tensors: By name and method.
         means: (channels,) float32 by name and axis of the channels.
     """
 
-    key: str
+    network_sha256: str
     calibration_sha256: str
     images: int
     tensors: Mapping[str, Mapping[Method, Range]]
@@ -74,7 +73,7 @@ class Ranges:
         """Write them, a line each tensor."""
         head = {
             "format": FORMAT,
-            "key": self.key,
+            "network_sha256": self.network_sha256,
             "calibration_sha256": self.calibration_sha256,
             "images": self.images,
         }
@@ -99,7 +98,7 @@ class Ranges:
             if told["format"] != FORMAT:
                 raise ValueError(told["format"])
             return cls(
-                key=str(told["key"]),
+                network_sha256=str(told["network_sha256"]),
                 calibration_sha256=str(told["calibration_sha256"]),
                 images=int(told["images"]),
                 tensors={
@@ -117,7 +116,7 @@ def ranges_for(
     tensors: Iterable[str],
     inputs: Iterable[Channels],
     spec: ModelSpec,
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     kept: Path | None = None,
     progress: Progress = SILENT,
@@ -129,28 +128,34 @@ def ranges_for(
         tensors: Names of float tensors in it, whose ranges are wanted.
         inputs: Those of which the mean of each channel is.
         spec: Of the model.
-        calibration: Images like those that will come.
+        calibration: Images like those that will come; None takes what is kept, of any images.
         kept: A .json; one that is of another network or other images is replaced.
         progress: Where the work shows itself.
 
     Raises:
-        CalibrationError: An image cannot be read, or a tensor is not finite on one.
+        CalibrationError: Nothing fits and there are no images, one cannot be read, or a tensor is
+            not finite on one.
         ExportError: ONNX Runtime cannot run the network.
         InputError: `kept` cannot be written.
     """
     names, channels = sorted(set(tensors)), sorted(set(inputs))
-    key = _key(model, names, channels, spec, calibration)
-    if kept is not None and kept.is_file():
-        try:
-            known = Ranges.from_json(kept.read_text(encoding="utf-8"))
-        except (CalibrationError, UnicodeDecodeError):
-            known = None
-        if known is not None and known.key == key:
-            progress.note(f"INT8 ranges of {known.images} images are taken from {kept.name}.")
-            return known
+    digest = _digest(model, names, channels, spec)
+    known = _read(kept)
+    if (
+        known is not None
+        and known.network_sha256 == digest
+        and (calibration is None or known.calibration_sha256 == calibration.digest)
+    ):
+        progress.note(f"INT8 takes the ranges of {known.images} images that were kept.")
+        return known
+    if calibration is None:
+        raise CalibrationError(
+            "INT8 needs images to measure the ranges of activations on, and none are kept for "
+            "this network: give --calib DATA; of the data trained with, the train part is used."
+        )
     histograms, means = _measure(model, names, channels, spec, calibration, progress)
     found = Ranges(
-        key=key,
+        network_sha256=digest,
         calibration_sha256=calibration.digest,
         images=len(calibration.paths),
         tensors={name: histogram.ranges() for name, histogram in histograms.items()},
@@ -161,17 +166,22 @@ def ranges_for(
     return found
 
 
-def _key(
-    model: onnx.ModelProto,
-    names: list[str],
-    channels: list[Channels],
-    spec: ModelSpec,
-    calibration: Calibration,
+def _read(kept: Path | None) -> Ranges | None:
+    """Read ranges, if there is such a file and it is whole."""
+    if kept is None or not kept.is_file():
+        return None
+    try:
+        return Ranges.from_json(kept.read_text(encoding="utf-8"))
+    except (CalibrationError, UnicodeDecodeError):
+        return None
+
+
+def _digest(
+    model: onnx.ModelProto, names: list[str], channels: list[Channels], spec: ModelSpec
 ) -> str:
     graph = hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
     asked = repr((names, channels, spec.preprocess, spec.input))
-    parts = (FORMAT, graph, asked, calibration.digest)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join((FORMAT, graph, asked)).encode()).hexdigest()
 
 
 def _measure(

@@ -72,7 +72,7 @@ def int8_from_onnx(
 
 def measure_ranges(
     source: Path,
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     kept: Path | None = None,
     progress: Progress = SILENT,
@@ -81,14 +81,15 @@ def measure_ranges(
 
     Args:
         source: An FP32 .onnx.
-        calibration: Images like those that will come.
+        calibration: Images like those that will come; None takes what is kept, of any images.
         kept: A .json from which they are taken if it fits, and where they are kept.
         progress: Where the work shows itself.
 
     Raises:
         ModelLoadError: The source is not ONNX.
         SpecError: It has no spec inside.
-        CalibrationError: An image cannot be read, or the model is not finite on one.
+        CalibrationError: There are no images and nothing that fits is kept, an image cannot be
+            read, or the model is not finite on one.
         ExportError: ONNX Runtime cannot run the network.
     """
     model = read_onnx(source)
@@ -96,10 +97,12 @@ def measure_ranges(
     chosen = set(quantizable(model, "x86")) | set(quantizable(model, "openvino"))
     constants = {tensor.name for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.name in chosen]
+    made = {node.output[0] for node in nodes}
+    cut = {n.output[0] for n in model.graph.node if n.op_type in _CUTTING and n.input[0] in made}
     return ranges_for(
         model,
-        {name for node in nodes for name in (*_varying(node, constants), node.output[0])},
-        {_channels(node) for node in nodes if node.op_type in WEIGHTED},
+        {name for node in nodes for name in _varying(node, constants)} | made | cut,
+        {_channels(node) for node in nodes if _is_layer(node, constants)},
         spec,
         calibration,
         kept=kept,
@@ -111,31 +114,34 @@ def quantizable(model: onnx.ModelProto, layout: Target) -> list[str]:
     """Name the nodes that would be quantised, in the order of the graph.
 
     These are the layers with constant weights, but for the last, and in a CNN what lies between
-    them. Left out are products of two activations (attention loses accuracy and gains no time) and
-    sums with a constant: OpenVINO 2026.4 dies on a quantised bias. Nodes without a name get one.
+    them. Left out are products of two activations, but for the scores of attention where a target
+    gains by them, and sums with a constant: OpenVINO 2026.4 dies on a quantised bias. Nodes without
+    a name get one.
     """
     graph = model.graph
     for number, node in enumerate(graph.node):
         node.name = node.name or f"node_{number}"
     constants = {tensor.name for tensor in graph.initializer}
-    maker = {output: node.name for node in graph.node for output in node.output}
-    attention, outputs = has_attention(graph), RECIPES[layout].outputs
+    maker = {output: node for node in graph.node for output in node.output}
+    attention, recipe = has_attention(graph), RECIPES[layout]
+    scores = _scores_of_attention(graph, constants) if recipe.scores else ()
     last = _last_weighted(graph)
     chosen: dict[str, None] = {}
     for node in graph.node:
         varying = _varying(node, constants)
         if node.op_type in WEIGHTED:
-            wanted = len(varying) == 1 and node.name != last
+            layer = len(varying) == 1 and node.name != last
+            wanted = layer or node.name in scores
         elif attention:
             wanted = False
         elif node.op_type == "Add":
             wanted = len(varying) == 2
-        elif not outputs:
+        elif not recipe.outputs:
             wanted = False  # these runtimes find for themselves what may go on in integers
-        elif node.op_type in _CARRIED:
-            wanted = all(maker.get(name) in chosen for name in varying)
         else:
-            wanted = node.op_type in _CUTTING and maker.get(node.input[0]) in chosen
+            wanted = node.op_type in _CARRIED and all(
+                _layer_behind(name, maker) in chosen for name in varying
+            )
         if wanted:
             chosen[node.name] = None
     return list(chosen)
@@ -194,7 +200,7 @@ class _Writer:
     def drop_cutting_nodes(self) -> None:
         """Take out ReLUs behind a quantised layer: its Q, whose range ends there, cuts as they do.
 
-        It must be the layer's only reader, and be chosen: a ReLU that is kept stays.
+        It must be the layer's only reader.
         """
         if not self._recipe.outputs:
             return
@@ -204,7 +210,7 @@ class _Writer:
             layer = maker.get(node.input[0])
             if (
                 layer is not None
-                and {layer.name, node.name} <= self._chosen
+                and layer.name in self._chosen
                 and readers[node.input[0]] == 1
                 and node.input[0] not in self._ends
             ):
@@ -220,20 +226,20 @@ class _Writer:
         weighted = {
             output
             for node in self._graph.node
-            if node.op_type in WEIGHTED and node.name in self._chosen
+            if _is_layer(node, self._constants) and node.name in self._chosen
             for output in node.output
         }
         for node in self._graph.node:
             source = node.input[0] if node.input else ""
             if node.name in self._chosen:
                 inputs = self._quantized_inputs(node, order, weighted)
-                if node.op_type in WEIGHTED:
+                if _is_layer(node, self._constants):
                     scale = self._quantize_weight(node)
                     if self._recipe.outputs:
                         self._quantize_bias(node, scale * self._grid(source).scale)
                 for index, name in inputs.items():
                     node.input[index] = name
-            elif node.op_type in WEIGHTED and self._recipe.outputs:
+            elif _is_layer(node, self._constants) and self._recipe.outputs:
                 self._guard_kept(node)
             self._nodes.append(node)
             if node.name in self._chosen and self._has_quantized_output(node):
@@ -261,6 +267,8 @@ class _Writer:
             fused = max(node.input, key=lambda name: (name in weighted, order.get(name, -1)))
             varying.discard(fused)
         for name in sorted(varying - self._quantized.keys()):
+            if len(varying) == 2 and node.op_type == "MatMul":
+                self._grids[name] = self._grid(name, symmetric=True)
             self._quantized[name] = f"{name}_dequantized"
             self._add_pair(name, self._quantized[name], self._grid(name))
         return {i: self._quantized[name] for i, name in enumerate(node.input) if name in varying}
@@ -282,16 +290,16 @@ class _Writer:
             helper.make_node("DequantizeLinear", [between, scale, zero], [target], f"{target}_DQ"),
         ]
 
-    def _grid(self, name: str) -> _Grid:
+    def _grid(self, name: str, *, symmetric: bool = False) -> _Grid:
         if name in self._grids:
             return self._grids[name]
         if name not in self._ranges:
             raise ExportError(f"The range of {name!r} was not measured: calibrate anew.")
         low, high = self._ranges[name]
-        signed, symmetric = self._recipe.signed, self._recipe.symmetric
+        if symmetric or self._recipe.symmetric:
+            return _Grid(_scale(max(-low, high) / 127), 0, np.int8)
+        signed = self._recipe.signed
         dtype = np.int8 if signed else np.uint8
-        if symmetric:
-            return _Grid(_scale(max(-low, high) / 127), 0, dtype)
         scale = _scale((high - low) / 255)
         zero = int(np.clip(np.rint(-low / scale), 0, 255))
         return _Grid(scale, zero - 128 if signed else zero, dtype)
@@ -508,6 +516,31 @@ def _channels(node: onnx.NodeProto) -> Channels:
 
 def _varying(node: onnx.NodeProto, constants: Collection[str]) -> list[str]:
     return [name for name in node.input if name and name not in constants]
+
+
+def _is_layer(node: onnx.NodeProto, constants: Collection[str]) -> bool:
+    return node.op_type in WEIGHTED and node.input[1] in constants
+
+
+def _scores_of_attention(graph: onnx.GraphProto, constants: Collection[str]) -> set[str]:
+    """Name the products of queries and keys: what a softmax is taken of."""
+    maker = {output: node for node in graph.node for output in node.output}
+    found = set()
+    for softmax in (node for node in graph.node if node.op_type == "Softmax"):
+        node = maker.get(softmax.input[0])
+        while node is not None and node.op_type in ("Add", "Div", "Mul"):  # a mask, or a scale
+            node = maker.get(node.input[0])
+        if node is not None and node.op_type == "MatMul" and len(_varying(node, constants)) == 2:
+            found.add(str(node.name))
+    return found
+
+
+def _layer_behind(name: str, maker: Mapping[str, onnx.NodeProto]) -> str | None:
+    """Name the node that makes a tensor, or what a ReLU then cuts to it."""
+    node = maker.get(name)
+    if node is not None and node.op_type in _CUTTING:
+        node = maker.get(node.input[0])
+    return None if node is None else str(node.name)
 
 
 def _last_weighted(graph: onnx.GraphProto) -> str | None:
