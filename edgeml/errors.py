@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeml.compare import Fidelity
 
 
@@ -81,11 +83,13 @@ class FidelityError(ExportError):
 
     Attributes:
         fidelity: What the comparison found.
+        report: The page that shows it, if one was written.
     """
 
     def __init__(self, message: str, fidelity: Fidelity) -> None:
         super().__init__(message)
         self.fidelity = fidelity
+        self.report: Path | None = None
 
 
 class NotComparableError(EdgemlError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgeml.cli._shared import Delimiter, Html, Json, Model, print_json, print_table, progress
-from edgeml.errors import InputError, needs
+from edgeml.errors import FidelityError, InputError, needs
 from edgeml.files import check_writable
 
 if TYPE_CHECKING:
@@ -17,14 +17,22 @@ if TYPE_CHECKING:
 
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder of `edgeml train`, or an .onnx.")],
-    fmt: Annotated[Literal["onnx", "openvino", "trt"], typer.Option(help="What to write.")],
+    fmt: Annotated[
+        Literal["onnx", "openvino", "trt", "triton", "ovms"],
+        typer.Option(help="What to write; for triton and ovms, a model repository."),
+    ],
     precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option()] = "fp32",
     target: Annotated[
-        Literal["auto", "x86", "openvino"], typer.Option(help="What INT8 is laid out for.")
+        Literal["auto", "x86", "arm", "openvino", "tensorrt"],
+        typer.Option(help="What INT8 is laid out for; auto is x86 for an .onnx."),
     ] = "auto",
     calib: Annotated[
-        Path | None, typer.Option(help="Images for INT8; of a split, its train part is used.")
+        Path | None, typer.Option(help="Images for INT8; of a split, its train and val parts.")
     ] = None,
+    calib_method: Annotated[
+        Literal["auto", "minmax", "percentile", "entropy"],
+        typer.Option(help="How INT8 ranges are taken; auto keeps what moves decisions least."),
+    ] = "auto",
     check: Annotated[
         Path | None,
         typer.Option(help="Images to compare with the source; of a split, its test part."),
@@ -35,10 +43,17 @@ def export(
     max_label_drop: Annotated[
         float | None, typer.Option(min=0, metavar="PP", help="Points of AP for any one label.")
     ] = None,
+    search_minutes: Annotated[
+        float, typer.Option(help="For finding layers to leave in float, if INT8 misses its budget.")
+    ] = 10.0,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Let images judge that were also chosen by.")
+    ] = False,
     input: Annotated[
         Literal["float32", "uint8"], typer.Option(help="uint8: raw frames, normalised inside.")
     ] = "float32",
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    slim: Annotated[bool, typer.Option("--slim", help="Let onnxslim merge nodes.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The file or folder to write.")] = None,
     delimiter: Delimiter = "_",
     json: Json = False,
 ) -> None:
@@ -46,23 +61,45 @@ def export(
     from edgeml.data import read_dataset
     from edgeml_export import export as run
 
-    exported = run(
-        source,
-        fmt,
-        precision=precision,
-        target=target,
-        calib=read_dataset(calib, delimiter=delimiter) if calib else None,
-        check=read_dataset(check, delimiter=delimiter) if check else None,
-        max_drop=max_drop,
-        max_label_drop=max_label_drop,
-        input=input,
-        out=out,
-        progress=progress(),
-    )
+    try:
+        exported = run(
+            source,
+            fmt,
+            precision=precision,
+            target=target,
+            calib=read_dataset(calib, delimiter=delimiter) if calib else None,
+            method=calib_method,
+            check=read_dataset(check, delimiter=delimiter) if check else None,
+            max_drop=max_drop,
+            max_label_drop=max_label_drop,
+            minutes=search_minutes,
+            allow_overlap=allow_overlap,
+            input=input,
+            slim=slim,
+            out=out,
+            progress=progress(),
+        )
+    except FidelityError as err:
+        if json:
+            print_json(
+                {
+                    "path": None,
+                    "format": fmt,
+                    "precision": precision,
+                    "sha256": None,
+                    "checks": err.fidelity.to_dict(),
+                    "report": err.report and str(err.report),
+                }
+            )
+        elif err.report:
+            typer.echo(f"Report: {err.report}", err=True)
+        raise
     if json:
         print_json(exported.to_dict())
-    else:
-        typer.echo(exported.path)
+        return
+    if exported.report:
+        typer.echo(f"Report: {exported.report}", err=True)
+    typer.echo(exported.path)
 
 
 def compare(

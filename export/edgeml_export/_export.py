@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import math
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import Literal
 
-from edgeml.compare import Fidelity, compare
-from edgeml.data import Dataset, SplitPlan, known_split, split_dataset
-from edgeml.data.framestore import usual_cache
-from edgeml.errors import CalibrationError, DataError, ExportError, InputError, needs
-from edgeml.files import sha256_of_file
+import numpy as np
+
+from edgeml.bench.sidebyside import Speedup, speedup
+from edgeml.compare import measure, run_both
+from edgeml.data import Dataset
+from edgeml.errors import ExportError, needs
+from edgeml.files import check_writable, sha256_of_file
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
+from edgeml.runtimes import open_runtime
+from edgeml.runtimes._base import FP16_ON_X86
 from edgeml.spec import ModelSpec, Precision
+from edgeml.thresholds import carry_thresholds
 from edgeml.train.card import licence_note
 from edgeml_export.artifact import (
     SUFFIXES,
     Exported,
     Format,
     default_path,
+    ranges_path,
     read_onnx,
     rewrite_spec,
     staged_model,
     write_onnx,
 )
-from edgeml_export.calibration import Calibration, choose_calibration, refuse_overlap
-from edgeml_export.limits import Limits, judge, limits_for
+from edgeml_export.images import Roles, assign_roles
+from edgeml_export.legality import violations
+from edgeml_export.limits import Limits, exceeded, judge, limits_for
+from edgeml_export.page import Heard, Page, reported
+from edgeml_export.plan import Input, Plan, check_needs, check_source
+from edgeml_export.ranges import Method
+from edgeml_export.search import Candidates, Choice, choose
+from edgeml_export.targets import Target
 
-Target = Literal["auto", "x86", "openvino"]
-Input = Literal["float32", "uint8"]
+# How long FP32 and INT8 take turns.
+_SPEED_SECONDS = 3.0
+
+# Images by which FP16 is tried for overflow: what overflows does so on most.
+_OVERFLOW_TRIED_WITH = 64
 
 
 def export(
@@ -43,26 +62,39 @@ def export(
     check: Dataset | None = None,
     max_drop: float | None = None,
     max_label_drop: float | None = None,
-    target: Target = "auto",
+    target: Target | Literal["auto"] = "auto",
+    method: Method | Literal["auto"] = "auto",
     input: Input = "float32",
+    slim: bool = False,
+    minutes: float = 10.0,
+    allow_overlap: bool = False,
     out: Path | None = None,
     progress: Progress = SILENT,
 ) -> Exported:
     """Write a model for a runtime, compare it with its source, and only then give it its name.
 
-    Of data whose split is known, or that serve both ends, the train part calibrates and the test
-    part checks; else all images do. What is allowed to differ stands in `edgeml_export.limits`.
+    Of data whose split is known, or that serve both ends, the train part calibrates, the
+    validation part is what choices are made on, and the test part checks; see
+    `edgeml_export.images`. What is allowed to differ stands in `edgeml_export.limits`. INT8 that
+    is outside of it gives the fewest layers back to floating point with which it is not. A page
+    beside the result, `NAME.report.html`, shows the comparison.
 
     Args:
         source: A run folder of `edgeml train`, its .safetensors, or an FP32 .onnx.
-        fmt: What to write: `onnx`, `openvino`, or `trt`.
+        fmt: What to write: `onnx`, `openvino`, `trt`, or a model repository for the servers
+            `triton` (with an .onnx) and `ovms` (with an .xml).
         precision: `fp32`, `fp16` or `int8`.
-        calib: Images that INT8 ranges are measured on.
+        calib: Images that INT8 ranges are measured on; None takes the ranges that an export
+            before kept beside its result, `model.ranges.json`.
         check: Images to compare source and result on; None compares nothing, and says so.
         max_drop: Points of mAP that may be lost, instead of the precision's own limit.
         max_label_drop: Points of AP that any one label may lose.
         target: What an INT8 .onnx is laid out for; `auto` is `x86`.
+        method: How INT8 ranges are taken; `auto` tries all, and is `minmax` with nothing to try on.
         input: `uint8` puts the normalisation inside: the model then takes raw frames.
+        slim: Let onnxslim merge nodes.
+        minutes: For the search for layers that stay in floating point.
+        allow_overlap: Let images judge that were also chosen by; the model tells.
         out: The file; None puts it beside the source, for example `model.int8.onnx`.
         progress: Where the work shows itself.
 
@@ -71,171 +103,109 @@ def export(
         MissingDependencyError: A library is absent; names the extra.
         ModelLoadError: The source is missing or damaged.
         CalibrationError: INT8 without images, or with ones that also check.
-        FidelityError: The result differs by more than is allowed. No file is left.
+        FidelityError: The result differs by more than is allowed. No file is left but the report.
         ExportError: A step failed.
     """
-    plan = _Plan(fmt, precision, target, input)
-    _check_needs(plan, calib)
-    with Predictor(source) as reference:
+    plan = Plan(fmt, precision, target, method, input, slim, minutes)
+    path = out or default_path(source, fmt, precision)
+    check_needs(plan, calib, ranges_path(source, path))
+    heard = Heard(progress)
+    with Predictor(source) as reference, TemporaryDirectory() as folder:
         licence = reference.spec.origin.get("weights_license")
         if licence:
-            progress.note(licence_note(licence))
-        path = out or default_path(source, fmt, precision)
-        _check_source(source, reference.spec, plan, path)
-        calibration, checked = _choose_images(
-            reference.spec, calib if precision == "int8" else None, check, progress
+            heard.note(licence_note(licence))
+        check_source(source, reference.spec, plan, path)
+        check_writable(path)
+        limits = limits_for(precision, max_drop=max_drop, max_label_drop=max_label_drop)
+        roles = assign_roles(
+            reference.spec,
+            calib if precision == "int8" else None,
+            check,
+            allow_overlap=allow_overlap,
+            progress=heard,
         )
-        checks = None
-        with staged_model(path) as temporary:
-            _write(plan, source, temporary, reference.spec, calibration, progress)
-            if checked is not None:
-                limits = limits_for(precision, max_drop=max_drop, max_label_drop=max_label_drop)
-                checks = _check(plan, reference, temporary, checked, limits, progress)
-    if checks is None:
+        job = _Job(plan, source, path, reference, roles, limits, Path(folder), heard)
+        page = Page(source=source, path=path, plan=plan, roles=roles, limits=limits, progress=heard)
+        with reported(page):
+            page.choice = _write(plan, source, job.made, job)
+            spec = _check(job, page)
+            rewrite_spec(job.made, spec)
+            page.speed = _speed(job)
+            _deliver(job.made, spec, plan, path)
+        digest = sha256_of_file(job.made)
+    if page.fidelity is None:
         progress.note(f"{path.name} was not compared with its source: no images were given.")
     return Exported(
-        path=path, format=fmt, precision=precision, sha256=sha256_of_file(path), checks=checks
+        path=path,
+        format=fmt,
+        precision=precision,
+        sha256=digest,
+        checks=page.fidelity,
+        recovery=page.recovery,
+        choice=page.choice,
+        speed=page.speed,
+        report=page.written,
     )
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What is to be written.
+class _Job:
+    """What every step of one export needs.
 
-    Raises:
-        InputError: One of them is unknown, or they do not go together.
+    Attributes:
+        plan: What to write.
+        source: From what.
+        path: Where to.
+        reference: The source, opened.
+        roles: The images.
+        limits: What may differ.
+        folder: For files that go when it is done.
+        progress: Where the work shows itself.
     """
 
-    fmt: Format
-    precision: Precision
-    target: Target
-    input: Input
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("format", self.fmt, get_args(Format)),
-            ("precision", self.precision, get_args(Precision)),
-            ("target", self.target, get_args(Target)),
-            ("input", self.input, get_args(Input)),
-        ):
-            if value not in known:
-                raise InputError(f"There is no {name} {value!r}; known are {', '.join(known)}.")
-        if self.fmt == "openvino" and self.target == "x86":
-            raise InputError("The format openvino has its own INT8 layout: leave --target away.")
+    plan: Plan
+    source: Path
+    path: Path
+    reference: Predictor
+    roles: Roles
+    limits: Limits
+    folder: Path
+    progress: Progress
 
     @property
-    def layout(self) -> Literal["x86", "openvino"]:
-        """How Q/DQ nodes are placed."""
-        return "x86" if self.fmt == "onnx" and self.target != "openvino" else "openvino"
+    def made(self) -> Path:
+        """The result, until it is given its place."""
+        return self.folder / f"model{SUFFIXES[self.plan.file]}"
+
+    @property
+    def network(self) -> Path:
+        """The source as FP32 ONNX."""
+        return self.folder / "fp32.onnx"
 
 
-def _check_needs(plan: _Plan, calib: Dataset | None) -> None:
-    """Refuse, before any work, what cannot end well."""
-    if plan.fmt == "trt":
-        with needs("tensorrt", extra="trt", to="build TensorRT engines"):
-            import tensorrt  # noqa: F401
-        raise ExportError(
-            "This edgeml does not build engines yet: export --fmt onnx --precision fp16, then "
-            "run trtexec --onnx=model.fp16.onnx --saveEngine=model.engine"
-        )
-    if plan.precision == "int8" and calib is None:
-        raise CalibrationError(
-            "INT8 needs images to measure the ranges of activations on: give --calib DATA; "
-            "the data trained with do, of which the train part is used."
-        )
-
-
-def _check_source(source: Path, spec: ModelSpec, plan: _Plan, path: Path) -> None:
-    """Refuse a step that has no meaning from this source.
+def _write(plan: Plan, source: Path, target: Path, job: _Job) -> Choice | None:
+    """Go from the source to FP32 ONNX, and from there to what is wanted.
 
     Raises:
-        InputError: Says which step would have one.
+        FidelityError: INT8 cannot hold its budget.
+        ExportError: A step failed.
     """
-    if path.suffix != SUFFIXES[plan.fmt]:
-        raise InputError(
-            f"{path.name!r} is no name for {plan.fmt}: it must end in {SUFFIXES[plan.fmt]}."
-        )
-    if source.is_dir() or source.suffix == ".safetensors":
-        return
-    if source.suffix != ".onnx":
-        raise InputError(f"Nothing leads on from {source.name!r}: give the run folder or an .onnx.")
-    if spec.precision != "fp32":
-        raise InputError(f"{source.name!r} is {spec.precision} already: start from the FP32 model.")
-    if plan.fmt == "onnx" and plan.precision == "fp32":
-        raise InputError(f"{source.name!r} is FP32 ONNX already.")
-    if path.resolve() == source.resolve():
-        raise InputError(f"{source.name!r} would be replaced: choose another name with --out.")
-    if plan.input == "uint8" and spec.input != "uint8":
-        raise InputError("The input of an .onnx stays as it is: give the run folder for uint8.")
+    _write_fp32(plan, source, job.network, job.reference.spec)
+    network, choice = job.network, None
+    if plan.precision == "int8":
+        network, choice = _write_int8(job)
+    if plan.half:
+        network = _write_fp16(network, job)
+    if plan.file == "openvino":
+        with needs("openvino", extra="export", to="write OpenVINO models"):
+            from edgeml_export.to_openvino import openvino_from_onnx
+        openvino_from_onnx(network, target, halve=plan.precision == "fp16")
+    else:
+        shutil.copyfile(network, target)
+    return choice
 
 
-def _choose_images(
-    spec: ModelSpec, calib: Dataset | None, check: Dataset | None, progress: Progress
-) -> tuple[Calibration | None, Dataset | None]:
-    """Choose what calibrates and what checks, which have no image in common.
-
-    Raises:
-        CalibrationError: They have, or nothing is left to calibrate with.
-        DataError: Nothing is left to check with.
-    """
-    together = calib is not None and check is not None and calib.paths == check.paths
-    if calib is not None:
-        calib = _part(calib, spec, "train", split_anyhow=together)
-    if check is not None:
-        check = _part(check, spec, "test", split_anyhow=together)
-        if not len(check):
-            raise DataError("The test part of the data to check with is empty.")
-    if calib is None:
-        return None, check
-    calibration = choose_calibration(calib, spec.labels, progress=progress)
-    if check is not None:
-        refuse_overlap(calibration, check)
-    return calibration, check
-
-
-def _part(
-    dataset: Dataset, spec: ModelSpec, part: Literal["train", "test"], *, split_anyhow: bool
-) -> Dataset:
-    """Take a part if the split is known, or made here; else all images."""
-    divided = known_split(dataset, spec, cache=usual_cache())
-    if divided is None and split_anyhow:
-        divided = split_dataset(dataset, SplitPlan(), cache=usual_cache())
-    return dataset if divided is None else divided.part(part)
-
-
-def _write(
-    plan: _Plan,
-    source: Path,
-    target: Path,
-    spec: ModelSpec,
-    calibration: Calibration | None,
-    progress: Progress,
-) -> None:
-    """Go from the source to FP32 ONNX, and from there to what is wanted."""
-    if plan.fmt == "onnx" and plan.precision == "fp32":
-        _write_fp32(source, target, spec, plan.input)
-        return
-    with TemporaryDirectory() as folder:
-        network = Path(folder) / f"{target.stem}.fp32.onnx"
-        _write_fp32(source, network, spec, plan.input)
-        if plan.precision == "int8":
-            assert calibration is not None
-            with needs("onnx", extra="export", to="write INT8 models"):
-                from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
-            ranges = measure_ranges(network, calibration, progress=progress)
-            integers = target if plan.fmt == "onnx" else Path(folder) / "int8.onnx"
-            network = int8_from_onnx(network, integers, ranges, layout=plan.layout)
-        elif plan.fmt == "onnx":
-            with needs("onnxruntime", extra="export", to="write FP16 models"):
-                from edgeml_export.to_fp16 import fp16_from_onnx
-            fp16_from_onnx(network, target)
-        if plan.fmt == "openvino":
-            with needs("openvino", extra="export", to="write OpenVINO models"):
-                from edgeml_export.to_openvino import openvino_from_onnx
-            openvino_from_onnx(network, target, halve=plan.precision == "fp16")
-
-
-def _write_fp32(source: Path, target: Path, spec: ModelSpec, input: Input) -> None:
+def _write_fp32(plan: Plan, source: Path, target: Path, spec: ModelSpec) -> None:
     if source.suffix == ".onnx":
         # With the spec that the Predictor found, which may stand beside the file and not in it.
         write_onnx(read_onnx(source), target, spec)
@@ -247,29 +217,161 @@ def _write_fp32(source: Path, target: Path, spec: ModelSpec, input: Input) -> No
         needs("onnxruntime", extra="export", to="check an exported model"),
     ):
         from edgeml_export.to_onnx import onnx_from_checkpoint
-    onnx_from_checkpoint(source, target, input=input)
+    onnx_from_checkpoint(source, target, input=plan.input, slim=plan.slim)
 
 
-def _check(
-    plan: _Plan,
-    reference: Predictor,
-    written: Path,
-    images: Dataset,
-    limits: Limits,
-    progress: Progress,
-) -> Fidelity:
-    """Compare what was written with its source; note in it what it is worth.
+def _write_int8(job: _Job) -> tuple[Path, Choice]:
+    """Measure ranges, or find them measured; choose by the fitting images; write Q/DQ nodes."""
+    plan, roles = job.plan, job.roles
+    with (
+        needs("onnx", extra="export", to="write INT8 models"),
+        needs("onnxruntime", extra="export", to="write INT8 models"),
+    ):
+        from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
+    kept = ranges_path(job.source, job.path)
+    ranges = measure_ranges(job.network, roles.calibration, kept=kept, progress=job.progress)
+    method = None if plan.method == "auto" else plan.method
+    if roles.fitting is None:
+        choice = Choice(method=method or "minmax")
+        job.progress.note(
+            f"There are no images to fit with: INT8 takes {choice.method} ranges, and thresholds "
+            "and layers stay as they are. Data with a validation side serve for it."
+        )
+    else:
+        candidates = Candidates(
+            job.network, ranges, plan.layout, roles.fitting, progress=job.progress
+        )
+        choice = choose(candidates, job.limits, method, minutes=plan.minutes, progress=job.progress)
+    written = int8_from_onnx(
+        job.network,
+        job.folder / "int8.onnx",
+        ranges,
+        layout=plan.layout,
+        method=choice.method,
+        keep=choice.keep,
+    )
+    found = violations(read_onnx(written), plan.layout)
+    if found:
+        raise ExportError(f"The INT8 network does not suit {plan.layout}: {' '.join(found[:3])}")
+    return written, choice
+
+
+def _write_fp16(network: Path, job: _Job) -> Path:
+    """Write FP16, but for what overflows on the fitting images."""
+    with needs("onnxruntime", extra="export", to="write FP16 models"):
+        from edgeml_export.to_fp16 import fp16_from_onnx, overflows
+    keep: set[str] = set()
+    if job.roles.fitting is not None:
+        with Predictor(job.network) as whole:
+            paths = job.roles.fitting.paths[:_OVERFLOW_TRIED_WITH]
+            batches = (whole.prepare([whole.read(path)]) for path in paths)
+            keep = set(overflows(network, batches))
+    if keep:
+        job.progress.note(f"{', '.join(sorted(keep))} overflow FP16, and stay FP32.")
+    if job.plan.precision == "fp16":
+        job.progress.note(FP16_ON_X86)
+    return fp16_from_onnx(network, job.folder / "fp16.onnx", keep=keep)
+
+
+@contextmanager
+def _opened(job: _Job) -> Iterator[Predictor]:
+    """Open what was written, in the runtime that it is meant for if that is here.
+
+    Of FP16 it is a twin that rounds as a GPU would: ONNX Runtime on x86 computes it in FP32.
+    """
+    path, runtime = job.made, "openvino" if job.plan.layout == "openvino" else "auto"
+    if job.plan.half:
+        from edgeml_export.to_fp16 import rounded_from_onnx
+
+        path = rounded_from_onnx(job.made, job.folder / "twin.onnx")
+    with Predictor(path, runtime=runtime) as predictor:
+        yield predictor
+
+
+def _check(job: _Job, page: Page) -> ModelSpec:
+    """Move thresholds, compare what was written with its source; give the spec that says it.
 
     Raises:
         FidelityError: They differ by more than the limits allow.
     """
-    runtime = "openvino" if plan.layout == "openvino" else "auto"
-    with Predictor(written, runtime=runtime) as candidate:
-        fidelity = compare(reference, candidate, images, progress=progress)
-        spec = candidate.spec
-    fidelity = judge(fidelity, limits, written.name, progress=progress)
-    metrics = {
-        name: value for name, value in fidelity.exported.summary().items() if not math.isnan(value)
-    }
-    rewrite_spec(written, replace(spec, metrics=metrics))
-    return fidelity
+    spec, before = _spec_of(job), job.reference.spec
+    origin, roles = dict(spec.origin), job.roles
+    page.facts["Exporter"] = origin.get("exporter", "none: the source is ONNX")
+    if roles.overlap:
+        origin["overlap"] = f"{roles.overlap} images both chose and judged"
+    if page.choice is not None and page.choice.keep:
+        origin["kept_in_float"] = " ".join(sorted(page.choice.keep))
+    spec = replace(spec, origin=origin)
+    with _opened(job) as candidate:
+        move = job.plan.precision == "int8" and spec.activation == before.activation
+        if move and roles.fitting is not None:
+            fitted = run_both(job.reference, candidate, roles.fitting, progress=job.progress)
+            moved = carry_thresholds(*fitted.scores(before, spec), before.thresholds)
+            spec = replace(spec, thresholds=moved)
+        if roles.reporting is None:
+            return spec
+        outputs = run_both(job.reference, candidate, roles.reporting, progress=job.progress)
+    fidelity = measure(outputs, before, spec)
+    page.scores = outputs.scores(before, spec)
+    if move and roles.fitting is not None:
+        from edgeml.report.contents import Recovery
+
+        unfitted = measure(outputs, before, replace(spec, thresholds=before.thresholds))
+        page.recovery = Recovery(
+            before=fidelity.reference,
+            unfitted=unfitted.exported,
+            fitted=fidelity.exported,
+            images=len(roles.fitting),
+            objective="the source's decisions",
+        )
+    page.findings = exceeded(fidelity, job.limits)
+    page.fidelity = judge(fidelity, job.limits, job.path.name, progress=job.progress)
+    summary = fidelity.exported.summary().items()
+    return replace(spec, metrics={name: value for name, value in summary if not math.isnan(value)})
+
+
+def _spec_of(job: _Job) -> ModelSpec:
+    """Read the spec of what was written."""
+    runtime = "openvino" if job.plan.file == "openvino" else "auto"
+    with Predictor(job.made, runtime=runtime) as written:
+        return written.spec
+
+
+def _speed(job: _Job) -> Speedup | None:
+    """Let FP32 and INT8 take turns in the runtime that INT8 is for, if it runs on this machine."""
+    layout = job.plan.layout
+    if job.plan.precision != "int8" or not _runs_here(layout):
+        return None
+    runtime = "openvino" if layout == "openvino" else "onnxruntime"
+    with Predictor(job.network) as whole:
+        height, width = whole.spec.preprocess.size
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        batch = whole.prepare([noise])
+    slow, fast = (open_runtime(path, runtime=runtime) for path in (job.network, job.made))
+    try:
+        found = speedup(slow, fast, batch, seconds=_SPEED_SECONDS)
+    finally:
+        slow.close()
+        fast.close()
+    job.progress.note(found.sentence("INT8", "FP32"))
+    return found
+
+
+def _runs_here(layout: Target) -> bool:
+    arm = platform.machine().lower() in ("aarch64", "arm64")
+    return layout == "openvino" or layout == ("arm" if arm else "x86")
+
+
+def _deliver(made: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
+    """Give what was made its place and name: whole, or not at all."""
+    if plan.fmt in ("triton", "ovms"):
+        from edgeml_export.serving import write_repository
+
+        server: Literal["triton", "ovms"] = "triton" if plan.fmt == "triton" else "ovms"
+        name = path.stem if path.suffix == f".{plan.fmt}" else path.name
+        write_repository(made, spec, server, path, name=name)
+        return
+    with staged_model(path) as temporary:
+        shutil.copyfile(made, temporary)
+        if made.suffix == ".xml":
+            shutil.copyfile(made.with_suffix(".bin"), temporary.with_suffix(".bin"))

@@ -18,9 +18,14 @@ from edgeml.spec import METADATA_KEY, ModelSpec, Precision
 if TYPE_CHECKING:
     import onnx
 
-Format = Literal["onnx", "openvino", "trt"]
+    from edgeml.bench.sidebyside import Speedup
+    from edgeml.report.contents import Recovery
+    from edgeml_export.search import Choice
+
+Format = Literal["onnx", "openvino", "trt", "triton", "ovms"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine"}
+"""Of files; what a server takes is a folder of any name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +33,15 @@ class Exported:
     """A model that was written.
 
     Attributes:
-        path: The file; an .xml has its weights beside it, as .bin.
+        path: The file; an .xml has its weights beside it, as .bin. For a server, the folder.
         format: What it is.
         precision: What its weights are.
-        sha256: Of the file `path`.
+        sha256: Of the model's file.
         checks: How it compares with its source, None if no check was asked for.
+        recovery: What moving the thresholds recovers; None where they were not moved.
+        choice: How INT8 was chosen; None for other precisions.
+        speed: How fast INT8 is here beside FP32; None where that was not measured.
+        report: The page that shows all of this.
     """
 
     path: Path
@@ -40,25 +49,46 @@ class Exported:
     precision: Precision
     sha256: str
     checks: Fidelity | None
+    recovery: Recovery | None = None
+    choice: Choice | None = None
+    speed: Speedup | None = None
+    report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give what `edgeml export --json` prints."""
-        checks = self.checks and self.checks.to_dict()
-        kept = ("max_abs", "label_flips_per_1000", "metrics", "passed")
         return {
             "path": str(self.path),
             "format": self.format,
             "precision": self.precision,
             "sha256": self.sha256,
-            "checks": checks and {key: checks[key] for key in kept},
+            "checks": self.checks and self.checks.to_dict(),
+            "thresholds": self.recovery and _told(self.recovery),
+            "int8": self.choice and self.choice.to_dict(),
+            "speed": self.speed and self.speed.to_dict(),
+            "report": self.report and str(self.report),
         }
+
+
+def _told(recovery: Recovery) -> dict[str, Any]:
+    """Give the metrics before quantisation, with the source's thresholds, and with moved ones."""
+    return {
+        "images": recovery.images,
+        "reference": recovery.before.to_dict()["metrics"],
+        "unfitted": recovery.unfitted.to_dict()["metrics"],
+        "fitted": recovery.fitted.to_dict()["metrics"],
+    }
 
 
 def default_path(source: Path, fmt: Format, precision: Precision) -> Path:
     """Name the result: in a run folder `model.int8.onnx`, of `a.onnx` it is `a.int8.onnx`."""
     stem = source / "model" if source.is_dir() else source.with_suffix("")
     infix = "" if precision == "fp32" else f".{precision}"
-    return stem.with_name(stem.name + infix + SUFFIXES[fmt])
+    return stem.with_name(stem.name + infix + SUFFIXES.get(fmt, f".{fmt}"))
+
+
+def ranges_path(source: Path, out: Path) -> Path:
+    """Name the file that keeps INT8 ranges: one a source, beside what is made of it."""
+    return out.with_name(f"{'model' if source.is_dir() else source.stem}.ranges.json")
 
 
 @contextmanager

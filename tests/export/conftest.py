@@ -17,6 +17,7 @@ from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.images import read_image
 from edgeml.train.checkpoint import save_checkpoint
 from edgeml.train.model import build_model
+from edgeml_export import _export
 from edgeml_export.calibration import choose_calibration
 from edgeml_export.ranges import Ranges
 from edgeml_export.to_int8 import measure_ranges
@@ -76,6 +77,12 @@ def test_part(data: Dataset) -> Dataset:
 def one_thread() -> None:
     """PyTorch's threads wait for each other: beside other work, two are far slower than one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INT8 is not timed beside FP32: that takes seconds, and says nothing here."""
+    monkeypatch.setattr(_export, "_speed", lambda job: None)
 
 
 @pytest.fixture(scope="session")

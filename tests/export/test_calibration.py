@@ -13,7 +13,7 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import CalibrationError
 from edgeml.images import read_image
-from edgeml_export.calibration import choose_calibration, refuse_overlap
+from edgeml_export.calibration import choose_calibration
 from tests.notes import Notes
 
 
@@ -84,13 +84,6 @@ def test_no_image_is_an_error() -> None:
     data = dataset_of([[1]]).select([])
     with pytest.raises(CalibrationError, match="--calib"):
         choose_calibration(data, data.labels)
-
-
-def test_an_image_on_both_sides_is_refused_by_its_bytes() -> None:
-    calibration = choose_calibration(dataset_of([[1]] * 3, ["a", "b", "c"]), ("label 0",))
-    refuse_overlap(calibration, dataset_of([[1]] * 2, ["d", "e"]))
-    with pytest.raises(CalibrationError, match=r"1 of 2 .* '1\.jpg'"):
-        refuse_overlap(calibration, dataset_of([[1]] * 2, ["d", "c"]))
 
 
 def spec(size: int, **changes: object) -> ModelSpec:

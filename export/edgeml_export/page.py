@@ -1,0 +1,145 @@
+"""What is found while an export goes on, and the report that shows it, whatever the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeml.bench.sidebyside import Speedup
+from edgeml.compare import Fidelity
+from edgeml.errors import FidelityError
+from edgeml.metrics import Scores
+from edgeml.progress import Advance, Progress
+from edgeml_export.images import Roles
+from edgeml_export.limits import Limits
+from edgeml_export.plan import Plan
+from edgeml_export.search import Choice
+
+if TYPE_CHECKING:
+    from edgeml.report.contents import Recovery
+
+
+class Heard(Progress):
+    """Passes all on, and remembers the notes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.notes: list[str] = []
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str = "img") -> Iterator[Advance]:
+        """Open a step, where it is shown."""
+        with self._progress.task(name, total, unit) as advance:
+            yield advance
+
+    def note(self, text: str) -> None:
+        """Remember a note, and pass it on."""
+        self.notes.append(text)
+        self._progress.note(text)
+
+
+@dataclass(kw_only=True)
+class Page:
+    """The report of one export, as far as it is known.
+
+    Attributes:
+        source: What was exported.
+        path: What was to be written.
+        plan: How.
+        roles: The images.
+        limits: What may differ.
+        progress: Whose notes are shown.
+        fidelity: On the reporting images; of a budget that was missed, on the fitting images.
+        findings: Why it was refused.
+        scores: (N, labels) probabilities of both.
+        recovery: What moving the thresholds recovers.
+        choice: How INT8 was chosen.
+        speed: INT8 beside FP32.
+        facts: What stands at the foot.
+        written: The page, once it is.
+    """
+
+    source: Path
+    path: Path
+    plan: Plan
+    roles: Roles
+    limits: Limits
+    progress: Heard
+    fidelity: Fidelity | None = None
+    findings: Sequence[str] = ()
+    scores: tuple[Scores, Scores] | None = None
+    recovery: Recovery | None = None
+    choice: Choice | None = None
+    speed: Speedup | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    written: Path | None = None
+
+
+@contextmanager
+def reported(page: Page) -> Iterator[None]:
+    """Write the page at the end of the block, or when a check in it says no.
+
+    Raises:
+        FidelityError: The block's own; it tells where the page is.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    except FidelityError as err:
+        page.fidelity = err.fidelity
+        page.findings = page.findings or (str(err),)
+        _write(page, time.monotonic() - started)
+        err.report = page.written
+        raise
+    if page.fidelity is not None:
+        _write(page, time.monotonic() - started)
+
+
+def _write(page: Page, seconds: float) -> None:
+    from edgeml.bench.environment import capture_software
+    from edgeml.report import export_report
+    from edgeml.report.contents import CalibrationImages, Comparison
+
+    assert page.fidelity is not None
+    plan, choice, calibration = page.plan, page.choice, page.roles.calibration
+    layout = f", laid out for {plan.layout}" if plan.precision == "int8" else ""
+    out = page.path.with_name(f"{page.path.name}.report.html")
+    export_report(
+        Comparison(
+            kind="export",
+            title=page.path.name,
+            reference=page.source.name,
+            candidate=page.path.name,
+            fidelity=page.fidelity,
+            findings=page.findings,
+            max_drop=page.limits.drop,
+            max_label_drop=page.limits.label_drop,
+            scores=page.scores,
+            recovery=page.recovery,
+            methods=choice.tried if choice else (),
+            mixed=choice.mixed if choice else None,
+            speed=page.speed,
+            calibration=None
+            if calibration is None
+            else CalibrationImages(
+                images=len(calibration.paths),
+                without=calibration.without,
+                overlap=page.roles.overlap,
+                sha256=calibration.digest,
+            ),
+            notes=page.progress.notes,
+            facts={
+                "Source": str(page.source),
+                "Format": f"{plan.fmt}, {plan.precision}{layout}",
+                **page.facts,
+                "Seconds": f"{seconds:.0f}",
+                "Versions": ", ".join(f"{name} {v}" for name, v in capture_software().items() if v),
+            },
+        ),
+        out,
+    )
+    page.written = out

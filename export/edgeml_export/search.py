@@ -1,0 +1,273 @@
+"""The choices of an INT8 export, made on fitting images: ranges, and layers that stay float."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.compare import Fidelity, Outputs, measure
+from edgeml.data import Dataset
+from edgeml.errors import FidelityError, needs
+from edgeml.evaluation import align_targets
+from edgeml.images import read_image
+from edgeml.metrics import Scores
+from edgeml.preprocess import Frame
+from edgeml.progress import SILENT, Progress
+from edgeml.runtimes import open_runtime
+from edgeml_export.artifact import read_onnx, spec_of_onnx
+from edgeml_export.budget import divergence, fewest, rank
+from edgeml_export.limits import Limits, exceeded
+from edgeml_export.ranges import METHODS, Method, Ranges
+from edgeml_export.targets import Target
+
+if TYPE_CHECKING:
+    from edgeml.report.contents import MixedPrecision, TriedMethod
+
+_BATCH = 32
+
+# A divergence is smooth, so a part of the images orders layers as well as all of them.
+_RANKED_WITH = 128
+
+# Of the time for mixed precision; the rest is for trying choices of layers.
+_SHARE_OF_RANKING = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a network is to be quantised.
+
+    Attributes:
+        method: How ranges are taken.
+        keep: Names of the layers that stay in floating point.
+        tried: The methods that were tried.
+        mixed: The search for `keep`; None if none was needed.
+    """
+
+    method: Method
+    keep: frozenset[str] = frozenset()
+    tried: tuple[TriedMethod, ...] = ()
+    mixed: MixedPrecision | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what `edgeml export --json` tells of it."""
+        return {
+            "method": self.method,
+            "divergence": {one.name: one.divergence for one in self.tried},
+            "kept_in_float": sorted(self.keep),
+            "quantizable": self.mixed and self.mixed.quantizable,
+        }
+
+
+class Candidates:
+    """Quantises one network in several ways, and asks each about the fitting images."""
+
+    def __init__(
+        self,
+        network: Path,
+        ranges: Ranges,
+        layout: Target,
+        fitting: Dataset,
+        *,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Prepare the images and ask the network itself.
+
+        Args:
+            network: FP32.
+            ranges: By `measure_ranges`.
+            layout: Of the Q/DQ nodes; OpenVINO runs what is meant for it.
+            fitting: Labelled images.
+            progress: Where the work shows itself.
+
+        Raises:
+            ImageError: An image cannot be read.
+        """
+        with needs("onnx", extra="export", to="write INT8 models"):
+            from edgeml_export.to_int8 import quantizable
+        model = read_onnx(network)
+        self.spec = spec = spec_of_onnx(model, network)
+        self.layout = layout
+        self.network, self._ranges = network, ranges
+        self._targets = align_targets(fitting, spec)
+        self._runtime = "openvino" if layout == "openvino" else "onnxruntime"
+        fitted: list[Frame] = []
+        with progress.task("read fitting images", total=len(fitting)) as advance:
+            for path in fitting.paths:
+                frame = read_image(path, at_least=spec.preprocess.whole)
+                fitted.append(spec.preprocess.fit(frame))
+                advance(1)
+        self._frames = np.stack(fitted)
+        self._reference = self._run(network)
+        self.layers = quantizable(model, layout)
+
+    @property
+    def reference(self) -> Scores:
+        """What the network itself says: probabilities (N, labels)."""
+        return self.spec.probabilities(self._reference)
+
+    def scores(
+        self, method: Method, keep: Collection[str] = (), *, most: int | None = None
+    ) -> Scores:
+        """Give the probabilities (N or `most`, labels) of a candidate."""
+        return self.spec.probabilities(self._candidate(method, keep, most))
+
+    def fidelity(self, method: Method, keep: Collection[str] = ()) -> Fidelity:
+        """Compare a candidate with the network."""
+        outputs = Outputs(
+            reference=self._reference,
+            candidate=self._candidate(method, keep, None),
+            targets=self._targets,
+            inputs_equal=len(self._frames),
+            inputs_max_abs=0.0,
+        )
+        return measure(outputs, self.spec, self.spec)
+
+    def _candidate(
+        self, method: Method, keep: Collection[str], most: int | None
+    ) -> NDArray[np.float32]:
+        from edgeml_export.to_int8 import int8_from_onnx
+
+        if set(self.layers) <= set(keep):
+            return self._reference[:most]
+        path = self.network.with_name("candidate.onnx")
+        int8_from_onnx(
+            self.network, path, self._ranges, layout=self.layout, method=method, keep=keep
+        )
+        return self._run(path, most)
+
+    def _run(self, path: Path, most: int | None = None) -> NDArray[np.float32]:
+        frames = self._frames[:most]
+        runtime = open_runtime(path, runtime=self._runtime)
+        try:
+            return np.concatenate(
+                [
+                    runtime.run(self._input(frames[start : start + _BATCH]))
+                    for start in range(0, len(frames), _BATCH)
+                ]
+            )
+        finally:
+            runtime.close()
+
+    def _input(self, frames: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
+        return (
+            frames if self.spec.input == "uint8" else self.spec.preprocess.normalize(list(frames))
+        )
+
+
+def choose(
+    candidates: Candidates,
+    limits: Limits,
+    method: Method | None = None,
+    *,
+    minutes: float = 10.0,
+    progress: Progress = SILENT,
+) -> Choice:
+    """Choose how ranges are taken, then, if the budget does not hold, what stays in float.
+
+    Args:
+        candidates: What there is to choose from.
+        limits: The budget, held on the fitting images.
+        method: To take this one; None tries all and takes the one that moves decisions least.
+        minutes: After which the search for layers ends.
+        progress: Where the work shows itself.
+
+    Raises:
+        FidelityError: The budget does not hold with any choice that was found.
+    """
+    tried = _try_methods(candidates, progress) if method is None else ()
+    for one in tried:
+        method = one.name if one.kept else method  # type: ignore[assignment]
+    assert method is not None
+    plain = candidates.fidelity(method)
+    found = exceeded(plain, limits)
+    if not found:
+        return Choice(method=method, tried=tried)
+    progress.note(f"Plain INT8 is outside the budget on the fitting images: {'; '.join(found)}.")
+    mixed = _mix(candidates, limits, method, plain, 60 * minutes, progress)
+    keep = frozenset(node.name for node in mixed.nodes if node.in_float)
+    progress.note(
+        f"Mixed precision: {len(keep)} of {mixed.quantizable} layers stay in floating point: "
+        f"{', '.join(sorted(keep, key=candidates.layers.index))}."
+    )
+    return Choice(method=method, keep=keep, tried=tried, mixed=mixed)
+
+
+def _try_methods(candidates: Candidates, progress: Progress) -> tuple[TriedMethod, ...]:
+    from edgeml.report.contents import TriedMethod
+
+    moved: dict[Method, float] = {}
+    with progress.task("try INT8 ranges", total=len(METHODS), unit="trials") as advance:
+        for method in METHODS:
+            scores = candidates.scores(method)
+            moved[method] = divergence(candidates.reference, scores, candidates.spec)
+            advance(1)
+    best = min(moved, key=lambda name: moved[name])
+    return tuple(
+        TriedMethod(name=name, divergence=value, kept=name == best) for name, value in moved.items()
+    )
+
+
+def _mix(
+    candidates: Candidates,
+    limits: Limits,
+    method: Method,
+    plain: Fidelity,
+    seconds: float,
+    progress: Progress,
+) -> MixedPrecision:
+    """Find the fewest layers that must stay in float.
+
+    Raises:
+        FidelityError: None are found with which the budget holds; carries plain INT8's figures.
+    """
+    from edgeml.report.contents import MixedPrecision, RankedNode
+
+    started = time.monotonic()
+    ranked = rank(
+        candidates.layers,
+        lambda keep: candidates.scores(method, keep, most=_RANKED_WITH),
+        candidates.reference[:_RANKED_WITH],
+        candidates.spec,
+        deadline=started + _SHARE_OF_RANKING * seconds,
+        progress=progress,
+    )
+    steps: dict[int, float] = {0: plain.drops.mAP.points}
+
+    def holds(keep: frozenset[str]) -> bool:
+        fidelity = candidates.fidelity(method, keep) if keep else plain
+        steps[len(keep)] = fidelity.drops.mAP.points
+        return not exceeded(fidelity, limits)
+
+    names = [one.node for one in ranked]
+    keep = fewest(names, holds, deadline=started + seconds, progress=progress)
+    if keep is None or len(keep) == len(names):
+        raise FidelityError(
+            f"INT8 does not hold its budget on {plain.images} fitting images: "
+            f"{'; '.join(exceeded(plain, limits))}; and no choice of layers to leave in floating "
+            f"point that was found in {time.monotonic() - started:.0f} s does. Nothing was "
+            "written. Allow more with --max-drop and --max-label-drop, or take FP16.",
+            replace(plain, passed=False),
+        )
+    kinds = {node.name: node.op_type for node in read_onnx(candidates.network).graph.node}
+    return MixedPrecision(
+        nodes=[
+            RankedNode(
+                name=one.node,
+                kind=kinds.get(one.node, ""),
+                damage=one.damage,
+                in_float=one.node in keep,
+            )
+            for one in ranked
+        ],
+        quantizable=len(names),
+        unit="nats a decision",
+        steps=sorted((count, points) for count, points in steps.items() if math.isfinite(points)),
+        seconds=time.monotonic() - started,
+    )
