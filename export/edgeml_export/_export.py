@@ -307,7 +307,7 @@ def _check(job: _Job, page: Page) -> ModelSpec:
         if move and roles.fitting is not None:
             fitted = run_both(job.reference, candidate, roles.fitting, progress=job.progress)
             moved = carry_thresholds(*fitted.scores(before, spec), before.thresholds)
-            spec = replace(spec, thresholds=moved)
+            spec = replace(spec, thresholds=_where_they_decide(moved, before))
         if roles.reporting is None:
             return spec
         outputs = run_both(job.reference, candidate, roles.reporting, progress=job.progress)
@@ -328,6 +328,15 @@ def _check(job: _Job, page: Page) -> ModelSpec:
     page.fidelity = judge(fidelity, job.limits, job.path.name, progress=job.progress)
     summary = fidelity.exported.summary().items()
     return replace(spec, metrics={name: value for name, value in summary if not math.isnan(value)})
+
+
+def _where_they_decide(moved: tuple[float, ...], spec: ModelSpec) -> tuple[float, ...]:
+    """Take the moved thresholds, but for labels of which the best of a group is present anyway."""
+    chosen = {name for group in spec.groups if group.rule == "one" for name in group.labels}
+    return tuple(
+        old if label in chosen else new
+        for label, old, new in zip(spec.labels, spec.thresholds, moved, strict=True)
+    )
 
 
 def _spec_of(job: _Job) -> ModelSpec:
