@@ -14,6 +14,13 @@ from edgeml.files import check_writable
 if TYPE_CHECKING:
     from edgeml.compare import Fidelity
 
+MaxDrop = Annotated[
+    float | None, typer.Option(min=0, metavar="PP", help="Points of mAP that may be lost.")
+]
+MaxLabelDrop = Annotated[
+    float | None, typer.Option(min=0, metavar="PP", help="Points of AP for any one label.")
+]
+
 
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder of `edgeml train`, or an .onnx.")],
@@ -37,12 +44,8 @@ def export(
         Path | None,
         typer.Option(help="Images to compare with the source; of a split, its test part."),
     ] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(min=0, metavar="PP", help="Points of mAP that may be lost.")
-    ] = None,
-    max_label_drop: Annotated[
-        float | None, typer.Option(min=0, metavar="PP", help="Points of AP for any one label.")
-    ] = None,
+    max_drop: MaxDrop = None,
+    max_label_drop: MaxLabelDrop = None,
     search_minutes: Annotated[
         float, typer.Option(help="For finding layers to leave in float, if INT8 misses its budget.")
     ] = 10.0,
@@ -155,12 +158,8 @@ def verify(
         Literal["x86", "arm", "openvino", "tensorrt"] | None,
         typer.Option(help="What an INT8 .onnx must suit; else any target."),
     ] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(min=0, metavar="PP", help="Points of mAP that may be lost.")
-    ] = None,
-    max_label_drop: Annotated[
-        float | None, typer.Option(min=0, metavar="PP", help="Points of AP for any one label.")
-    ] = None,
+    max_drop: MaxDrop = None,
+    max_label_drop: MaxLabelDrop = None,
     html: Html = None,
     delimiter: Delimiter = "_",
     json: Json = False,
