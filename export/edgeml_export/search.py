@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from edgeml.metrics import Scores
 from edgeml.preprocess import Frame
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime
+from edgeml.spec import ModelSpec
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.budget import divergence, fewest, rank
 from edgeml_export.limits import Limits, exceeded
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from edgeml.report.contents import MixedPrecision, TriedMethod
 
 _BATCH = 32
+
+# Frames are kept in memory, as uint8: 150 MB at 224 pixels.
+_MOST_FITTED = 1000
 
 # A divergence is smooth, so a part of the images orders layers as well as all of them.
 _RANKED_WITH = 128
@@ -95,15 +100,11 @@ class Candidates:
         self.spec = spec = spec_of_onnx(model, network)
         self.layout = layout
         self.network, self._ranges = network, ranges
+        if len(fitting) > _MOST_FITTED:
+            fitting = fitting.select(np.linspace(0, len(fitting) - 1, _MOST_FITTED).astype(int))
         self._targets = align_targets(fitting, spec)
         self._runtime = "openvino" if layout == "openvino" else "onnxruntime"
-        fitted: list[Frame] = []
-        with progress.task("read fitting images", total=len(fitting)) as advance:
-            for path in fitting.paths:
-                frame = read_image(path, at_least=spec.preprocess.whole)
-                fitted.append(spec.preprocess.fit(frame))
-                advance(1)
-        self._frames = np.stack(fitted)
+        self._frames = np.stack(_fitted_frames(fitting.paths, spec, progress))
         self._reference = self._run(network)
         self.layers = quantizable(model, layout)
 
@@ -159,6 +160,21 @@ class Candidates:
         return (
             frames if self.spec.input == "uint8" else self.spec.preprocess.normalize(list(frames))
         )
+
+
+def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -> list[Frame]:
+    """Read images and bring them to the network's size; two threads do."""
+
+    def read(path: Path) -> Frame:
+        frame = read_image(path, at_least=spec.preprocess.whole)
+        advance(1)
+        return spec.preprocess.fit(frame)
+
+    with (
+        progress.task("read fitting images", total=len(paths)) as advance,
+        ThreadPoolExecutor(max_workers=2) as pool,
+    ):
+        return list(pool.map(read, paths))
 
 
 def choose(
