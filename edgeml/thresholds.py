@@ -122,21 +122,25 @@ def carry_thresholds(
     was set for, be it F1, a precision, or by hand, is so kept, and no target is needed. Fitting F1
     anew instead would draw again from the noise that few positives make.
 
-    Of thresholds that agree equally often the one nearest to the old is taken, which therefore
-    stays where it is if nothing agrees more.
+    A new threshold lies in the middle of a gap; of those that agree equally often it is the one
+    nearest to the old, which stays where it is if nothing agrees more.
 
     Args:
         reference: (N, labels) probabilities.
         candidate: (N, labels) probabilities for the same images.
-        thresholds: Of the reference.
+        thresholds: (labels,) of the reference.
 
     Raises:
         InputError: The shapes differ, or the scores are no probabilities.
     """
     for scores in (reference, candidate):
         _check_probabilities(scores)
-    if reference.shape != candidate.shape:
-        raise InputError(f"The scores are {reference.shape} and {candidate.shape}: not the same.")
+    labels = (len(thresholds),)
+    if reference.ndim != 2 or not reference.shape == candidate.shape == (len(reference), *labels):
+        raise InputError(
+            f"The scores must both be (N, labels), and a threshold for each label; they are "
+            f"{reference.shape}, {candidate.shape} and {labels}."
+        )
     return tuple(
         _carried(reference[:, i] >= np.float32(threshold), candidate[:, i], threshold)
         for i, threshold in enumerate(thresholds)
@@ -150,9 +154,10 @@ def _carried(present: NDArray[np.bool_], scores: NDArray[np.float32], threshold:
         return threshold
     above, below = np.sort(scores[present]), np.sort(scores[~present])
     # A cut below all, one in the middle of each gap, one above all.
-    middles = (values[:-1].astype(np.float64) + values[1:]) / 2
+    middles = ((values[:-1].astype(np.float64) + values[1:]) / 2).astype(np.float32)
+    # Of neighbours among the float32 numbers it would round to either.
+    middles = np.where(middles > values[:-1], middles, values[1:])
     cuts = np.concatenate([[0.0], middles, [1.0], [threshold]]).astype(np.float32)
-    cuts = np.clip(cuts, 0, 1)
     agreeing = (
         len(above)
         - np.searchsorted(above, cuts, side="left")

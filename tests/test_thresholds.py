@@ -16,7 +16,14 @@ from sklearn import metrics as reference
 
 from edgeml.errors import InputError
 from edgeml.metrics import UNKNOWN, Scores, Targets
-from edgeml.thresholds import FEW_POSITIVES, Objective, fit_thresholds, parse_objective, unreached
+from edgeml.thresholds import (
+    FEW_POSITIVES,
+    Objective,
+    carry_thresholds,
+    fit_thresholds,
+    parse_objective,
+    unreached,
+)
 
 Case = tuple[Scores, Targets]
 
@@ -284,3 +291,125 @@ def test_scores_that_cannot_be_used_are_refused() -> None:
             fit_thresholds(wrong, targets)
     with pytest.raises(InputError, match="floor"):
         Objective("macro_f1", 0.5)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Scores, Scores, tuple[float, ...]]:
+    """Scores of a reference and of a candidate, and thresholds of the reference."""
+    shape = (draw(st.integers(0, 7)), draw(st.integers(1, 3)))
+    values = st.sampled_from(np.float32(VALUES).tolist())
+    thresholds = st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.62, 1.0])
+    scores = arrays(np.float32, shape, elements=values)
+    moved = draw(st.lists(thresholds, min_size=shape[1], max_size=shape[1]))
+    return draw(scores), draw(scores), tuple(moved)
+
+
+def agreement(
+    reference: Scores, candidate: Scores, old: tuple[float, ...], new: tuple[float, ...]
+) -> NDArray[np.intp]:
+    """How many images both decide alike, for each label."""
+    before = reference >= np.asarray(old, np.float32)
+    return (before == (candidate >= np.asarray(new, np.float32))).sum(axis=0)
+
+
+@settings(deadline=None)
+@given(pairs())
+def test_carried_thresholds_agree_as_often_as_any_do(
+    case: tuple[Scores, Scores, tuple[float, ...]],
+) -> None:
+    reference, candidate, old = case
+    new = carry_thresholds(reference, candidate, old)
+    assert all(0 <= threshold <= 1 for threshold in new)
+    agreeing = agreement(reference, candidate, old, new)
+    for column, threshold in enumerate(old):
+        most = max(
+            agreement(reference[:, [column]], candidate[:, [column]], (threshold,), (float(cut),))
+            for cut in (*every_threshold(candidate[:, column]), 0.0)
+        )
+        assert agreeing[column] == most
+
+
+@given(pairs())
+def test_of_carried_thresholds_that_agree_equally_the_old_or_the_nearest_is_taken(
+    case: tuple[Scores, Scores, tuple[float, ...]],
+) -> None:
+    reference, candidate, old = case
+    new = carry_thresholds(reference, candidate, old)
+    agreeing = agreement(reference, candidate, old, new)
+    stayed = agreement(reference, candidate, old, old)
+    for column, threshold in enumerate(old):
+        if stayed[column] == agreeing[column]:
+            assert new[column] == threshold
+            continue
+        values = np.unique(candidate[:, column])
+        middles = ((values[:-1].astype(np.float64) + values[1:]) / 2).astype(np.float32)
+        for cut in (0.0, *np.where(middles > values[:-1], middles, values[1:]), 1.0):
+            one = reference[:, [column]], candidate[:, [column]], (threshold,), (float(cut),)
+            if agreement(*one) == agreeing[column]:
+                # float32 numbers beside 0.25 are 3e-8 apart.
+                assert abs(new[column] - threshold) <= abs(cut - threshold) + 1e-7
+
+
+def test_of_two_gaps_that_agree_equally_the_nearer_is_taken() -> None:
+    # The reference claims the first and the third: one image is decided otherwise in any case.
+    reference = np.array([[0.9], [0.1], [0.9], [0.1]], np.float32)
+    candidate = np.array([[0.8], [0.6], [0.4], [0.2]], np.float32)
+    assert carry_thresholds(reference, candidate, (0.15,)) == (pytest.approx(0.3),)
+    assert carry_thresholds(reference, candidate, (0.9,)) == (pytest.approx(0.7),)
+    assert carry_thresholds(reference, candidate, (0.75,)) == (0.75,), "which does as well"
+
+
+@given(pairs())
+def test_a_candidate_that_scores_alike_keeps_its_thresholds(
+    case: tuple[Scores, Scores, tuple[float, ...]],
+) -> None:
+    reference, _, old = case
+    assert carry_thresholds(reference, reference.copy(), old) == old
+
+
+@given(
+    arrays(np.float32, (12, 2), elements=st.sampled_from(np.linspace(0, 1, 33).tolist())),
+    st.sampled_from([0.01, 0.2, 0.5, 0.7, 0.99]),
+    st.sampled_from([np.sqrt, np.square, lambda s: s / 4, lambda s: s / 3 + np.float32(0.6)]),
+)
+def test_scores_that_were_squeezed_in_order_lose_no_decision(
+    reference: Scores, threshold: float, squeeze: Callable[[Scores], Scores]
+) -> None:
+    candidate, old = squeeze(reference), (threshold, 1 - threshold)
+    new = carry_thresholds(reference, candidate, old)
+    assert agreement(reference, candidate, old, new).tolist() == [12, 12]
+
+
+def test_neighbours_among_the_float32_numbers_are_told_apart_by_carried_thresholds() -> None:
+    reference = np.array([[0.1], [0.9]], np.float32)
+    low = np.float32(0.25)
+    for _ in range(2):  # the middle rounds to either of them
+        high = np.nextafter(low, np.float32(1))
+        candidate = np.array([[low], [high]], np.float32)
+        new = carry_thresholds(reference, candidate, (0.15,))
+        assert agreement(reference, candidate, (0.15,), new).tolist() == [2]
+        low = high
+
+
+def test_without_images_thresholds_stay_where_they_are() -> None:
+    empty = np.zeros((0, 2), np.float32)
+    assert carry_thresholds(empty, empty, (0.3, 0.4)) == (0.3, 0.4)
+
+
+def test_scores_that_thresholds_cannot_be_carried_between_are_refused() -> None:
+    scores = example(n=4)[0]
+    halves = (0.5,) * 5
+    for before, after, old in (
+        (scores, scores[:3], halves),
+        (scores, scores[:, :4], halves),
+        (scores, scores, halves[:4]),
+        (scores, scores, (*halves, 0.5)),
+        (scores[0], scores[0], halves),
+    ):
+        with pytest.raises(InputError, match=r"\(N, labels\)"):
+            carry_thresholds(before, after, old)
+    for wrong in (scores * 10, scores - 2, np.full_like(scores, np.nan)):
+        with pytest.raises(InputError, match="probabilities"):
+            carry_thresholds(scores, wrong, halves)
+        with pytest.raises(InputError, match="probabilities"):
+            carry_thresholds(wrong, scores, halves)
