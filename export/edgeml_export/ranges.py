@@ -40,6 +40,9 @@ PERCENTILE = 99.99
 # Of 4096 bins over [-r, r], with r a power of two, at least a quarter covers what was seen.
 _BINS = 4096
 
+# What reading other JSON than ours raises.
+_MALFORMED = ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+
 # Of one tensor of one batch. The least and greatest value are taken from all of them.
 _MOST_SAMPLED = 1 << 16
 
@@ -107,7 +110,7 @@ class Ranges:
                 },
                 means={_channels(key): _means(values) for key, values in told["means"].items()},
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as err:
+        except _MALFORMED as err:
             raise CalibrationError(f"These are no ranges that edgeml wrote: {err!r}.") from err
 
 
@@ -256,13 +259,13 @@ class _Histogram:
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._stretch(max(-low, high))
-        if self._reach:
-            # An odd step does not fall into step with rows and channels.
-            step = math.ceil(len(values) / _MOST_SAMPLED) | 1
-            bins = values[::step] * (_BINS / (2 * self._reach)) + _BINS / 2
-            self._counts += np.bincount(
-                np.clip(bins.astype(np.int32), 0, _BINS - 1), minlength=_BINS
-            )
+        # An odd step does not fall into step with rows and channels.
+        values = values[:: math.ceil(len(values) / _MOST_SAMPLED) | 1]
+        if not self._reach:  # nothing but 0 so far
+            self._counts[_BINS // 2] += len(values)
+            return
+        bins = values * (_BINS / (2 * self._reach)) + _BINS / 2
+        self._counts += np.bincount(np.clip(bins.astype(np.int32), 0, _BINS - 1), minlength=_BINS)
 
     def ranges(self) -> dict[Method, Range]:
         """Give the range by each method, never wider than what was seen."""
@@ -274,7 +277,8 @@ class _Histogram:
         }
 
     def _stretch(self, reach: float) -> None:
-        if reach <= self._reach or reach == 0:
+        # What is smaller than a float32 can divide by is taken for 0.
+        if reach <= max(self._reach, float(np.finfo(np.float32).tiny) * _BINS):
             return
         wanted = 2.0 ** math.ceil(math.log2(reach))
         if self._reach:
@@ -325,6 +329,8 @@ def entropy_cut(counts: NDArray[np.int64], levels: int = 128) -> int:
     counts[0] = counts[1]
     for cut in [*range(levels, last, max(1, (last - levels) // 128)), last]:
         kept = counts[:cut]
+        if not kept.any():
+            continue  # all would lie beyond, and P and Q be the same single bin
         p = kept.copy()
         p[-1] += counts[cut:].sum()
         group = np.arange(cut) * levels // cut
@@ -354,10 +360,10 @@ def _channels(key: str) -> Channels:
 
 
 def _means(values: Any) -> NDArray[np.float32]:
-    means = np.asarray(values, np.float32)
-    if means.ndim != 1 or not np.isfinite(means).all():
+    means = np.asarray(values, np.float64)
+    if means.ndim != 1 or not (np.abs(means) <= np.finfo(np.float32).max).all():
         raise ValueError("means must be a row of numbers")
-    return means
+    return means.astype(np.float32)
 
 
 def _range(pair: Any) -> Range:

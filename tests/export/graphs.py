@@ -1,0 +1,122 @@
+"""Small ONNX networks made by hand, and pictures to measure their ranges on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeml import ModelSpec, Preprocess
+from edgeml_export.artifact import write_onnx
+from edgeml_export.calibration import Calibration
+
+SIDE = 16
+"""Of the pictures, and of what the networks take."""
+
+SPEC = ModelSpec(labels=("a", "b"), thresholds=(0.5, 0.5), preprocess=Preprocess(size=(SIDE, SIDE)))
+
+Node = tuple[str, Sequence[str], str] | tuple[str, Sequence[str], str, Mapping[str, Any]]
+"""Operator, names of its inputs, name of its output, and what else it has."""
+
+
+def model_of(
+    nodes: Sequence[Node],
+    constants: Mapping[str, Any],
+    *,
+    output: str = "logits",
+    dtype: int = TensorProto.FLOAT,
+    shape: Sequence[int | str] = ("N", 3, SIDE, SIDE),
+    opset: int = 18,
+) -> onnx.ModelProto:
+    """Make a network of one input, `input`, and one output; a node is named after its output."""
+    made = [
+        helper.make_node(kind, list(inputs), [out], **{"name": f"{out}_node", **dict(*more)})
+        for kind, inputs, out, *more in nodes
+    ]
+    graph = helper.make_graph(
+        made,
+        "made",
+        [helper.make_tensor_value_info("input", dtype, list(shape))],
+        [onnx.ValueInfoProto(name=output)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    # The types and shapes of outputs are left to inference.
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    del inferred.graph.value_info[:]
+    return inferred
+
+
+def written(model: onnx.ModelProto, path: Path, spec: ModelSpec = SPEC) -> Path:
+    """Write a network with a spec inside."""
+    write_onnx(model, path, spec)
+    return path
+
+
+def weights(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Give weights under which values neither grow nor shrink much."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
+
+
+def photos(folder: Path, count: int = 12, seed: int = 0) -> Calibration:
+    """Paint smooth pictures of random colours."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        ground = rng.integers(0, 256, (4, 4, 3), np.uint8)
+        paths.append(folder / f"{number:02}.png")
+        cv2.imwrite(str(paths[-1]), cv2.resize(ground, (SIDE, SIDE)))
+    hashes = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    return Calibration(paths=tuple(paths), hashes=hashes)
+
+
+def inputs_of(calibration: Calibration, spec: ModelSpec = SPEC) -> NDArray[Any]:
+    """Give all that the network was calibrated with, in one array."""
+    batches = calibration.batches(spec, size=1, advance=lambda done: None)
+    return np.concatenate(list(batches))
+
+
+def run(
+    model: onnx.ModelProto | Path,
+    batch: NDArray[Any],
+    *outputs: str,
+    optimized: bool = True,
+) -> list[NDArray[Any]]:
+    """Run a network in ONNX Runtime; give the named tensors, or its output."""
+    proto = onnx.load(model) if isinstance(model, Path) else model
+    if outputs:
+        watched = onnx.ModelProto()
+        watched.CopyFrom(proto)
+        known = {value.name for value in proto.graph.output}
+        watched.graph.output.extend(onnx.ValueInfoProto(name=n) for n in outputs if n not in known)
+        proto = watched
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found: list[NDArray[Any]] = session.run(list(outputs) or None, {"input": batch})
+    return found
+
+
+def executed(path: Path, folder: Path) -> onnx.ModelProto:
+    """Give the network that ONNX Runtime makes of a file."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimized.onnx")
