@@ -115,12 +115,11 @@ def quantizable(model: onnx.ModelProto, layout: Target) -> list[str]:
 
     These are the layers with constant weights, but for the last, and in a CNN what lies between
     them. Left out are products of two activations, but for the scores of attention where a target
-    gains by them, and sums with a constant: OpenVINO 2026.4 dies on a quantised bias. Nodes without
-    a name get one.
+    gains by them, and sums with a constant: OpenVINO 2026.4 dies on a quantised bias. Nodes get
+    names that differ, and constants become initializers.
     """
     graph = model.graph
-    for number, node in enumerate(graph.node):
-        node.name = node.name or f"node_{number}"
+    _prepare(graph)
     constants = {tensor.name for tensor in graph.initializer}
     maker = {output: node for node in graph.node for output in node.output}
     attention, recipe = has_attention(graph), RECIPES[layout]
@@ -130,7 +129,7 @@ def quantizable(model: onnx.ModelProto, layout: Target) -> list[str]:
     for node in graph.node:
         varying = _varying(node, constants)
         if node.op_type in WEIGHTED:
-            layer = len(varying) == 1 and node.name != last
+            layer = _is_layer(node, constants) and len(varying) == 1 and node.name != last
             wanted = layer or node.name in scores
         elif attention:
             wanted = False
@@ -192,15 +191,18 @@ class _Writer:
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._ends = {output.name for output in graph.output}
         self._attention = has_attention(graph)
+        self._names = {*self._constants, *(value.name for value in graph.input)}
+        self._names |= {name for node in graph.node for name in (node.name, *node.output)}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._quantized: dict[str, str] = {}  # a tensor, and what it is after Q and DQ
+        self._weights: dict[tuple[str, int, bytes], str] = {}  # by name, axis and scales
         self._grids: dict[str, _Grid] = {}
 
     def drop_cutting_nodes(self) -> None:
         """Take out ReLUs behind a quantised layer: its Q, whose range ends there, cuts as they do.
 
-        It must be the layer's only reader.
+        It must be the layer's only reader, and 0, which is in every range, in what it gives.
         """
         if not self._recipe.outputs:
             return
@@ -211,11 +213,22 @@ class _Writer:
             if (
                 layer is not None
                 and layer.name in self._chosen
+                and self._has_quantized_output(layer)
+                and self._gives_zero(node)
                 and readers[node.input[0]] == 1
                 and node.input[0] not in self._ends
             ):
                 layer.output[0] = node.output[0]
                 self._graph.node.remove(node)
+
+    def _gives_zero(self, node: onnx.NodeProto) -> bool:
+        """Say whether 0 lies between the ends of a Clip; between those of a ReLU it does."""
+        for name, side in zip(node.input[1:], (-1, 1), strict=False):
+            if name and name not in self._constants:
+                return False
+            if name and side * numpy_helper.to_array(self._constants[name]) < 0:
+                return False
+        return True
 
     def place(self) -> None:
         """Walk through the graph and write it anew, with Q/DQ nodes."""
@@ -269,25 +282,26 @@ class _Writer:
         for name in sorted(varying - self._quantized.keys()):
             if len(varying) == 2 and node.op_type == "MatMul":
                 self._grids[name] = self._grid(name, symmetric=True)
-            self._quantized[name] = f"{name}_dequantized"
+            self._quantized[name] = self._fresh(f"{name}_dequantized")
             self._add_pair(name, self._quantized[name], self._grid(name))
         return {i: self._quantized[name] for i, name in enumerate(node.input) if name in varying}
 
     def _quantize_output(self, node: onnx.NodeProto, like: str) -> None:
         """Give the name of an output to what it is after Q and DQ, for all who read it."""
         name = node.output[0]
-        node.output[0] = f"{name}_float"
+        node.output[0] = self._fresh(f"{name}_float")
         self._quantized[name] = name
         self._grids[name] = self._grid(like)
         self._add_pair(node.output[0], name, self._grids[name])
 
     def _add_pair(self, source: str, target: str, grid: _Grid) -> None:
-        scale, zero, between = f"{target}_scale", f"{target}_zero", f"{target}_quantized"
-        self._constant(scale, np.asarray(grid.scale))
-        self._constant(zero, np.asarray(grid.zero, grid.dtype))
+        scale = self._constant(f"{target}_scale", np.asarray(grid.scale))
+        zero = self._constant(f"{target}_zero", np.asarray(grid.zero, grid.dtype))
+        between = self._fresh(f"{target}_quantized")
+        to, back = self._fresh(f"{target}_Q"), self._fresh(f"{target}_DQ")
         self._nodes += [
-            helper.make_node("QuantizeLinear", [source, scale, zero], [between], f"{target}_Q"),
-            helper.make_node("DequantizeLinear", [between, scale, zero], [target], f"{target}_DQ"),
+            helper.make_node("QuantizeLinear", [source, scale, zero], [between], to),
+            helper.make_node("DequantizeLinear", [between, scale, zero], [target], back),
         ]
 
     def _grid(self, name: str, *, symmetric: bool = False) -> _Grid:
@@ -312,25 +326,36 @@ class _Writer:
         name = node.input[1]
         weight = numpy_helper.to_array(self._constants[name])
         axis = _output_axis(node, weight.ndim)
-        scale, integers = by_channel(weight, axis)
+        scale, integers = by_channel(weight, axis, self._least_scale(node))
         shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
         error = integers * scale.reshape(shape) - weight
         self._correct_bias(node, np.moveaxis(error, axis, 0))
-        result = f"{name}_dequantized"
-        node.input[1] = result
-        if name in self._quantized:  # two layers may share a weight
-            return scale
-        self._quantized[name] = result
-        parts: dict[str, NDArray[Any]] = {
-            f"{name}_quantized": integers,
-            f"{name}_scale": scale,
-            f"{name}_zero": np.zeros(len(scale), np.int8),
-        }
-        for part, values in parts.items():
-            self._constant(part, values)
-        pair = helper.make_node("DequantizeLinear", list(parts), [result], f"{name}_DQ", axis=axis)
-        self._nodes.append(pair)
+        known = name, axis, scale.tobytes()
+        if known not in self._weights:  # two layers may share a weight
+            self._weights[known] = self._fresh(f"{name}_dequantized")
+            parts: dict[str, NDArray[Any]] = {
+                f"{name}_quantized": integers,
+                f"{name}_scale": scale,
+                f"{name}_zero": np.zeros(len(scale), np.int8),
+            }
+            names = [self._constant(part, values) for part, values in parts.items()]
+            self._add_dequantize(names, self._weights[known], f"{name}_DQ", axis)
+        node.input[1] = self._weights[known]
         return scale
+
+    def _least_scale(self, node: onnx.NodeProto) -> NDArray[np.float64] | float:
+        """Say how small a layer's scales may be: its bias is to fit 32 bits with one to spare.
+
+        It matters to channels that are dead but for their bias, which batch norms leave behind.
+        """
+        bias = self._constants.get(node.input[2]) if len(node.input) > 2 else None
+        if bias is None or not self._recipe.outputs:
+            return 0.0
+        values = np.abs(numpy_helper.to_array(bias).astype(np.float64)).reshape(-1)
+        channels = self._constants[node.input[1]].dims
+        if len(values) != channels[_output_axis(node, len(channels))]:
+            return float(values.max(initial=0)) / (2**30 * float(self._grid(node.input[0]).scale))
+        return values / (2**30 * float(self._grid(node.input[0]).scale))
 
     def _quantize_bias(self, node: onnx.NodeProto, scale: NDArray[np.float32]) -> None:
         """Put a layer's bias in the integers that its products are summed up in.
@@ -344,22 +369,18 @@ class _Writer:
         if len(node.input) < 3 or node.input[2] not in self._constants:
             return
         bias = numpy_helper.to_array(self._constants[node.input[2]]).astype(np.float64)
+        if bias.ndim != 1 or len(scale) not in (1, len(bias)):  # groups of a ConvTranspose
+            return
         integers = np.rint(bias / scale)
         if np.abs(integers).max(initial=0) >= 2**31 - 1:
             return
         name = f"{node.name}_bias"
-        self._constant(f"{name}_quantized", integers.astype(np.int32))
-        self._constant(f"{name}_scale", scale.reshape(() if len(scale) == 1 else -1))
-        self._nodes.append(
-            helper.make_node(
-                "DequantizeLinear",
-                [f"{name}_quantized", f"{name}_scale"],
-                [f"{name}_dequantized"],
-                f"{name}_DQ",
-                axis=0,
-            )
-        )
-        node.input[2] = f"{name}_dequantized"
+        names = [
+            self._constant(f"{name}_quantized", integers.astype(np.int32)),
+            self._constant(f"{name}_scale", scale.reshape(() if len(scale) == 1 else -1)),
+        ]
+        node.input[2] = self._fresh(f"{name}_dequantized")
+        self._add_dequantize(names, node.input[2], f"{name}_DQ", axis=0)
 
     def _guard_kept(self, node: onnx.NodeProto) -> None:
         """Keep ONNX Runtime from quantising a layer that was to stay in floating point.
@@ -373,8 +394,8 @@ class _Writer:
         if len(node.input) < 3:
             weight = self._constants[node.input[1]]
             channels = weight.dims[_output_axis(node, len(weight.dims))]
-            node.input.append(f"{node.name}_no_bias")
-            self._constant(node.input[2], np.zeros(channels, np.float32))
+            zeros = np.zeros(channels, np.float32)
+            node.input.append(self._constant(f"{node.name}_no_bias", zeros))
         if node.input[2] in self._constants:
             largest = np.abs(numpy_helper.to_array(self._constants[node.input[2]])).max()
             self._quantize_bias(node, np.array([_scale(float(largest) / 2**30)], np.float32))
@@ -396,10 +417,11 @@ class _Writer:
         holder, index = place
         shift = _mean_output(node, error, means)
         if index < len(holder.input):
-            shift = shift - numpy_helper.to_array(self._constants[holder.input[index]])
+            bias = numpy_helper.to_array(self._constants[holder.input[index]])
+            shift = shift - bias.reshape(-1)
             del holder.input[index]
-        holder.input.insert(index, f"{node.name}_bias")
-        self._constant(f"{node.name}_bias", (-shift).astype(np.float32))
+        name = self._constant(f"{node.name}_bias", (-shift).astype(np.float32))
+        holder.input.insert(index, name)
 
     def _bias_of(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
         """Say where a layer's bias stands, or may be put; None if there is no such place.
@@ -409,7 +431,7 @@ class _Writer:
         match node.op_type:
             case "Conv":
                 holder, index = node, 2
-            case "Gemm" if not {a.name for a in node.attribute} & {"alpha", "beta", "transA"}:
+            case "Gemm" if _is_plain(node):
                 holder, index = node, 2
             case "MatMul" if len(readers := self._readers[node.output[0]]) == 1:
                 holder = readers[0]
@@ -422,16 +444,32 @@ class _Writer:
             return holder, index
         bias = self._constants.get(holder.input[index])
         channels = self._constants[node.input[1]].dims[_output_axis(node, 2)]
-        return (holder, index) if bias is not None and list(bias.dims) == [channels] else None
+        shapes = ([channels], [1, channels]) if node.op_type == "Gemm" else ([channels],)
+        return (holder, index) if bias is not None and list(bias.dims) in shapes else None
 
-    def _constant(self, name: str, values: NDArray[Any]) -> None:
+    def _add_dequantize(self, names: list[str], target: str, name: str, axis: int) -> None:
+        name = self._fresh(name)
+        node = helper.make_node("DequantizeLinear", names, [target], name, axis=axis)
+        self._nodes.append(node)
+
+    def _constant(self, name: str, values: NDArray[Any]) -> str:
+        """Add a constant; give the name it got."""
+        name = self._fresh(name)
         tensor = numpy_helper.from_array(values, name)
         self._graph.initializer.append(tensor)
         self._constants[name] = tensor
+        return name
+
+    def _fresh(self, name: str) -> str:
+        """Give a name that nothing in the graph has yet: this one, or one with `_` behind."""
+        while name in self._names:
+            name += "_"
+        self._names.add(name)
+        return name
 
 
 def by_channel(
-    weight: NDArray[np.float32], axis: int
+    weight: NDArray[np.float32], axis: int, least: NDArray[np.float64] | float = 0.0
 ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """Give scales (channels,) and the weight in integers -127 to 127, symmetric by channel.
 
@@ -442,9 +480,10 @@ def by_channel(
     Args:
         weight: Of any shape; one of 4 dimensions has its kernels in the last two.
         axis: Of its output channels.
+        least: Scales are not to be smaller: one number, or (channels,).
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    scale = np.abs(weight).max(axis=others) / np.float32(127)
+    scale = np.maximum(np.abs(weight).max(axis=others) / np.float32(127), least)
     scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1).astype(np.float32)
     shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
     exact = weight / scale.reshape(shape)
@@ -514,6 +553,34 @@ def _channels(node: onnx.NodeProto) -> Channels:
     return node.input[0], 1 if node.op_type in ("Conv", "ConvTranspose") else -1
 
 
+def _is_plain(node: onnx.NodeProto) -> bool:
+    """Say whether a Gemm is a product and a bias, without factors; its weight may lie on its side.
+
+    Some exporters write attributes down that say nothing new.
+    """
+    told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return told.get("alpha", 1.0) == told.get("beta", 1.0) == 1.0 and not told.get("transA", 0)
+
+
+def _prepare(graph: onnx.GraphProto) -> None:
+    """Give nodes names that differ, and put initializers in place of Constant nodes."""
+    taken = {node.name for node in graph.node}
+    seen = {""}
+    for number, node in enumerate(graph.node):
+        if node.name in seen:
+            node.name = f"node_{number}"
+            while node.name in taken:
+                node.name += "_"
+            taken.add(node.name)
+        seen.add(node.name)
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        if node.attribute[0].name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            graph.node.remove(node)
+
+
 def _varying(node: onnx.NodeProto, constants: Collection[str]) -> list[str]:
     return [name for name in node.input if name and name not in constants]
 
@@ -546,10 +613,10 @@ def _layer_behind(name: str, maker: Mapping[str, onnx.NodeProto]) -> str | None:
 def _last_weighted(graph: onnx.GraphProto) -> str | None:
     """Name the layer that gives the logits: the first with weights on the way back from them."""
     maker = {output: node for node in graph.node for output in node.output}
-    name = graph.output[0].name
+    name: str | None = graph.output[0].name
     while name in maker:
         node = maker[name]
         if node.op_type in WEIGHTED:
             return str(node.name)
-        name = node.input[0]
+        name = next((source for source in node.input if source in maker), None)
     return None
