@@ -127,16 +127,16 @@ def ranges(network: Path, data: Dataset) -> Ranges:
 @pytest.fixture(scope="session")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vision transformer of six blocks with random weights and one label, as FP32 ONNX."""
-    return _of_timm("test_vit.r160_in1k", tmp_path_factory.mktemp("vit") / "vit.onnx")
+    return of_timm("test_vit.r160_in1k", tmp_path_factory.mktemp("vit") / "vit.onnx")
 
 
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A residual network of four blocks with random weights and one label, as FP32 ONNX."""
-    return _of_timm("test_resnet.r160_in1k", tmp_path_factory.mktemp("resnet") / "resnet.onnx")
+    return of_timm("test_resnet.r160_in1k", tmp_path_factory.mktemp("resnet") / "resnet.onnx")
 
 
-def _of_timm(name: str, path: Path) -> Path:
+def of_timm(name: str, path: Path) -> Path:
     torch.manual_seed(0)
     module = timm.create_model(name, num_classes=1).eval()
     spec = ModelSpec(labels=("a",), thresholds=(0.5,), preprocess=Preprocess(size=(160, 160)))

@@ -68,13 +68,13 @@ def weights(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
 
 
-def photos(folder: Path, count: int = 12, seed: int = 0) -> Calibration:
-    """Paint smooth pictures of random colours."""
+def photos(folder: Path, count: int = 12, seed: int = 0, detail: int = 4) -> Calibration:
+    """Paint smooth pictures of random colours; with a `detail` of 1 each is of one colour."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(count):
-        ground = rng.integers(0, 256, (4, 4, 3), np.uint8)
+        ground = rng.integers(0, 256, (detail, detail, 3), np.uint8)
         paths.append(folder / f"{number:02}.png")
         cv2.imwrite(str(paths[-1]), cv2.resize(ground, (SIDE, SIDE)))
     hashes = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
@@ -109,7 +109,9 @@ def run(
     session = ort.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found: list[NDArray[Any]] = session.run(list(outputs) or None, {"input": batch})
+    found: list[NDArray[Any]] = session.run(
+        list(outputs) or None, {session.get_inputs()[0].name: batch}
+    )
     return found
 
 
