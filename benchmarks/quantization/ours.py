@@ -7,9 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from common import calibration
+from common import calibration, photos
 
-from edgeml_export.ranges import Ranges
+from edgeml_export.limits import Limits
+from edgeml_export.ranges import Method, Ranges
+from edgeml_export.search import Candidates, choose
+from edgeml_export.targets import Target
 from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_openvino import openvino_from_onnx
 
@@ -20,11 +23,20 @@ def ranges_of(source: Path) -> Ranges:
     return measure_ranges(source, calibration())
 
 
+@cache
+def method_of(source: Path, layout: Target) -> Method:
+    """Choose on the validation side how ranges are taken, as an export without a budget does."""
+    candidates = Candidates(source, ranges_of(source), layout, photos().part("val"))
+    return choose(candidates, Limits()).method
+
+
 def int8(source: Path, target: Path, runtime: Literal["onnxruntime", "openvino"]) -> Path:
     """Quantise an FP32 .onnx for a runtime: .onnx with Q/DQ nodes, or OpenVINO's .xml."""
     if runtime == "onnxruntime":
-        return int8_from_onnx(source, target, ranges_of(source), layout="x86")
+        method = method_of(source, "x86")
+        return int8_from_onnx(source, target, ranges_of(source), layout="x86", method=method)
     with TemporaryDirectory() as folder:
         integers = Path(folder) / "int8.onnx"
-        int8_from_onnx(source, integers, ranges_of(source), layout="openvino")
+        method = method_of(source, "openvino")
+        int8_from_onnx(source, integers, ranges_of(source), layout="openvino", method=method)
         return openvino_from_onnx(integers, target)
