@@ -298,7 +298,7 @@ def _check(job: _Job, page: Page) -> ModelSpec:
     origin, roles = dict(spec.origin), job.roles
     page.facts["Exporter"] = origin.get("exporter", "none: the source is ONNX")
     if roles.overlap:
-        origin["overlap"] = f"{roles.overlap} images both chose and judged"
+        origin["overlap"] = f"{roles.overlap} images had more than one role"
     if page.choice is not None and page.choice.keep:
         origin["kept_in_float"] = " ".join(sorted(page.choice.keep))
     spec = replace(spec, origin=origin)

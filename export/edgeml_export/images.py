@@ -48,7 +48,7 @@ def assign_roles(
 
     Of data whose split is known the train side calibrates, the validation side fits, and the test
     side reports; data that serve both ends are divided here. Other data to check with report as a
-    whole, and of other data to calibrate with three of ten fit.
+    whole, and of other data to calibrate with three of ten fit, unless they are few.
 
     Args:
         spec: Of the model; it may know how its data were divided.
@@ -74,7 +74,7 @@ def assign_roles(
         enough = together or len(calib) >= _ENOUGH_TO_DIVIDE
         divided = _divided(calib, spec, anyhow=plan if enough else None)
         source = calib if divided is None else divided.part("train")
-        fitting = None if divided is None else divided.part("val")
+        fitting = fitting if divided is None else divided.part("val")
         calibration = choose_calibration(source, spec.labels, progress=progress)
     roles = Roles(
         calibration=calibration,
@@ -111,16 +111,23 @@ def _without_overlap(roles: Roles, allowed: bool, progress: Progress) -> Roles:
     ):
         both = set(sides[first]) & set(sides[second])
         if both and not allowed:
+            mend = (
+                "Give --check other images, or one data set for both"
+                if second == "checked"
+                else "Divide the data anew, with edgeml data split"
+            )
             raise CalibrationError(
                 f"{_count(sides[second], both)} of {len(sides[second])} images that are {second} "
                 f"with are also {first} with, for example {_example(roles, both)!r}: the figures "
-                "would flatter. Give --check other images, or one data set for both, or "
-                "--allow-overlap."
+                f"would flatter. {mend}, or --allow-overlap."
             )
         shared |= both
     if not shared:
         return roles
-    progress.note(f"{len(shared)} images both choose and judge: the figures flatter the model.")
+    progress.note(
+        f"{len(shared)} images have more than one role of calibrating, fitting and checking: "
+        "the figures flatter the model."
+    )
     return Roles(
         calibration=roles.calibration,
         fitting=roles.fitting,

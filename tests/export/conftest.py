@@ -22,6 +22,7 @@ from edgeml_export.calibration import choose_calibration
 from edgeml_export.ranges import Ranges
 from edgeml_export.to_int8 import measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
+from tests.export.outlier import Planted, plant_outlier
 
 SIZE = 40
 
@@ -141,3 +142,48 @@ def of_timm(name: str, path: Path) -> Path:
     module = timm.create_model(name, num_classes=1).eval()
     spec = ModelSpec(labels=("a",), thresholds=(0.5,), preprocess=Preprocess(size=(160, 160)))
     return onnx_from_module(module, spec, path)
+
+
+@pytest.fixture(scope="session")
+def planted(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """A residual network after some seconds of training, with an outlier planted in its stem."""
+    folder = tmp_path_factory.mktemp("planted")
+    split = split_dataset(data, SplitPlan())
+    train = split.part("train")
+    spec = ModelSpec(
+        labels=data.labels,
+        thresholds=(0.5,) * len(data.labels),
+        preprocess=Preprocess(size=(SIZE, SIZE)),
+        groups=data.label_groups,
+    )
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "test_resnet.r160_in1k", num_classes=len(data.labels), layers=(2, 2, 2, 2)
+    )
+    inputs = {
+        part: spec.preprocess([read_image(path) for path in split.part(part).paths])
+        for part in ("train", "val", "test")
+    }
+    batch = torch.from_numpy(inputs["train"])
+    targets = torch.from_numpy(train.targets.astype(np.float32))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(8):
+        for rows in torch.randperm(len(batch)).split(24):
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(model(batch[rows]), targets[rows]).backward()
+            optimizer.step()
+    whole = onnx_from_module(model.eval(), spec, folder / "whole.onnx")
+    makes, takes = plant_outlier(whole, folder / "planted.onnx")
+    path = folder / "planted.onnx"
+    found = Planted(
+        path=path,
+        makes=makes,
+        takes=takes,
+        ranges=measure_ranges(path, choose_calibration(train, data.labels, limit=60)),
+        spec=spec,
+        inputs=inputs,
+        targets={part: split.part(part).targets for part in ("val", "test")},
+        folder=folder,
+    )
+    np.testing.assert_array_equal(found.scores(path, "test"), found.scores(whole, "test"))
+    return found
