@@ -80,6 +80,10 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+speed = _export._speed
+"""What `untimed` takes away, for tests of it."""
+
+
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """INT8 is not timed beside FP32: that takes seconds, and says nothing here."""

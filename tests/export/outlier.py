@@ -25,7 +25,7 @@ Scores = NDArray[np.float32]
 FACTOR = 1024.0
 
 
-def plant_outlier(source: Path, target: Path) -> tuple[str, str]:
+def plant_outlier(source: Path, target: Path, factor: float = FACTOR) -> tuple[str, str]:
     """Scale one channel between two convolutions up and down again; name both.
 
     They are the first with nothing but a ReLU between them, so that there is no way round.
@@ -38,13 +38,13 @@ def plant_outlier(source: Path, target: Path) -> tuple[str, str]:
         if [first.op_type, second.op_type, third.op_type] == ["Conv", "Relu", "Conv"]
     )
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for name, where, factor in (
-        (makes.input[1], np.s_[3], FACTOR),
-        (makes.input[2], np.s_[3], FACTOR),
-        (takes.input[1], np.s_[:, 3], 1 / FACTOR),
+    for name, where, scale in (
+        (makes.input[1], np.s_[3], factor),
+        (makes.input[2], np.s_[3], factor),
+        (takes.input[1], np.s_[:, 3], 1 / factor),
     ):
         values = numpy_helper.to_array(tensors[name]).copy()
-        values[where] *= factor
+        values[where] *= scale
         tensors[name].CopyFrom(numpy_helper.from_array(values, name))
     write_onnx(model, target, spec)
     return makes.name, takes.name
