@@ -17,7 +17,7 @@ import numpy as np
 from edgeml.bench.sidebyside import Speedup, speedup
 from edgeml.compare import measure, run_both
 from edgeml.data import Dataset
-from edgeml.errors import ExportError, needs
+from edgeml.errors import ExportError, InputError, needs
 from edgeml.files import check_writable, sha256_of_file
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
@@ -34,6 +34,7 @@ from edgeml_export.artifact import (
     ranges_path,
     read_onnx,
     rewrite_spec,
+    spec_of_onnx,
     staged_model,
     write_onnx,
 )
@@ -124,6 +125,11 @@ def export(
             allow_overlap=allow_overlap,
             progress=heard,
         )
+        if (max_drop, max_label_drop) != (None, None) and not (roles.fitting or roles.reporting):
+            raise InputError(
+                "A budget can only be held on images: give --check DATA, or leave --max-drop and "
+                "--max-label-drop away."
+            )
         job = _Job(plan, source, path, reference, roles, limits, Path(folder), heard)
         page = Page(source=source, path=path, plan=plan, roles=roles, limits=limits, progress=heard)
         with reported(page):
@@ -341,8 +347,9 @@ def _where_they_decide(moved: tuple[float, ...], spec: ModelSpec) -> tuple[float
 
 def _spec_of(job: _Job) -> ModelSpec:
     """Read the spec of what was written."""
-    runtime = "openvino" if job.plan.file == "openvino" else "auto"
-    with Predictor(job.made, runtime=runtime) as written:
+    if job.made.suffix == ".onnx":
+        return spec_of_onnx(read_onnx(job.made), job.made)
+    with Predictor(job.made, runtime="openvino") as written:
         return written.spec
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgeml.data import Dataset, SplitPlan, known_split, split_dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.errors import CalibrationError, DataError
+from edgeml.evaluation import check_labels
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
 from edgeml_export.calibration import Calibration, choose_calibration
@@ -58,9 +59,13 @@ def assign_roles(
         progress: Is told of what is doubtful.
 
     Raises:
+        NotComparableError: The data name a label that the model does not know.
         CalibrationError: Nothing is left to calibrate with, or an image has two roles.
         DataError: Nothing is left to report with.
     """
+    for dataset in (calib, check):
+        if dataset is not None:
+            check_labels(dataset, spec)
     together = calib is not None and check is not None and calib.paths == check.paths
     reporting = fitting = calibration = None
     if check is not None:

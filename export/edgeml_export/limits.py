@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgeml.bootstrap import Drop
 from edgeml.compare import Fidelity
-from edgeml.errors import DataError, FidelityError
+from edgeml.errors import DataError, FidelityError, InputError
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import Precision
 
@@ -58,7 +58,14 @@ LIMITS: dict[Precision, Limits] = {
 def limits_for(
     precision: Precision, *, max_drop: float | None, max_label_drop: float | None
 ) -> Limits:
-    """Take the limits of a precision, with those that the user set instead."""
+    """Take the limits of a precision, with those that the user set instead.
+
+    Raises:
+        InputError: One that was set is no number, or below 0.
+    """
+    for name, points in (("--max-drop", max_drop), ("--max-label-drop", max_label_drop)):
+        if points is not None and not points >= 0:
+            raise InputError(f"{name} is {points:g}: give the points that may be lost, 0 or more.")
     limits = LIMITS[precision]
     if max_drop is not None:
         limits = replace(limits, drop=max_drop)

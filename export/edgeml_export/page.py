@@ -78,6 +78,11 @@ class Page:
     facts: dict[str, str] = field(default_factory=dict)
     written: Path | None = None
 
+    @property
+    def out(self) -> Path:
+        """Where the page is written: beside the result."""
+        return self.path.with_name(f"{self.path.name}.report.html")
+
 
 @contextmanager
 def reported(page: Page) -> Iterator[None]:
@@ -95,7 +100,9 @@ def reported(page: Page) -> Iterator[None]:
         _write(page, time.monotonic() - started)
         err.report = page.written
         raise
-    if page.fidelity is not None:
+    if page.fidelity is None:
+        page.out.unlink(missing_ok=True)  # an earlier one speaks of a file that was replaced
+    else:
         _write(page, time.monotonic() - started)
 
 
@@ -107,7 +114,6 @@ def _write(page: Page, seconds: float) -> None:
     assert page.fidelity is not None
     plan, choice, calibration = page.plan, page.choice, page.roles.calibration
     layout = f", laid out for {plan.layout}" if plan.precision == "int8" else ""
-    out = page.path.with_name(f"{page.path.name}.report.html")
     export_report(
         Comparison(
             kind="export",
@@ -140,6 +146,6 @@ def _write(page: Page, seconds: float) -> None:
                 "Versions": ", ".join(f"{name} {v}" for name, v in capture_software().items() if v),
             },
         ),
-        out,
+        page.out,
     )
-    page.written = out
+    page.written = page.out

@@ -10,7 +10,8 @@ from edgeml.data import Dataset
 from edgeml.errors import CalibrationError, ExportError, InputError, needs
 from edgeml.spec import ModelSpec, Precision
 from edgeml_export.artifact import SUFFIXES, Format
-from edgeml_export.ranges import METHODS, Method
+from edgeml_export.ranges import METHODS, Method, read_ranges
+from edgeml_export.serving import check_free
 from edgeml_export.targets import RECIPES, TARGETS, Target
 
 Input = Literal["float32", "uint8"]
@@ -74,7 +75,7 @@ def check_needs(plan: Plan, calib: Dataset | None, kept: Path) -> None:
 
     Raises:
         MissingDependencyError: A library is absent.
-        CalibrationError: INT8 has neither images nor ranges that were `kept`.
+        CalibrationError: INT8 has neither images nor ranges that were `kept`, or these are damaged.
         ExportError: There is no such step yet.
     """
     if plan.fmt == "trt":
@@ -84,11 +85,13 @@ def check_needs(plan: Plan, calib: Dataset | None, kept: Path) -> None:
             "This edgeml does not build engines yet: export --fmt onnx --precision fp16, then "
             "run trtexec --onnx=model.fp16.onnx --saveEngine=model.engine"
         )
-    if plan.precision == "int8" and calib is None and not kept.is_file():
-        raise CalibrationError(
-            "INT8 needs images to measure the ranges of activations on: give --calib DATA; "
-            "the data trained with do, of which the train part is used."
-        )
+    if plan.precision == "int8" and calib is None:
+        if not kept.is_file():
+            raise CalibrationError(
+                "INT8 needs images to measure the ranges of activations on: give --calib DATA; "
+                "the data trained with do, of which the train part is used."
+            )
+        read_ranges(kept)
     with (
         needs("jinja2", extra="export", to="write the report of an export"),
         needs("matplotlib", extra="export", to="write the report of an export"),
@@ -105,6 +108,10 @@ def check_source(source: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
     suffix = SUFFIXES.get(plan.fmt)
     if suffix and path.suffix != suffix:
         raise InputError(f"{path.name!r} is no name for {plan.fmt}: it must end in {suffix}.")
+    if suffix and path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder: choose another name with --out.")
+    if not suffix:
+        check_free(path)
     if source.is_dir() or source.suffix == ".safetensors":
         return
     if source.suffix != ".onnx":

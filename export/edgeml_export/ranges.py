@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -153,8 +154,9 @@ def ranges_for(
         return known
     if calibration is None:
         raise CalibrationError(
-            "INT8 needs images to measure the ranges of activations on, and none are kept for "
-            "this network: give --calib DATA; of the data trained with, the train part is used."
+            "INT8 needs images to measure the ranges of activations on: "
+            + (f"those kept in {kept.name!r} are of another network, " if known and kept else "")
+            + "give --calib DATA; of the data trained with, the train part is used."
         )
     histograms, means = _measure(model, names, channels, spec, calibration, progress)
     found = Ranges(
@@ -169,14 +171,28 @@ def ranges_for(
     return found
 
 
+def read_ranges(kept: Path) -> Ranges:
+    """Read ranges that were kept.
+
+    Raises:
+        CalibrationError: The file is damaged, something else, or cannot be read.
+    """
+    try:
+        return Ranges.from_json(kept.read_text(encoding="utf-8"))
+    except (CalibrationError, UnicodeDecodeError, OSError) as err:
+        raise CalibrationError(
+            f"{str(kept)!r} holds no ranges that edgeml wrote, or is damaged: give --calib DATA, "
+            "and they are measured anew."
+        ) from err
+
+
 def _read(kept: Path | None) -> Ranges | None:
     """Read ranges, if there is such a file and it is whole."""
     if kept is None or not kept.is_file():
         return None
-    try:
-        return Ranges.from_json(kept.read_text(encoding="utf-8"))
-    except (CalibrationError, UnicodeDecodeError):
-        return None
+    with suppress(CalibrationError):
+        return read_ranges(kept)
+    return None
 
 
 def _digest(

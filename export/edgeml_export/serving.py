@@ -70,7 +70,7 @@ def write_repository(
     called = safe_name(out.name if name is None else name)
     ports = _ports(model)
     _check_fit(model, ports, spec)
-    _check_free(out)
+    check_free(out)
     with staged(out) as folder:
         version = folder / called / "1"
         version.mkdir(parents=True)
@@ -192,7 +192,7 @@ def _check_fit(model: Path, ports: tuple[_Port, _Port], spec: ModelSpec) -> None
         )
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Path) -> None:
     """Refuse to replace what edgeml did not write.
 
     Raises:
