@@ -18,7 +18,7 @@ from edgeml.bench.sidebyside import Speedup, speedup
 from edgeml.compare import measure, run_both
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InputError, needs
-from edgeml.files import check_writable, sha256_of_file
+from edgeml.files import sha256_of_file
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime
@@ -42,7 +42,7 @@ from edgeml_export.images import Roles, assign_roles
 from edgeml_export.legality import violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.page import Heard, Page, reported
-from edgeml_export.plan import Input, Plan, check_needs, check_source
+from edgeml_export.plan import Input, Plan, check_needs, check_place, check_source
 from edgeml_export.ranges import Method
 from edgeml_export.search import Candidates, Choice, choose
 from edgeml_export.targets import Target
@@ -109,15 +109,16 @@ def export(
     """
     plan = Plan(fmt, precision, target, method, input, slim, minutes)
     path = out or default_path(source, fmt, precision)
+    limits = limits_for(precision, max_drop=max_drop, max_label_drop=max_label_drop)
     check_needs(plan, calib, ranges_path(source, path))
+    if source.exists():
+        check_place(path, plan)
     heard = Heard(progress)
     with Predictor(source) as reference, TemporaryDirectory() as folder:
         licence = reference.spec.origin.get("weights_license")
         if licence:
             heard.note(licence_note(licence))
         check_source(source, reference.spec, plan, path)
-        check_writable(path)
-        limits = limits_for(precision, max_drop=max_drop, max_label_drop=max_label_drop)
         roles = assign_roles(
             reference.spec,
             calib if precision == "int8" else None,

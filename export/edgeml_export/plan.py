@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from edgeml.data import Dataset
 from edgeml.errors import CalibrationError, ExportError, InputError, needs
+from edgeml.files import check_writable
 from edgeml.spec import ModelSpec, Precision
 from edgeml_export.artifact import SUFFIXES, Format
 from edgeml_export.ranges import METHODS, Method, read_ranges
@@ -99,11 +100,11 @@ def check_needs(plan: Plan, calib: Dataset | None, kept: Path) -> None:
         import edgeml.report  # noqa: F401
 
 
-def check_source(source: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
-    """Refuse a step that has no meaning from this source.
+def check_place(path: Path, plan: Plan) -> None:
+    """Refuse, before the source is opened, a place where the result cannot stand.
 
     Raises:
-        InputError: Says which step would have one.
+        InputError: The name is another format's, something else is there, or it cannot be written.
     """
     suffix = SUFFIXES.get(plan.fmt)
     if suffix and path.suffix != suffix:
@@ -112,6 +113,15 @@ def check_source(source: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
         raise InputError(f"{str(path)!r} is a folder: choose another name with --out.")
     if not suffix:
         check_free(path)
+    check_writable(path)
+
+
+def check_source(source: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
+    """Refuse a step that has no meaning from this source.
+
+    Raises:
+        InputError: Says which step would have one.
+    """
     if source.is_dir() or source.suffix == ".safetensors":
         return
     if source.suffix != ".onnx":

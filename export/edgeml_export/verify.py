@@ -33,6 +33,9 @@ from edgeml_export.legality import violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.targets import TARGETS, Target
 
+# Findings in the one line of `sentence`.
+_MOST_TOLD = 3
+
 # Of FP16: a probability may be 1.0005.
 _ROUNDING = 1e-3
 
@@ -81,7 +84,9 @@ class Verification:
                 if self.fidelity
                 else "; it was compared with no source."
             )
-        return f"{self.path.name} does not hold: {'; '.join(self.findings)}."
+        told, more = self.findings[:_MOST_TOLD], len(self.findings) - _MOST_TOLD
+        also = f"; and {more} more (--json lists them)" if more > 0 else ""
+        return f"{self.path.name} does not hold: {'; '.join(told)}{also}."
 
     def to_dict(self) -> dict[str, Any]:
         """Give what `edgeml verify --json` prints."""

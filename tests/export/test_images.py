@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_the_split_that_a_model_was_trained_with_is_taken(data: Dataset) -> None
 
 
 def test_of_data_for_calibration_alone_three_of_ten_fit(data: Dataset) -> None:
-    other = pictures_of("xyz", None, "/check")
+    other = replace(pictures_of("xyz", None, "/check"), labels=("ball", "blue"))
     roles = assign_roles(spec_for(data), data, other)
     assert roles.calibration is not None
     assert roles.fitting is not None
