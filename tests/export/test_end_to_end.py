@@ -221,7 +221,7 @@ def test_a_slim_network_passes_too(own_run: Path, data: Dataset) -> None:
     assert done.checks.passed
 
 
-@pytest.mark.parametrize("fmt", ["onnx", "openvino"])
+@pytest.mark.parametrize("fmt", ["onnx", pytest.param("openvino", marks=pytest.mark.nightly)])
 def test_raw_frames_are_decided_as_prepared_ones_are(
     fmt: str, own_run: Path, data: Dataset, parts: Dataset
 ) -> None:
