@@ -19,8 +19,8 @@ def openvino_from_onnx(source: Path, target: Path, *, halve: bool = False) -> Pa
     """Write an .xml and, beside it, its weights as .bin; both or none.
 
     INT8 is in the source, as Q/DQ nodes laid out for OpenVINO. NNCF would quantise OpenVINO's own
-    graph; on MobileNetV2 that took twice the time for an image, and moved decisions four times as
-    far (benchmarks/quantization).
+    graph; on a trained MobileNetV2 that moved decisions five times as far, and was no faster
+    (benchmarks/quantization).
 
     Args:
         source: An .onnx, FP32 or INT8.
