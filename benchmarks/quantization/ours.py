@@ -9,9 +9,8 @@ from typing import Literal
 
 from common import calibration, photos
 
-from edgeml_export.limits import Limits
 from edgeml_export.ranges import Method, Ranges
-from edgeml_export.search import Candidates, choose
+from edgeml_export.search import Candidates, choose_method
 from edgeml_export.targets import Target
 from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_openvino import openvino_from_onnx
@@ -25,9 +24,9 @@ def ranges_of(source: Path) -> Ranges:
 
 @cache
 def method_of(source: Path, layout: Target) -> Method:
-    """Choose on the validation side how ranges are taken, as an export without a budget does."""
+    """Choose on the validation side how ranges are taken."""
     candidates = Candidates(source, ranges_of(source), layout, photos().part("val"))
-    return choose(candidates, Limits()).method
+    return choose_method(candidates).method
 
 
 def int8(source: Path, target: Path, runtime: Literal["onnxruntime", "openvino"]) -> Path:

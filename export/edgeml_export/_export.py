@@ -30,6 +30,7 @@ from edgeml_export.artifact import (
     SUFFIXES,
     Exported,
     Format,
+    Input,
     default_path,
     ranges_path,
     read_onnx,
@@ -42,9 +43,9 @@ from edgeml_export.images import Roles, assign_roles
 from edgeml_export.legality import violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.page import Heard, Page, reported
-from edgeml_export.plan import Input, Plan, check_needs, check_place, check_source
+from edgeml_export.plan import Plan, check_needs, check_place, check_source
 from edgeml_export.ranges import Method
-from edgeml_export.search import Candidates, Choice, choose
+from edgeml_export.search import Candidates, Choice, choose_layers, choose_method
 from edgeml_export.targets import Target
 
 # How long FP32 and INT8 take turns.
@@ -110,7 +111,7 @@ def export(
     plan = Plan(fmt, precision, target, method, input, slim, minutes)
     path = out or default_path(source, fmt, precision)
     limits = limits_for(precision, max_drop=max_drop, max_label_drop=max_label_drop)
-    check_needs(plan, calib, ranges_path(source, path))
+    check_needs(plan, calib, ranges_path(source, path, input))
     if source.exists():
         check_place(path, plan)
     heard = Heard(progress)
@@ -134,7 +135,7 @@ def export(
         job = _Job(plan, source, path, reference, roles, limits, Path(folder), heard)
         page = Page(source=source, path=path, plan=plan, roles=roles, limits=limits, progress=heard)
         with reported(page):
-            page.choice = _write(plan, source, job.made, job)
+            _write(plan, source, job.made, job, page)
             spec = _check(job, page)
             rewrite_spec(job.made, spec)
             page.speed = _speed(job)
@@ -190,7 +191,7 @@ class _Job:
         return self.folder / "fp32.onnx"
 
 
-def _write(plan: Plan, source: Path, target: Path, job: _Job) -> Choice | None:
+def _write(plan: Plan, source: Path, target: Path, job: _Job, page: Page) -> None:
     """Go from the source to FP32 ONNX, and from there to what is wanted.
 
     Raises:
@@ -198,9 +199,9 @@ def _write(plan: Plan, source: Path, target: Path, job: _Job) -> Choice | None:
         ExportError: A step failed.
     """
     _write_fp32(plan, source, job.network, job.reference.spec)
-    network, choice = job.network, None
+    network = job.network
     if plan.precision == "int8":
-        network, choice = _write_int8(job)
+        network = _write_int8(job, page)
     if plan.half:
         network = _write_fp16(network, job)
     if plan.file == "openvino":
@@ -209,7 +210,6 @@ def _write(plan: Plan, source: Path, target: Path, job: _Job) -> Choice | None:
         openvino_from_onnx(network, target, halve=plan.precision == "fp16")
     else:
         shutil.copyfile(network, target)
-    return choice
 
 
 def _write_fp32(plan: Plan, source: Path, target: Path, spec: ModelSpec) -> None:
@@ -227,7 +227,7 @@ def _write_fp32(plan: Plan, source: Path, target: Path, spec: ModelSpec) -> None
     onnx_from_checkpoint(source, target, input=plan.input, slim=plan.slim)
 
 
-def _write_int8(job: _Job) -> tuple[Path, Choice]:
+def _write_int8(job: _Job, page: Page) -> Path:
     """Measure ranges, or find them measured; choose by the fitting images; write Q/DQ nodes."""
     plan, roles = job.plan, job.roles
     with (
@@ -235,11 +235,10 @@ def _write_int8(job: _Job) -> tuple[Path, Choice]:
         needs("onnxruntime", extra="export", to="write INT8 models"),
     ):
         from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
-    kept = ranges_path(job.source, job.path)
+    kept = ranges_path(job.source, job.path, plan.input)
     ranges = measure_ranges(job.network, roles.calibration, kept=kept, progress=job.progress)
-    method = None if plan.method == "auto" else plan.method
+    choice = Choice(method="minmax" if plan.method == "auto" else plan.method)
     if roles.fitting is None:
-        choice = Choice(method=method or "minmax")
         job.progress.note(
             f"There are no images to fit with: INT8 takes {choice.method} ranges, and thresholds "
             "and layers stay as they are. Data with a validation side serve for it."
@@ -248,7 +247,13 @@ def _write_int8(job: _Job) -> tuple[Path, Choice]:
         candidates = Candidates(
             job.network, ranges, plan.layout, roles.fitting, progress=job.progress
         )
-        choice = choose(candidates, job.limits, method, minutes=plan.minutes, progress=job.progress)
+        if plan.method == "auto":
+            choice = choose_method(candidates, progress=job.progress)
+        page.choice = choice  # what the report shows should the budget not be held
+        choice = choose_layers(
+            candidates, job.limits, choice, minutes=plan.minutes, progress=job.progress
+        )
+    page.choice = choice
     written = int8_from_onnx(
         job.network,
         job.folder / "int8.onnx",
@@ -260,7 +265,7 @@ def _write_int8(job: _Job) -> tuple[Path, Choice]:
     found = violations(read_onnx(written), plan.layout)
     if found:
         raise ExportError(f"The INT8 network does not suit {plan.layout}: {' '.join(found[:3])}")
-    return written, choice
+    return written
 
 
 def _write_fp16(network: Path, job: _Job) -> Path:

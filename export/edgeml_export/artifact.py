@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from edgeml.report.contents import Recovery
     from edgeml_export.search import Choice
 
+Input = Literal["float32", "uint8"]
+
 Format = Literal["onnx", "openvino", "trt", "triton", "ovms"]
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine"}
@@ -86,9 +88,10 @@ def default_path(source: Path, fmt: Format, precision: Precision) -> Path:
     return stem.with_name(stem.name + infix + SUFFIXES.get(fmt, f".{fmt}"))
 
 
-def ranges_path(source: Path, out: Path) -> Path:
-    """Name the file that keeps INT8 ranges: one a source, beside what is made of it."""
-    return out.with_name(f"{'model' if source.is_dir() else source.stem}.ranges.json")
+def ranges_path(source: Path, out: Path, input: Input) -> Path:
+    """Name the file that keeps INT8 ranges: one a source and input, beside what is made of it."""
+    stem = "model" if source.is_dir() else source.stem
+    return out.with_name(f"{stem}{'.uint8' if input == 'uint8' else ''}.ranges.json")
 
 
 @contextmanager

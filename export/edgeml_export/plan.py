@@ -10,12 +10,10 @@ from edgeml.data import Dataset
 from edgeml.errors import CalibrationError, ExportError, InputError, needs
 from edgeml.files import check_writable
 from edgeml.spec import ModelSpec, Precision
-from edgeml_export.artifact import SUFFIXES, Format
+from edgeml_export.artifact import SUFFIXES, Format, Input
 from edgeml_export.ranges import METHODS, Method, read_ranges
 from edgeml_export.serving import check_free
 from edgeml_export.targets import RECIPES, TARGETS, Target
-
-Input = Literal["float32", "uint8"]
 
 
 @dataclass(frozen=True)

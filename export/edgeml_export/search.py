@@ -177,45 +177,8 @@ def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -
         return list(pool.map(read, paths))
 
 
-def choose(
-    candidates: Candidates,
-    limits: Limits,
-    method: Method | None = None,
-    *,
-    minutes: float = 10.0,
-    progress: Progress = SILENT,
-) -> Choice:
-    """Choose how ranges are taken, then, if the budget does not hold, what stays in float.
-
-    Args:
-        candidates: What there is to choose from.
-        limits: The budget, held on the fitting images.
-        method: To take this one; None tries all and takes the one that moves decisions least.
-        minutes: After which the search for layers ends.
-        progress: Where the work shows itself.
-
-    Raises:
-        FidelityError: The budget does not hold with any choice that was found.
-    """
-    tried = _try_methods(candidates, progress) if method is None else ()
-    for one in tried:
-        method = one.name if one.kept else method  # type: ignore[assignment]
-    assert method is not None
-    plain = candidates.fidelity(method)
-    found = exceeded(plain, limits)
-    if not found:
-        return Choice(method=method, tried=tried)
-    progress.note(f"Plain INT8 is outside the budget on the fitting images: {'; '.join(found)}.")
-    mixed = _mix(candidates, limits, method, plain, 60 * minutes, progress)
-    keep = frozenset(node.name for node in mixed.nodes if node.in_float)
-    progress.note(
-        f"Mixed precision: {len(keep)} of {mixed.quantizable} layers stay in floating point: "
-        f"{', '.join(sorted(keep, key=candidates.layers.index))}."
-    )
-    return Choice(method=method, keep=keep, tried=tried, mixed=mixed)
-
-
-def _try_methods(candidates: Candidates, progress: Progress) -> tuple[TriedMethod, ...]:
+def choose_method(candidates: Candidates, *, progress: Progress = SILENT) -> Choice:
+    """Try every way to take ranges, and take the one that moves decisions least."""
     from edgeml.report.contents import TriedMethod
 
     moved: dict[Method, float] = {}
@@ -225,9 +188,44 @@ def _try_methods(candidates: Candidates, progress: Progress) -> tuple[TriedMetho
             moved[method] = divergence(candidates.reference, scores, candidates.spec)
             advance(1)
     best = min(moved, key=lambda name: moved[name])
-    return tuple(
+    tried = tuple(
         TriedMethod(name=name, divergence=value, kept=name == best) for name, value in moved.items()
     )
+    return Choice(method=best, tried=tried)
+
+
+def choose_layers(
+    candidates: Candidates,
+    limits: Limits,
+    choice: Choice,
+    *,
+    minutes: float = 10.0,
+    progress: Progress = SILENT,
+) -> Choice:
+    """Choose what stays in float, which is nothing if the budget holds without.
+
+    Args:
+        candidates: What there is to choose from.
+        limits: The budget, held on the fitting images.
+        choice: Says how ranges are taken.
+        minutes: After which the search ends.
+        progress: Where the work shows itself.
+
+    Raises:
+        FidelityError: The budget does not hold with any choice that was found.
+    """
+    plain = candidates.fidelity(choice.method)
+    found = exceeded(plain, limits)
+    if not found:
+        return choice
+    progress.note(f"Plain INT8 is outside the budget on the fitting images: {'; '.join(found)}.")
+    mixed = _mix(candidates, limits, choice.method, plain, 60 * minutes, progress)
+    keep = frozenset(node.name for node in mixed.nodes if node.in_float)
+    progress.note(
+        f"Mixed precision: {len(keep)} of {mixed.quantizable} layers stay in floating point: "
+        f"{', '.join(sorted(keep, key=candidates.layers.index))}."
+    )
+    return replace(choice, keep=keep, mixed=mixed)
 
 
 def _mix(

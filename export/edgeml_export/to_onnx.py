@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -25,11 +24,9 @@ from edgeml.preprocess import Preprocess
 from edgeml.runtimes.ort import OrtRuntime
 from edgeml.spec import ModelSpec
 from edgeml.train.checkpoint import load_checkpoint
-from edgeml_export.artifact import write_onnx
+from edgeml_export.artifact import Input, write_onnx
 
 logger = logging.getLogger(__name__)
-
-Input = Literal["float32", "uint8"]
 
 OPSET = 18
 """Read by every TensorRT of a Jetson (10.3) and by ONNX Runtime since 1.14."""

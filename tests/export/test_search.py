@@ -20,7 +20,7 @@ from edgeml_export.budget import divergence
 from edgeml_export.legality import violations
 from edgeml_export.limits import LIMITS
 from edgeml_export.ranges import METHODS
-from edgeml_export.search import Candidates, choose
+from edgeml_export.search import Candidates, choose_layers, choose_method
 from edgeml_export.to_int8 import quantizable
 from tests.command import Command
 from tests.export.outlier import Planted
@@ -123,6 +123,16 @@ def test_for_openvino_the_same_layer_is_found(
     check_choice(done, planted, "openvino")
 
 
+def test_the_page_of_a_search_that_failed_shows_the_ranges_that_were_tried(
+    broken: Path, data: Dataset
+) -> None:
+    with pytest.raises(FidelityError) as caught:
+        export(broken, "onnx", precision="int8", calib=data, check=data, minutes=1e-9)
+    assert caught.value.report is not None
+    page = caught.value.report.read_text(encoding="utf-8")
+    assert all(method in page for method in METHODS)
+
+
 @pytest.mark.parametrize(("fmt", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
 @pytest.mark.parametrize("existing", [False, True], ids=["new", "over an older one"])
 def test_a_budget_that_no_time_is_left_for_is_refused_and_writes_a_page_only(
@@ -190,7 +200,9 @@ def test_auto_takes_the_method_that_moves_decisions_least(candidates: Candidates
         for method in METHODS
     }
     assert len(set(moved.values())) == len(METHODS)
-    choice = choose(candidates, replace(LIMITS["int8"], drop=100, label_drop=100))
+    choice = choose_method(candidates)
+    loose = replace(LIMITS["int8"], drop=100, label_drop=100)
+    assert choose_layers(candidates, loose, choice) is choice
     assert {one.name: one.divergence for one in choice.tried} == moved
     assert choice.method == min(moved, key=lambda method: moved[method])
     assert [one.name for one in choice.tried if one.kept] == [choice.method]
