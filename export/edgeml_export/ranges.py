@@ -159,16 +159,17 @@ def ranges_for(
             + "give --calib DATA; of the data trained with, the train part is used."
         )
     histograms, means = _measure(model, names, channels, spec, calibration, progress)
-    found = Ranges(
+    text = Ranges(
         network_sha256=digest,
         calibration_sha256=calibration.digest,
         images=len(calibration.paths),
         tensors={name: histogram.ranges() for name, histogram in histograms.items()},
         means=means,
-    )
+    ).to_json()
     if kept is not None:
-        write_text(kept, found.to_json())
-    return found
+        write_text(kept, text)
+    # Means are written with six digits: measured or kept, the same model must come of them.
+    return Ranges.from_json(text)
 
 
 def read_ranges(kept: Path) -> Ranges:

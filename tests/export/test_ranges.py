@@ -500,3 +500,15 @@ def test_a_damaged_file_is_measured_anew_and_mended(
 def test_without_images_and_without_a_file_the_way_out_is_told(network: onnx.ModelProto) -> None:
     with pytest.raises(CalibrationError, match="--calib DATA"):
         ranges_for(network, TENSORS, CHANNELS, SPEC, None)
+
+
+def test_what_was_measured_is_what_is_kept(
+    network: onnx.ModelProto, calibration: Calibration, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.json"
+    measured = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, kept=kept)
+    again = ranges_for(network, TENSORS, CHANNELS, SPEC, None, kept=kept)
+    assert measured.tensors == again.tensors
+    assert measured.means.keys() == again.means.keys()
+    for key, means in measured.means.items():
+        np.testing.assert_array_equal(means, again.means[key])
