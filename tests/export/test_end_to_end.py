@@ -17,6 +17,7 @@ from edgeml.errors import CalibrationError, FidelityError, InputError, NotCompar
 from edgeml.evaluation import score
 from edgeml_export import _export, export
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
+from edgeml_export.legality import violations
 from edgeml_export.verify import verify
 from tests.command import Command
 from tests.export import conftest
@@ -147,9 +148,10 @@ class TestKeptRanges:
     def test_what_was_measured_serves_every_target(self, own: Path, parts: Dataset) -> None:
         few = replace(parts.part("train").select(np.arange(40)), split=None)
         export(own, "onnx", precision="int8", calib=few)
-        export(own, "openvino", precision="int8")
+        assert export(own, "openvino", precision="int8").path.suffix == ".xml"
         for target in ("arm", "tensorrt"):
-            export(own, "onnx", precision="int8", target=target)
+            done = export(own, "onnx", precision="int8", target=target)
+            assert violations(read_onnx(done.path), target) == []
 
     def test_those_of_another_network_are_refused_in_words(
         self, own: Path, planted: Planted, data: Dataset

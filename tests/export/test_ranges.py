@@ -22,7 +22,6 @@ from onnx import TensorProto
 from scipy.stats import entropy
 
 from edgeml.errors import CalibrationError, ExportError
-from edgeml.progress import Progress
 from edgeml_export import ranges as module
 from edgeml_export.calibration import Calibration
 from edgeml_export.ranges import (
@@ -33,6 +32,7 @@ from edgeml_export.ranges import (
     ranges_for,
 )
 from tests.export.graphs import SPEC, inputs_of, model_of, photos, run, weights
+from tests.notes import Notes
 
 pytestmark = pytest.mark.runtime
 
@@ -401,22 +401,15 @@ def test_a_file_with_a_hole_is_read_or_refused(data: st.DataObject) -> None:
     stop = data.draw(st.integers(start, min(len(text), start + 6)))
     filling = data.draw(st.text('0123456789.-e[]{}",:\x00\ud800 \u0664', max_size=4))
     with contextlib.suppress(CalibrationError):
-        Ranges.from_json(text[:start] + filling + text[stop:])
+        read = Ranges.from_json(text[:start] + filling + text[stop:])
+        assert Ranges.from_json(read.to_json()).to_json() == read.to_json()
+        for ranges in read.tensors.values():
+            assert all(low <= 0 <= high for low, high in ranges.values())
 
 
 def test_json_that_is_too_deep_is_refused() -> None:
     with pytest.raises(CalibrationError):
         Ranges.from_json("[" * 100_000)
-
-
-class Notes(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def forbid_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,7 +434,7 @@ def test_kept_ranges_serve_again_without_running_the_network(
         progress = Notes()
         again = ranges_for(network, TENSORS, CHANNELS, SPEC, images, kept=kept, progress=progress)
         assert again.to_json() == measured.to_json()
-        assert "7 images" in progress.notes[0]
+        assert "7 images" in progress.lines[0]
     assert kept.read_bytes() == content
 
 
