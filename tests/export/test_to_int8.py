@@ -25,10 +25,10 @@ from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.calibration import Calibration, choose_calibration
 from edgeml_export.legality import violations
 from edgeml_export.ranges import Ranges
+from edgeml_export.rounding import by_channel
 from edgeml_export.targets import TARGETS, Target
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_int8 import (
-    by_channel,
     int8_from_onnx,
     measure_ranges,
     quantizable,
