@@ -105,5 +105,5 @@ def readable(
     more = f" And {len(faults) - _MOST_NAMED} more." if len(faults) > _MOST_NAMED else ""
     raise DataError(
         f"{bad.sum()} of {len(dataset)} pictures cannot be read. {reasons}{more} Mend or remove "
-        "them, or leave them out with --skip-bad."
+        "them; edgeml train and edgeml data split leave them out with --skip-bad."
     )

@@ -17,6 +17,8 @@ import numpy as np
 from edgeml.bench.sidebyside import Speedup, speedup
 from edgeml.compare import measure, run_both
 from edgeml.data import Dataset
+from edgeml.data.framestore import usual_cache
+from edgeml.data.thumbnails import readable
 from edgeml.errors import ExportError, InputError, needs
 from edgeml.files import sha256_of_file
 from edgeml.predictor import Predictor
@@ -105,6 +107,7 @@ def export(
         MissingDependencyError: A library is absent; names the extra.
         ModelLoadError: The source is missing or damaged.
         CalibrationError: INT8 without images, or with ones that also check.
+        DataError: Images to check INT8 with cannot be read.
         FidelityError: The result differs by more than is allowed. No file is left but the report.
         ExportError: A step failed.
     """
@@ -132,6 +135,9 @@ def export(
                 "A budget can only be held on images: give --check DATA, or leave --max-drop and "
                 "--max-label-drop away."
             )
+        if plan.precision == "int8" and roles.reporting is not None:
+            # The search before the check may take minutes: what would end it is found now.
+            readable(roles.reporting, cache=usual_cache(), progress=heard)
         job = _Job(plan, source, path, reference, roles, limits, Path(folder), heard)
         page = Page(source=source, path=path, plan=plan, roles=roles, limits=limits, progress=heard)
         with reported(page):

@@ -13,7 +13,13 @@ import pytest
 
 from edgeml import ModelSpec, Predictor
 from edgeml.data import Dataset, SplitPlan, split_dataset
-from edgeml.errors import CalibrationError, FidelityError, InputError, NotComparableError
+from edgeml.errors import (
+    CalibrationError,
+    DataError,
+    FidelityError,
+    InputError,
+    NotComparableError,
+)
 from edgeml.evaluation import score
 from edgeml_export import _export, export
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
@@ -262,6 +268,20 @@ def test_int8_is_timed_beside_fp32_where_this_machine_can(
     assert done.to_dict()["speed"]["verdict"] == done.speed.verdict
     assert done.report is not None
     assert f"{done.speed.ratio:.2f}" in done.report.read_text(encoding="utf-8")
+
+
+def test_a_damaged_picture_to_check_with_is_found_before_the_search(
+    own: Path, parts: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = tmp_path / "cut short.jpg"
+    bad.write_bytes(parts.part("test").paths[0].read_bytes()[:400])
+    last = len(parts) - 1 - parts.split[::-1].index("test")
+    paths = (*parts.paths[:last], bad, *parts.paths[last + 1 :])
+    searched = []
+    monkeypatch.setattr(_export, "_write", lambda *_: searched.append(_))
+    with pytest.raises(DataError, match=r"1 of 36 pictures cannot be read\..*cut short\.jpg"):
+        export(own, "onnx", precision="int8", calib=parts, check=replace(parts, paths=paths))
+    assert not searched
 
 
 def test_an_overlap_that_was_allowed_stands_in_the_model(
