@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeml.compare import Fidelity, Outputs, measure
 from edgeml.data import Dataset
-from edgeml.errors import FidelityError, needs
+from edgeml.errors import FidelityError
 from edgeml.evaluation import align_targets
 from edgeml.images import read_image
 from edgeml.metrics import Scores
@@ -25,6 +25,7 @@ from edgeml.runtimes import open_runtime
 from edgeml.spec import ModelSpec
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.budget import divergence, fewest, rank
+from edgeml_export.layers import quantizable
 from edgeml_export.limits import Limits, exceeded
 from edgeml_export.ranges import METHODS, Method, Ranges
 from edgeml_export.targets import Target
@@ -94,8 +95,6 @@ class Candidates:
         Raises:
             ImageError: An image cannot be read.
         """
-        with needs("onnx", extra="export", to="write INT8 models"):
-            from edgeml_export.to_int8 import quantizable
         model = read_onnx(network)
         self.spec = spec = spec_of_onnx(model, network)
         self.layout = layout

@@ -19,7 +19,7 @@ class Recipe:
         sums: Which inputs of a sum of two branches are quantised: `both`, or the `shortcut`, the
             one that was computed first.
         why: The reason.
-        scores: In attention the product of queries and keys is quantised, by symmetric int8.
+        attention: Both products of attention are quantised, by symmetric ranges.
         half: What stays in floating point is FP16, not FP32.
     """
 
@@ -28,7 +28,7 @@ class Recipe:
     outputs: bool
     sums: Literal["both", "shortcut"]
     why: str
-    scores: bool = False
+    attention: bool = False
     half: bool = False
 
 
@@ -56,8 +56,10 @@ RECIPES: dict[Target, Recipe] = {
         sums="both",
         why="OpenVINO fuses a layer with what follows it unless a Q lies between: ViT-tiny takes "
         "6.7 ms so, 12.2 ms with the layout for x86, 14.5 ms in FP32. Its attention is one kernel, "
-        "faster by a quarter with int8 scores (2.9 ms of 4.1), but only if they are symmetric.",
-        scores=True,
+        "which takes 1.8 ms of 9.4 with both products in int8 and 4 ms without, if the ranges are "
+        "symmetric. On a ViT of 8 blocks, trained on drawn apparel, the RMS error of the logits "
+        "goes from 2.25 to 2.39 %.",
+        attention=True,
     ),
     "tensorrt": Recipe(
         signed=True,

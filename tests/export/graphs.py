@@ -23,8 +23,9 @@ SIDE = 16
 
 SPEC = ModelSpec(labels=("a", "b"), thresholds=(0.5, 0.5), preprocess=Preprocess(size=(SIDE, SIDE)))
 
-Node = tuple[str, Sequence[str], str] | tuple[str, Sequence[str], str, Mapping[str, Any]]
-"""Operator, names of its inputs, name of its output, and what else it has."""
+Output = str | Sequence[str]
+Node = tuple[str, Sequence[str], Output] | tuple[str, Sequence[str], Output, Mapping[str, Any]]
+"""Operator, names of its inputs, name of its output or outputs, and what else it has."""
 
 
 def model_of(
@@ -36,11 +37,12 @@ def model_of(
     shape: Sequence[int | str] = ("N", 3, SIDE, SIDE),
     opset: int = 18,
 ) -> onnx.ModelProto:
-    """Make a network of one input, `input`, and one output; a node is named after its output."""
-    made = [
-        helper.make_node(kind, list(inputs), [out], **{"name": f"{out}_node", **dict(*more)})
-        for kind, inputs, out, *more in nodes
-    ]
+    """Make a network of one input, `input`, and one output; a node is named after what it makes."""
+    made = []
+    for kind, inputs, out, *more in nodes:
+        outputs = [out] if isinstance(out, str) else list(out)
+        attributes = {"name": f"{outputs[0]}_node", **dict(*more)}
+        made.append(helper.make_node(kind, list(inputs), outputs, **attributes))
     graph = helper.make_graph(
         made,
         "made",

@@ -7,9 +7,9 @@ import pytest
 from edgeml.bootstrap import Drops
 from edgeml_export.artifact import read_onnx
 from edgeml_export.budget import fewest, rank
+from edgeml_export.layers import quantizable
 from edgeml_export.limits import LIMITS
 from edgeml_export.targets import Target
-from edgeml_export.to_int8 import quantizable
 from tests.export.outlier import Planted
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

@@ -17,11 +17,11 @@ from edgeml.spec import ModelSpec
 from edgeml_export import Exported, export
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.budget import divergence
+from edgeml_export.layers import quantizable
 from edgeml_export.legality import violations
 from edgeml_export.limits import LIMITS
 from edgeml_export.ranges import METHODS
 from edgeml_export.search import Candidates, choose_layers, choose_method
-from edgeml_export.to_int8 import quantizable
 from tests.command import Command
 from tests.export.outlier import Planted
 from tests.notes import Notes

@@ -376,6 +376,27 @@ BESIDE_ATTENTION: list[Node] = [
     ("Mul", ["soft", "cut"], "m"),
     ("Gemm", ["m", "head"], "logits", {"transB": 1}),
 ]
+# Of 196 tokens with 8 channels each.
+ATTENTION: list[Node] = [
+    STEM,
+    ("Reshape", ["y", "by_channel"], "columns"),
+    ("Transpose", ["columns"], "x", {"perm": [0, 2, 1]}),
+    ("MatMul", ["x", "threefold"], "product"),
+    ("Add", ["product", "biases"], "qkv"),
+    ("Split", ["qkv", "thirds"], ["q", "k", "v"], {"axis": 2}),
+    ("Mul", ["q", "half"], "q2"),
+    ("Transpose", ["k"], "k2", {"perm": [0, 2, 1]}),
+    ("MatMul", ["q2", "k2"], "scores"),
+    ("Softmax", ["scores"], "shares"),
+    ("MatMul", ["shares", "v"], "heard"),
+    ("Transpose", ["heard"], "turned", {"perm": [0, 2, 1]}),
+    ("Transpose", ["turned"], "back", {"perm": [0, 2, 1]}),
+    ("MatMul", ["back", "proj"], "z"),
+]
+POOLED: list[Node] = [
+    ("ReduceMean", ["z", "tokens"], "h", {"keepdims": 0}),
+    ("Gemm", ["h", "head"], "logits", {"transB": 1}),
+]
 MORE = {
     **STEM_CONSTANTS,
     "second": weights(8, 8, 3, 3, seed=2),
@@ -465,6 +486,21 @@ ODD: dict[str, list[Node]] = {
         ("MatMul", ["f", "small"], "h"),
         *BESIDE_ATTENTION,
     ],
+    "attention of one layer": [*ATTENTION, *POOLED],
+    "attention whose layer something else reads too": [
+        *ATTENTION,
+        ("ReduceMean", ["qkv", "tokens"], "also", {"keepdims": 0}),
+        ("Gemm", ["also", "many"], "also8"),
+        *POOLED[:-1],
+        ("Add", ["h", "also8"], "sum"),
+        ("Gemm", ["sum", "head"], "logits", {"transB": 1}),
+    ],
+    "attention with queries of several factors": [
+        *ATTENTION[:6],
+        ("Mul", ["q", "several"], "q2"),
+        *ATTENTION[7:],
+        *POOLED,
+    ],
     "a bias that is added from the left": [
         *FLATTENED,
         ("MatMul", ["f", "small"], "h"),
@@ -503,6 +539,15 @@ ODD_CONSTANTS = {
     "row": BIAS[None],
     "z_node_bias": BIAS,
     "stem_scale": BIAS / 2,
+    "by_channel": np.array([0, 8, -1]),
+    "threefold": weights(8, 24, seed=8),
+    "biases": np.linspace(-1, 1, 24, dtype=np.float32),
+    "thirds": np.array([8, 8, 8]),
+    "half": np.float32(0.5),
+    "several": np.linspace(0.1, 0.9, 8, dtype=np.float32),
+    "proj": weights(8, 8, seed=9),
+    "tokens": np.array([1]),
+    "many": weights(24, 8, seed=10),
 }
 
 
@@ -527,6 +572,43 @@ def test_an_odd_network_stays_close_to_fp32_and_legal_in_every_layout(
         assert violations(read_onnx(path), layout) == []
         for optimized in (True, False):
             assert rms(run(path, batch, optimized=optimized)[0], wanted) < 0.02
+
+
+def test_openvino_gets_integers_from_the_layer_that_makes_queries_keys_and_values(
+    calibration: Calibration, tmp_path: Path
+) -> None:
+    nodes = ODD["attention of one layer"]
+    source = written(model_of(nodes, constants_of(nodes)), tmp_path / "source.onnx")
+    ranges = measure_ranges(source, calibration)
+    model = read_onnx(int8_from_onnx(source, tmp_path / "m.onnx", ranges, layout="openvino"))
+    made = {out: node for node in model.graph.node for out in node.output}
+    pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert [made[q.input[0]].name for q in pairs if q.input[0] in made] == [
+        "y_node", "qkv_node", "shares_node", "heard_node",
+    ]  # fmt: skip
+    zeros = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    types = {made[q.input[0]].name: zeros[q.input[2]] for q in pairs if q.input[0] in made}
+    assert (types["qkv_node"].dtype, types["qkv_node"]) == (np.int8, 0)
+    assert (types["shares_node"].dtype, types["shares_node"]) == (np.uint8, 0)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "attention whose layer something else reads too",
+        "attention with queries of several factors",
+    ],
+)
+def test_what_is_not_only_moved_on_to_quantised_nodes_is_quantised_where_it_is_read(
+    case: str, calibration: Calibration, tmp_path: Path
+) -> None:
+    nodes = ODD[case]
+    source = written(model_of(nodes, constants_of(nodes)), tmp_path / "source.onnx")
+    ranges = measure_ranges(source, calibration)
+    model = read_onnx(int8_from_onnx(source, tmp_path / "m.onnx", ranges, layout="openvino"))
+    given = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert {"q2", "k2", "v"} <= given
+    assert not any(name.startswith("qkv") for name in given)
 
 
 @pytest.mark.parametrize("factor", [0, 1e-12, 1e-20, 1e-39])
