@@ -1,0 +1,202 @@
+"""DOOR tensorrt: runs .engine files on an NVIDIA GPU, with TensorRT or TensorRT-RTX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.errors import EngineMismatchError, InferenceError, InputError, ModelLoadError
+from edgeml.passport import NAMES, Library, Passport, Tensor, check, check_library, read_engine
+from edgeml.runtimes import _cuda, _tensorrt
+from edgeml.runtimes._lanes import MOST_LANES, Batch, Lane, Model, Pool, why
+from edgeml.runtimes._tensorrt import listening
+from edgeml.spec import METADATA_KEY
+
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
+_PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "int8"}
+
+
+class TensorRtRuntime:
+    """A TensorRT engine. `run` may be called from several threads at once.
+
+    What is dropped without being closed frees its memory too, since context managers hold it.
+
+    A batch larger than the engine's greatest is run in parts, a smaller one than its least is
+    filled up.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        library: Library | None = None,
+        device: str = "auto",
+        trusted: bool = False,
+    ) -> None:
+        """Load an engine that was built for this machine.
+
+        An engine is native code. Its sha256 is compared with its passport's, and the passport with
+        this machine, before TensorRT sees it; both protect from mistakes, not from an attacker who
+        writes both files.
+
+        Args:
+            path: An .engine with its passport beside it.
+            library: Which one must run it; None takes the one that built it.
+            device: `auto`, `cuda`, or `cuda:N` for one of several GPUs.
+            trusted: Allow a version-compatible engine to run the host code that it carries.
+
+        Raises:
+            InputError: The device is not one that this runtime serves.
+            EngineMismatchError: The engine has no passport that fits it, or it was built for
+                another machine.
+            ModelLoadError: There is no GPU, or TensorRT refuses the engine.
+            MissingDependencyError: TensorRT or cuda-bindings is not installed.
+        """
+        self._index = gpu_index(device)
+        passport, plan = read_engine(path)
+        library = library or passport.library
+        check_library(passport, library)
+        trt: Any = _tensorrt.load(library)
+        try:
+            # Before any TensorRT object is made: without a GPU some versions end the process.
+            gpu = _cuda.this_gpu(self._index)
+            check(passport, library=library, version=trt.__version__, gpu=gpu)
+            _check_trust(path, passport, trusted)
+            _cuda.use(self._index)
+            model = _deserialised(trt, path, plan, passport)
+            pool = Pool(lambda: Lane(model), MOST_LANES)
+            with pool.lane():
+                pass  # so that too little memory shows now
+        except InferenceError as err:
+            raise ModelLoadError(f"{path.name} cannot be loaded: {err}") from err
+        self._pool = pool
+        self._model_input, self._profile = model.input, model.profile
+        self._name = f"{library} {trt.__version__} {gpu.name}"
+        self._metadata = {
+            METADATA_KEY: passport.spec.to_json(),
+            "precision": _PRECISIONS[passport.precision],
+        }
+
+    @property
+    def name(self) -> str:
+        """The library, its version and the GPU."""
+        return self._name
+
+    @property
+    def input_shape(self) -> tuple[int | None, int, int, int]:
+        """Any batch of the size that the engine was built for."""
+        return cast("tuple[int | None, int, int, int]", (None, *self._model_input.shape[1:]))
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The spec that stands in the passport, and the precision."""
+        return self._metadata
+
+    def run(self, batch: Batch, /) -> NDArray[np.float32]:
+        """Map a batch to logits (N, labels) float32.
+
+        Raises:
+            InferenceError: The batch does not fit, the runtime is closed, or the GPU fails.
+        """
+        wanted = self._model_input
+        if batch.shape[1:] != wanted.shape[1:] or batch.dtype != wanted.dtype or not len(batch):
+            raise InferenceError(
+                f"The engine takes (N, {', '.join(map(str, wanted.shape[1:]))}) {wanted.dtype}; "
+                f"the batch is {batch.shape} {batch.dtype}."
+            )
+        most = self._profile[2]
+        _cuda.use(self._index)
+        with self._pool.lane() as lane:
+            parts = [lane.run(batch[i : i + most]) for i in range(0, len(batch), most)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def close(self) -> None:
+        """Free all memory, once the threads that are running are done. May be called again."""
+        self._pool.close()
+
+
+def _deserialised(trt: Any, path: Path, plan: bytes, passport: Passport) -> Model:
+    """Hand a plan to TensorRT, and look whether what comes out is what the passport says.
+
+    Raises:
+        ModelLoadError: TensorRT refuses it.
+        EngineMismatchError: It is another network than the passport says.
+    """
+    with listening(trt) as heard:
+        runtime = trt.Runtime(_tensorrt.logger(trt))
+        if passport.portable == "version":
+            runtime.engine_host_code_allowed = True
+        engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        name = NAMES[passport.library]
+        raise ModelLoadError(f"{name} {trt.__version__} refuses {path.name}: {why(heard)}")
+    inputs = _tensors(trt, engine, trt.TensorIOMode.INPUT)
+    outputs = _tensors(trt, engine, trt.TensorIOMode.OUTPUT)
+    profile = _profile(engine, inputs[0])
+    for what, is_so, told in (
+        ("inputs", inputs, passport.inputs),
+        ("outputs", outputs, passport.outputs),
+        ("batch sizes", profile, passport.profile),
+    ):
+        if is_so != told:
+            raise EngineMismatchError(
+                f"{path.name} is not what its passport says: its {what} are {is_so}, the passport "
+                f"has {told}. Build it again."
+            )
+    labels = len(passport.spec.labels)
+    if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[1:] != (labels,):
+        raise ModelLoadError(
+            f"{path.name} has the inputs {inputs} and the outputs {outputs}; edgeml runs networks "
+            f"with one input and one output (N, {labels})."
+        )
+    return Model(
+        trt=trt,
+        runtime=runtime,
+        engine=engine,
+        input=inputs[0],
+        output=outputs[0],
+        profile=profile,
+        records_itself=hasattr(trt, "CudaGraphStrategy"),
+    )
+
+
+def _tensors(trt: Any, engine: Any, mode: Any) -> tuple[Tensor, ...]:
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    tensors = []
+    for name in (name for name in names if engine.get_tensor_mode(name) == mode):
+        kind = engine.get_tensor_dtype(name).name
+        shape = tuple(None if side < 0 else side for side in engine.get_tensor_shape(name))
+        tensors.append(Tensor(name=name, dtype=_DTYPES.get(kind, kind.lower()), shape=shape))
+    return tuple(tensors)
+
+
+def _profile(engine: Any, tensor: Tensor) -> tuple[int, int, int]:
+    if tensor.shape[0] is not None:
+        return (tensor.shape[0],) * 3
+    least, usual, most = (shape[0] for shape in engine.get_tensor_profile_shape(tensor.name, 0))
+    return least, usual, most
+
+
+def _check_trust(path: Path, passport: Passport, trusted: bool) -> None:
+    if passport.portable == "version" and not trusted:
+        raise ModelLoadError(
+            f"{path.name} is version-compatible: it carries host code that would run in this "
+            "process. If you trust who built it, open it with "
+            f"Predictor(TensorRtRuntime(Path({str(path)!r}), trusted=True))."
+        )
+
+
+def gpu_index(device: str) -> int:
+    """Read `auto`, `cuda` or `cuda:N`.
+
+    Raises:
+        InputError: It is none of them.
+    """
+    name, _, index = device.lower().partition(":")
+    if name in ("auto", "cuda", "gpu") and (index.isdecimal() or (not index and ":" not in device)):
+        return int(index or 0)
+    raise InputError(f"TensorRT has no device {device!r}; known are auto, cuda and cuda:N.")
