@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from edgeml_export.legality import violations
+from edgeml_export.legality import refused_by_tensorrt, violations
 from edgeml_export.targets import TARGETS, Target
 from tests.export.graphs import Node, inputs_of, model_of, photos, weights, written
 
@@ -313,12 +313,104 @@ def test_one_scale_is_right_where_there_is_one_channel(kind: str, channels: int)
     assert violations(model, "openvino") == ([] if channels == 1 else [told])
 
 
-def test_a_file_without_q_and_dq_breaks_no_rule() -> None:
+def plain() -> onnx.ModelProto:
+    """Make a network without Q/DQ nodes."""
     nodes: list[Node] = [("Conv", ["input", "w"], "y"), ("Flatten", ["y"], "logits")]
-    model = model_of(nodes, {"w": weights(2, 3, 3, 3)})
-    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    return model_of(nodes, {"w": weights(2, 3, 3, 3)})
+
+
+def test_a_file_without_q_and_dq_breaks_no_rule() -> None:
     for target in TARGETS:
-        assert violations(model, target) == []
+        assert violations(plain(), target) == []
+
+
+@pytest.mark.parametrize(("opset", "legal"), [(8, False), (9, True), (25, True), (26, False)])
+def test_tensorrt_has_a_range_of_opsets(opset: int, legal: bool) -> None:
+    model = plain()
+    model.opset_import[0].version = opset
+    told = (
+        f"The opset is {opset}; TensorRT reads 9 to 25: "
+        "write the file anew with one of these, 18 if in doubt."
+    )
+    assert violations(model, "tensorrt") == ([] if legal else [told])
+
+
+def second_input(model: onnx.ModelProto) -> None:
+    model.graph.input.append(onnx.helper.make_tensor_value_info("size", TensorProto.FLOAT, [1]))
+
+
+def no_input(model: onnx.ModelProto) -> None:
+    del model.graph.input[:]
+
+
+def any_size(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+
+
+def raw(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+
+
+def on_integers(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "ConvInteger"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            second_input,
+            "A network of one input is expected; this one has 2: input, size.",
+        ),
+        (no_input, "A network of one input is expected; this one has 0: none."),
+        (
+            any_size,
+            "The input 'input' is (N, 3, H, 16); only the first of four dimensions, the batch, "
+            "may be open.",
+        ),
+        (raw, "y_node: TensorRT takes a uint8 input only into a Cast."),
+        (
+            on_integers,
+            "y_node: TensorRT knows no ConvInteger; quantise with Q/DQ nodes around layers in "
+            "floating point.",
+        ),
+    ],
+)
+def test_what_tensorrt_refuses_in_any_file_is_told(change: Any, sentence: str) -> None:
+    model = plain()
+    change(model)
+    assert refused_by_tensorrt(model) == violations(model, "tensorrt") == [sentence]
+    assert violations(model, "openvino") == violations(model, "x86") == []
+
+
+def test_one_scale_for_all_channels_is_bad_for_tensorrt_but_not_refused() -> None:
+    model = quantized(by_channel=False)
+    assert len(violations(model, "tensorrt")) == 1
+    assert refused_by_tensorrt(model) == []
+
+
+@pytest.mark.parametrize("kind", ["UINT16", "INT16", "INT4", "FLOAT8E4M3FN"])
+def test_other_types_than_int8_are_refused(kind: str) -> None:
+    model = quantized(zeros=False)
+    model.opset_import[0].version = 21
+    dtype = getattr(TensorProto, kind)
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            node.attribute.append(onnx.helper.make_attribute("output_dtype", dtype))
+    name = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(dtype)))
+    assert refused_by_tensorrt(model) == [
+        f"{node}: {name}; edgeml builds engines of int8 and floats only."
+        for node in ("q_node", "x_node")
+    ]
+
+
+def test_a_scale_that_is_computed_is_refused() -> None:
+    model = quantized()
+    model.graph.node.insert(0, onnx.helper.make_node("Identity", ["s"], ["s2"], "copy"))
+    model.graph.node[1].input[1] = "s2"
+    onnx.checker.check_model(model, full_check=True)
+    told = ["q_node: its scale is computed; TensorRT needs a constant."]
+    assert refused_by_tensorrt(model) == told
 
 
 # Files of ONNX Runtime's own quantiser.
