@@ -1,0 +1,237 @@
+"""What an engine is made of: its fused layers, and the types that they compute in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeml.passport import NAMES
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeml_export.to_engine import Built
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Where nearly all of a network's arithmetic is."""
+
+_HEADING = "Layers:"
+
+# What only keeps streams in step.
+_NO_WORK = ("shape_call", "signal", "wait")
+
+# TensorRT's words, and those of the two ways in which it says them: a type of its own, or a format.
+_TYPES = {
+    "float": "fp32",
+    "fp32": "fp32",
+    "half": "fp16",
+    "fp16": "fp16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "int8": "int8",
+    "uint8": "uint8",
+    "fp8": "fp8",
+    "int32": "int32",
+    "int64": "int64",
+    "bool": "bool",
+}
+
+_TENSORS = re.compile(
+    r"(Inputs|Constants|Outputs): \[(.*?)\](?=, (?:Constants|Outputs|TacticName): )"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A kernel, or several in one, with the types of what goes in and out.
+
+    Attributes:
+        name: TensorRT's.
+        kind: TensorRT's word for what it does, for example `correlation` or `CaskConvolution`.
+        inputs: Types, such as `int8`; also below.
+        weights: Of constants: weights first, then scales and biases.
+        outputs: Of what it gives.
+        onnx: Names of the ONNX nodes of which it does something.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    weights: tuple[str, ...]
+    outputs: tuple[str, ...]
+    onnx: tuple[str, ...]
+
+    @property
+    def type(self) -> str:
+        """Give the type that it takes: what a product computes in."""
+        return (*self.inputs, *self.outputs, "unknown")[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what the JSON of an export lists."""
+        return asdict(self)
+
+
+def layers_of_log(messages: Iterable[str]) -> tuple[Layer, ...]:
+    """Read the layers from what TensorRT logs, when verbose, at the end of a build.
+
+    TensorRT-RTX 1.7.1 writes a line each:
+
+        Name: node_Conv_1, LayerType: correlation, Inputs: [ { Name: x, ..., Datatype: Int8, ...}],
+        Constants: [...], Outputs: [...], TacticName: ..., Metadata: [ONNX Layer: node_Conv_1]
+
+    Without that message, or in other words, there are no layers: a report is worth no failed build.
+    """
+    listing = next((text for text in messages if text.lstrip().startswith(_HEADING)), "")
+    lines = listing.partition(_HEADING)[2].partition("\n\n")[0].splitlines()
+    found = []
+    for line in lines:
+        head = re.match(r"\s*Name: (.*?), LayerType: (\w+)", line)
+        if head is None or head[2] in _NO_WORK:
+            continue
+        types = {
+            name: tuple(_type(one) for one in re.findall(r"Datatype: ([^,}]+)", tensors))
+            for name, tensors in _TENSORS.findall(line)
+        }
+        found.append(
+            Layer(
+                name=head[1],
+                kind=head[2],
+                inputs=types.get("Inputs", ()),
+                weights=types.get("Constants", ()),
+                outputs=types.get("Outputs", ()),
+                onnx=_onnx_nodes(line.partition("Metadata: ")[2]),
+            )
+        )
+    return tuple(found)
+
+
+def layers_of_inspector(text: str) -> tuple[Layer, ...]:
+    """Read the layers from the JSON of an EngineInspector, as of TensorRT 10 or 11.
+
+    10 says the type of a tensor in `Format/Datatype`, at the end of a sentence; 11 in `Datatype`.
+    Where the engine was built without DETAILED, layers are names only, and there are none here.
+    """
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    listed = told.get("Layers") if isinstance(told, dict) else None
+    return tuple(_layer_of_json(one) for one in _list(listed) if isinstance(one, dict))
+
+
+def _layer_of_json(told: dict[str, Any]) -> Layer:
+    def types(key: str) -> tuple[str, ...]:
+        return tuple(_type(_said(one)) for one in _list(told.get(key)))
+
+    weights = told.get("Weights")
+    own = (_type(str(weights["Type"])),) if isinstance(weights, dict) and "Type" in weights else ()
+    return Layer(
+        name=str(told.get("Name", "")),
+        kind=str(told.get("LayerType", "")),
+        inputs=types("Inputs"),
+        weights=own or types("Constants"),
+        outputs=types("Outputs"),
+        onnx=_onnx_nodes(str(told.get("Metadata", ""))),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _said(tensor: Any) -> str:
+    if not isinstance(tensor, dict):
+        return ""
+    return str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "")
+
+
+def _type(said: str) -> str:
+    """Find the type in a word, or in a sentence: `Row major Int8 format`."""
+    words = re.findall(r"\w+", said.lower())
+    return next((_TYPES[word] for word in words if word in _TYPES), "unknown")
+
+
+def _onnx_nodes(metadata: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata))
+
+
+def types_of(layers: Iterable[Layer]) -> dict[str, int]:
+    """Count the layers by the type that they take, the most frequent first."""
+    return dict(Counter(layer.type for layer in layers).most_common())
+
+
+def products_of(layers: Iterable[Layer], network: onnx.ModelProto) -> dict[str, dict[str, int]]:
+    """Count the convolutions and products of a network by the type that the engine computes in.
+
+    A node often is in several layers: one that quantises for it, the product, one that scales what
+    comes out. The product is the one that multiplies two things of one type.
+
+    Returns:
+        By ONNX's operator and type, for example `{"Conv": {"int8": 20}, "Gemm": {"fp16": 1}}`;
+        `unknown` counts those that no layer names.
+    """
+    multiplied: dict[str, set[str]] = {}
+    for layer in layers:
+        operands = (*layer.inputs[:1], *(layer.weights[:1] or layer.inputs[1:2]))
+        if len(set(operands)) == 1 and len(operands) == 2:
+            for name in layer.onnx:
+                multiplied.setdefault(name, set()).add(operands[0])
+    found: dict[str, Counter[str]] = {}
+    for node in network.graph.node:
+        if node.op_type in PRODUCTS:
+            types = multiplied.get(node.name, set())
+            narrowest = next((t for t in ("int8", "fp8", "fp16", "bf16", "fp32") if t in types), "")
+            found.setdefault(node.op_type, Counter())[narrowest or "unknown"] += 1
+    return {kind: dict(counts.most_common()) for kind, counts in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineReport:
+    """What an export says of its engine.
+
+    Attributes:
+        built: The engine.
+        products: Its convolutions and products by operator and type, see `products_of`.
+        checked_by: What was compared with the source: `engine`, or its `onnx`, rounded as a GPU
+            rounds, where no GPU is that runs the engine.
+    """
+
+    built: Built
+    products: Mapping[str, Mapping[str, int]]
+    checked_by: Literal["engine", "onnx"] | None = None
+
+    def sentence(self) -> str:
+        """Say in a line what computes in what."""
+        counted = (
+            f"{count} of {sum(types.values())} {kind} in {name}"
+            for kind, types in self.products.items()
+            for name, count in types.items()
+        )
+        passport = self.built.passport
+        on = passport.gpu or f"compute capability {', '.join(passport.compute_capability)}"
+        return (
+            f"{NAMES[passport.library]} {passport.version} built for {on}, batches of "
+            f"{passport.profile[0]} to {passport.profile[2]}: {', '.join(counted) or 'no layers'}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what `edgeml export --json` prints of it."""
+        passport = self.built.passport
+        return {
+            "library": passport.library,
+            "version": passport.version,
+            "gpu": passport.gpu,
+            "compute_capability": list(passport.compute_capability),
+            "portable": passport.portable,
+            "profile": list(passport.profile),
+            "bytes": passport.plan_bytes,
+            "types": dict(passport.layers),
+            "products": {kind: dict(types) for kind, types in self.products.items()},
+            "layers": [layer.to_dict() for layer in self.built.layers],
+            "warnings": list(self.built.warnings),
+            "checked_by": self.checked_by,
+        }
