@@ -13,6 +13,7 @@ from edgeml.files import check_writable
 
 if TYPE_CHECKING:
     from edgeml.compare import Fidelity
+    from edgeml_export.to_engine import Profile
 
 MaxDrop = Annotated[
     float | None, typer.Option(min=0, metavar="PP", help="Points of mAP that may be lost.")
@@ -25,7 +26,7 @@ MaxLabelDrop = Annotated[
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder of `edgeml train`, or an .onnx.")],
     fmt: Annotated[
-        Literal["onnx", "openvino", "trt", "triton", "ovms"],
+        Literal["onnx", "openvino", "trt", "trt-rtx", "triton", "ovms"],
         typer.Option(help="What to write; for triton and ovms, a model repository."),
     ],
     precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option()] = "fp32",
@@ -56,6 +57,23 @@ def export(
         Literal["float32", "uint8"], typer.Option(help="uint8: raw frames, normalised inside.")
     ] = "float32",
     slim: Annotated[bool, typer.Option("--slim", help="Let onnxslim merge nodes.")] = False,
+    retarget: Annotated[
+        bool, typer.Option("--retarget", help="Rewrite an INT8 .onnx so that TensorRT takes it.")
+    ] = False,
+    batch: Annotated[
+        str, typer.Option(metavar="MIN,OPT,MAX", help="Batches that an engine takes.")
+    ] = "1,1,8",
+    portable: Annotated[
+        Literal["exact", "same-capability", "ampere+", "version"],
+        typer.Option(help="Where else an engine of trt runs; version: executes code it carries."),
+    ] = "exact",
+    capability: Annotated[
+        str | None,
+        typer.Option(metavar="8.6,8.9", help="GPUs that trt-rtx compiles for; or current."),
+    ] = None,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Device memory for building, at most.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The file or folder to write.")] = None,
     delimiter: Delimiter = "_",
     json: Json = False,
@@ -63,7 +81,14 @@ def export(
     """Write a model for a device, and prove on real images that it still means the same."""
     from edgeml.data import read_dataset
     from edgeml_export import export as run
+    from edgeml_export.to_engine import EngineOptions
 
+    engine = EngineOptions(
+        profile=_profile(batch),
+        workspace_mb=workspace,
+        portable=portable,
+        capability=_capability(capability),
+    )
     try:
         exported = run(
             source,
@@ -79,6 +104,8 @@ def export(
             allow_overlap=allow_overlap,
             input=input,
             slim=slim,
+            retarget=retarget,
+            engine=engine,
             out=out,
             progress=progress(),
         )
@@ -103,6 +130,27 @@ def export(
     if exported.report:
         typer.echo(f"Report: {exported.report}", err=True)
     typer.echo(exported.path)
+
+
+def _profile(text: str) -> Profile:
+    """Read `--batch`: three numbers, or one for a batch that is always the same.
+
+    Raises:
+        InputError: It is neither.
+    """
+    from edgeml_export.to_engine import Profile
+
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts) or len(parts) not in (1, 3):
+        raise InputError(f"--batch is {text!r}; expected for example 1,1,8, or 4.")
+    least, usual, greatest = (int(part) for part in (parts if len(parts) == 3 else 3 * parts))
+    return Profile(least, usual, greatest)
+
+
+def _capability(text: str | None) -> tuple[str, ...] | Literal["current"] | None:
+    if text is None:
+        return None
+    return "current" if text == "current" else tuple(part.strip() for part in text.split(","))
 
 
 def compare(

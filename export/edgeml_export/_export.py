@@ -20,7 +20,8 @@ from edgeml.data import Dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.data.thumbnails import readable
 from edgeml.errors import ExportError, InputError, needs
-from edgeml.files import sha256_of_file
+from edgeml.files import sha256_of_file, user_cache
+from edgeml.passport import Library, passport_path, read_passport
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime
@@ -41,17 +42,28 @@ from edgeml_export.artifact import (
     staged_model,
     write_onnx,
 )
+from edgeml_export.engine_layers import EngineReport, products_of
 from edgeml_export.images import Roles, assign_roles
-from edgeml_export.legality import violations
+from edgeml_export.legality import refused_by_tensorrt, violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.page import Heard, Page, reported
-from edgeml_export.plan import Plan, check_needs, check_place, check_source
+from edgeml_export.plan import Plan, check_needs, check_place, check_source, made_before
 from edgeml_export.ranges import Method
+from edgeml_export.retarget import retargeted_from_onnx
 from edgeml_export.search import Candidates, Choice, choose_layers, choose_method
 from edgeml_export.targets import Target
+from edgeml_export.to_engine import (
+    EngineOptions,
+    capabilities,
+    check_legal,
+    engine_from_onnx,
+    runs_here,
+)
 
 # How long FP32 and INT8 take turns.
 _SPEED_SECONDS = 3.0
+
+_BY_TWIN = "its ONNX, rounded to FP16 as a GPU would: no GPU that runs the engine is here"
 
 # Images by which FP16 is tried for overflow: what overflows does so on most.
 _OVERFLOW_TRIED_WITH = 64
@@ -72,6 +84,8 @@ def export(
     slim: bool = False,
     minutes: float = 10.0,
     allow_overlap: bool = False,
+    retarget: bool = False,
+    engine: EngineOptions | None = None,
     out: Path | None = None,
     progress: Progress = SILENT,
 ) -> Exported:
@@ -84,9 +98,11 @@ def export(
     beside the result, `NAME.report.html`, shows the comparison.
 
     Args:
-        source: A run folder of `edgeml train`, its .safetensors, or an FP32 .onnx.
-        fmt: What to write: `onnx`, `openvino`, `trt`, or a model repository for the servers
-            `triton` (with an .onnx) and `ovms` (with an .xml).
+        source: A run folder of `edgeml train`, its .safetensors, or an FP32 .onnx. Engines are
+            also built of an .onnx that is FP16 or INT8 already.
+        fmt: What to write: `onnx`, `openvino`, an engine of TensorRT, `trt`, or of TensorRT-RTX,
+            `trt-rtx`, or a model repository for the servers `triton` (with an .onnx) and `ovms`
+            (with an .xml).
         precision: `fp32`, `fp16` or `int8`.
         calib: Images that INT8 ranges are measured on; None takes the ranges that an export
             before kept beside its result, `model.ranges.json`.
@@ -99,6 +115,8 @@ def export(
         slim: Let onnxslim merge nodes.
         minutes: For the search for layers that stay in floating point.
         allow_overlap: Let images judge that were also chosen by; the model tells.
+        retarget: Rewrite the Q/DQ nodes of an INT8 source so that TensorRT takes them.
+        engine: How an engine is built.
         out: The file; None puts it beside the source, for example `model.int8.onnx`.
         progress: Where the work shows itself.
 
@@ -111,10 +129,13 @@ def export(
         FidelityError: The result differs by more than is allowed. No file is left but the report.
         ExportError: A step failed.
     """
-    plan = Plan(fmt, precision, target, method, input, slim, minutes)
+    plan = Plan(fmt, precision, target, method, input, slim, minutes, retarget)
     path = out or default_path(source, fmt, precision)
     limits = limits_for(precision, max_drop=max_drop, max_label_drop=max_label_drop)
-    check_needs(plan, calib, ranges_path(source, path, input))
+    made = made_before(source, plan)
+    if plan.library and engine:
+        capabilities(plan.library, engine.portable, engine.capability)
+    check_needs(plan, calib, ranges_path(source, path, input), made)
     if source.exists():
         check_place(path, plan)
     heard = Heard(progress)
@@ -122,10 +143,10 @@ def export(
         licence = reference.spec.origin.get("weights_license")
         if licence:
             heard.note(licence_note(licence))
-        check_source(source, reference.spec, plan, path)
+        check_source(source, reference.spec, plan, path, made)
         roles = assign_roles(
             reference.spec,
-            calib if precision == "int8" else None,
+            calib if precision == "int8" and made is None else None,
             check,
             allow_overlap=allow_overlap,
             progress=heard,
@@ -135,10 +156,10 @@ def export(
                 "A budget can only be held on images: give --check DATA, or leave --max-drop and "
                 "--max-label-drop away."
             )
-        if plan.precision == "int8" and roles.reporting is not None:
+        if precision == "int8" and made is None and roles.reporting is not None:
             # The search before the check may take minutes: what would end it is found now.
             readable(roles.reporting, cache=usual_cache(), progress=heard)
-        job = _Job(plan, source, path, reference, roles, limits, Path(folder), heard)
+        job = _Job(plan, source, path, reference, roles, limits, Path(folder), heard, made, engine)
         page = Page(source=source, path=path, plan=plan, roles=roles, limits=limits, progress=heard)
         with reported(page):
             _write(plan, source, job.made, job, page)
@@ -158,6 +179,7 @@ def export(
         recovery=page.recovery,
         choice=page.choice,
         speed=page.speed,
+        engine=page.engine,
         report=page.written,
     )
 
@@ -175,6 +197,8 @@ class _Job:
         limits: What may differ.
         folder: For files that go when it is done.
         progress: Where the work shows itself.
+        given: What the source is already, if it is to stay that.
+        engine: How an engine is built.
     """
 
     plan: Plan
@@ -185,6 +209,8 @@ class _Job:
     limits: Limits
     folder: Path
     progress: Progress
+    given: Precision | None
+    engine: EngineOptions | None
 
     @property
     def made(self) -> Path:
@@ -196,6 +222,11 @@ class _Job:
         """The source as FP32 ONNX."""
         return self.folder / "fp32.onnx"
 
+    @property
+    def typed(self) -> Path:
+        """The ONNX that an engine is built of, under a name that says what it is."""
+        return self.folder / "typed" / f"{self.path.stem}.onnx"
+
 
 def _write(plan: Plan, source: Path, target: Path, job: _Job, page: Page) -> None:
     """Go from the source to FP32 ONNX, and from there to what is wanted.
@@ -204,18 +235,63 @@ def _write(plan: Plan, source: Path, target: Path, job: _Job, page: Page) -> Non
         FidelityError: INT8 cannot hold its budget.
         ExportError: A step failed.
     """
-    _write_fp32(plan, source, job.network, job.reference.spec)
-    network = job.network
-    if plan.precision == "int8":
-        network = _write_int8(job, page)
-    if plan.half:
-        network = _write_fp16(network, job)
-    if plan.file == "openvino":
+    network = _write_again(job) if job.given else _write_typed(plan, source, job, page)
+    if plan.library:
+        job.typed.parent.mkdir()
+        shutil.copyfile(network, job.typed)
+        page.engine = _build(job, plan.library)
+    elif plan.file == "openvino":
         with needs("openvino", extra="export", to="write OpenVINO models"):
             from edgeml_export.to_openvino import openvino_from_onnx
         openvino_from_onnx(network, target, halve=plan.precision == "fp16")
     else:
         shutil.copyfile(network, target)
+
+
+def _write_typed(plan: Plan, source: Path, job: _Job, page: Page) -> Path:
+    """Write the source as ONNX of the types that are wanted."""
+    _write_fp32(plan, source, job.network, job.reference.spec)
+    network = job.network
+    if plan.precision == "int8":
+        network = _write_int8(job, page)
+    return _write_fp16(network, job) if plan.half else network
+
+
+def _write_again(job: _Job) -> Path:
+    """Write a source that has its types already, with Q/DQ nodes that suit if it is asked for."""
+    target, spec = job.folder / "again.onnx", job.reference.spec
+    spec = replace(spec, precision=job.plan.precision)
+    if not job.plan.retarget:
+        network = read_onnx(job.source)
+        check_legal(job.source.name, refused_by_tensorrt(network))
+        write_onnx(network, target, spec)
+        return target
+    told = retargeted_from_onnx(job.source, target, spec)
+    job.progress.note(
+        f"Rewritten for TensorRT: {told}."
+        if told
+        else f"{job.source.name} suits TensorRT as it is: nothing was rewritten."
+    )
+    return target
+
+
+def _build(job: _Job, library: Library) -> EngineReport:
+    """Build the engine, with what was measured on this machine before."""
+    options = job.engine or EngineOptions()
+    built = engine_from_onnx(
+        job.typed,
+        job.made,
+        library=library,
+        profile=options.profile,
+        workspace_mb=options.workspace_mb,
+        timing_cache=user_cache("engines", extra="export") / f"{library}.timing",
+        portable=options.portable,
+        capability=options.capability,
+        progress=job.progress,
+    )
+    report = EngineReport(built=built, products=products_of(built.layers, read_onnx(job.typed)))
+    job.progress.note(report.sentence())
+    return report
 
 
 def _write_fp32(plan: Plan, source: Path, target: Path, spec: ModelSpec) -> None:
@@ -286,22 +362,31 @@ def _write_fp16(network: Path, job: _Job) -> Path:
             keep = set(overflows(network, batches))
     if keep:
         job.progress.note(f"{', '.join(sorted(keep))} overflow FP16, and stay FP32.")
-    if job.plan.precision == "fp16":
+    if job.plan.precision == "fp16" and not job.plan.library:
         job.progress.note(FP16_ON_X86)
     return fp16_from_onnx(network, job.folder / "fp16.onnx", keep=keep)
 
 
 @contextmanager
-def _opened(job: _Job) -> Iterator[Predictor]:
+def _opened(job: _Job, page: Page) -> Iterator[Predictor]:
     """Open what was written, in the runtime that it is meant for if that is here.
 
-    Of FP16 it is a twin that rounds as a GPU would: ONNX Runtime on x86 computes it in FP32.
+    Of FP16 it is a twin that rounds as a GPU would: ONNX Runtime on x86 computes it in FP32. So it
+    is of an engine, where no GPU is that runs it.
     """
     path, runtime = job.made, "openvino" if job.plan.layout == "openvino" else "auto"
-    if job.plan.half:
+    engine = page.engine
+    if engine is not None:
+        passport = engine.built.passport
+        # A version-compatible engine runs code of its own: it is not for edgeml to trust it.
+        on_gpu = passport.portable != "version" and runs_here(passport)
+        page.engine = replace(engine, checked_by="engine" if on_gpu else "onnx")
+        page.facts["Checked"] = "the engine, on this machine's GPU" if on_gpu else _BY_TWIN
+        path = job.made if on_gpu else job.typed
+    if path.suffix == ".onnx" and (job.plan.half or engine is not None):
         from edgeml_export.to_fp16 import rounded_from_onnx
 
-        path = rounded_from_onnx(job.made, job.folder / "twin.onnx")
+        path = rounded_from_onnx(path, job.folder / "twin.onnx")
     with Predictor(path, runtime=runtime) as predictor:
         yield predictor
 
@@ -320,7 +405,7 @@ def _check(job: _Job, page: Page) -> ModelSpec:
     if page.choice is not None and page.choice.keep:
         origin["kept_in_float"] = " ".join(sorted(page.choice.keep))
     spec = replace(spec, origin=origin)
-    with _opened(job) as candidate:
+    with _opened(job, page) as candidate:
         move = job.plan.precision == "int8" and spec.activation == before.activation
         if move and roles.fitting is not None:
             fitted = run_both(job.reference, candidate, roles.fitting, progress=job.progress)
@@ -361,6 +446,8 @@ def _spec_of(job: _Job) -> ModelSpec:
     """Read the spec of what was written."""
     if job.made.suffix == ".onnx":
         return spec_of_onnx(read_onnx(job.made), job.made)
+    if job.plan.library:
+        return read_passport(job.made).spec
     with Predictor(job.made, runtime="openvino") as written:
         return written.spec
 
@@ -403,3 +490,5 @@ def _deliver(made: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
         shutil.copyfile(made, temporary)
         if made.suffix == ".xml":
             shutil.copyfile(made.with_suffix(".bin"), temporary.with_suffix(".bin"))
+        if made.suffix == ".engine":
+            shutil.copyfile(passport_path(made), passport_path(temporary))

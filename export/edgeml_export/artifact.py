@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgeml.compare import Fidelity
 from edgeml.errors import ExportError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
+from edgeml.passport import passport_path, read_passport, write_passport
 from edgeml.spec import METADATA_KEY, ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -20,13 +21,19 @@ if TYPE_CHECKING:
 
     from edgeml.bench.sidebyside import Speedup
     from edgeml.report.contents import Recovery
+    from edgeml_export.engine_layers import EngineReport
     from edgeml_export.search import Choice
 
 Input = Literal["float32", "uint8"]
 
-Format = Literal["onnx", "openvino", "trt", "triton", "ovms"]
+Format = Literal["onnx", "openvino", "trt", "trt-rtx", "triton", "ovms"]
 
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "trt": ".engine"}
+SUFFIXES: dict[Format, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "trt": ".engine",
+    "trt-rtx": ".engine",
+}
 """Of files; what a server takes is a folder of any name."""
 
 
@@ -35,7 +42,8 @@ class Exported:
     """A model that was written.
 
     Attributes:
-        path: The file; an .xml has its weights beside it, as .bin. For a server, the folder.
+        path: The file. An .xml has its weights beside it, as .bin; an .engine its passport. For a
+            server, the folder.
         format: What it is.
         precision: What its weights are.
         sha256: Of the model's file.
@@ -43,6 +51,7 @@ class Exported:
         recovery: What moving the thresholds recovers; None where they were not moved.
         choice: How INT8 was chosen; None for other precisions.
         speed: How fast INT8 is here beside FP32; None where that was not measured.
+        engine: Of what an engine is made, and for which GPUs; None for other formats.
         report: The page that shows all of this.
     """
 
@@ -54,6 +63,7 @@ class Exported:
     recovery: Recovery | None = None
     choice: Choice | None = None
     speed: Speedup | None = None
+    engine: EngineReport | None = None
     report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +77,7 @@ class Exported:
             "thresholds": self.recovery and _told(self.recovery),
             "int8": self.choice and self.choice.to_dict(),
             "speed": self.speed and self.speed.to_dict(),
+            "engine": self.engine and self.engine.to_dict(),
             "report": self.report and str(self.report),
         }
 
@@ -82,9 +93,14 @@ def _told(recovery: Recovery) -> dict[str, Any]:
 
 
 def default_path(source: Path, fmt: Format, precision: Precision) -> Path:
-    """Name the result: in a run folder `model.int8.onnx`, of `a.onnx` it is `a.int8.onnx`."""
+    """Name the result: in a run folder `model.int8.onnx`, of `a.onnx` it is `a.int8.onnx`.
+
+    INT8 that is rewritten, or built, is not named twice: `a.int8.engine` of `a.int8.onnx`.
+    """
     stem = source / "model" if source.is_dir() else source.with_suffix("")
-    infix = "" if precision == "fp32" else f".{precision}"
+    infix = "" if precision == "fp32" or stem.suffix == f".{precision}" else f".{precision}"
+    if fmt == "trt-rtx":
+        infix += ".rtx"
     return stem.with_name(stem.name + infix + SUFFIXES.get(fmt, f".{fmt}"))
 
 
@@ -96,18 +112,19 @@ def ranges_path(source: Path, out: Path, input: Input) -> Path:
 
 @contextmanager
 def staged_model(target: Path) -> Iterator[Path]:
-    """Do what `edgeml.files.staged` does, and move an .xml together with its .bin.
+    """Do what `staged` does, and move an .xml with its .bin, an .engine with its passport.
 
     Raises:
         InputError: The folder of `target` cannot be written to.
     """
     with staged(target) as temporary:
         yield temporary
-        if target.suffix == ".xml":
+        beside = {".xml": lambda path: path.with_suffix(".bin"), ".engine": passport_path}
+        if other := beside.get(target.suffix):
             # In this order no moment exists in which an .xml stands beside another's weights.
             target.unlink(missing_ok=True)
-            with staged(target.with_suffix(".bin")) as weights:
-                os.replace(temporary.with_suffix(".bin"), weights)
+            with staged(other(target)) as second:
+                os.replace(other(temporary), second)
 
 
 def model_info(spec: ModelSpec) -> dict[str, str]:
@@ -204,7 +221,7 @@ def write_onnx(model: onnx.ModelProto, target: Path, spec: ModelSpec) -> None:
 
 
 def rewrite_spec(path: Path, spec: ModelSpec) -> None:
-    """Replace the spec inside a written .onnx or .xml and leave its network alone.
+    """Replace the spec of a written .onnx, .xml or .engine and leave its network alone.
 
     Raises:
         ModelLoadError: The file cannot be read.
@@ -212,6 +229,9 @@ def rewrite_spec(path: Path, spec: ModelSpec) -> None:
     """
     if path.suffix == ".onnx":
         write_onnx(read_onnx(path), path, spec)
+        return
+    if path.suffix == ".engine":
+        write_passport(replace(read_passport(path), spec=spec), path)
         return
     from xml.etree import ElementTree
 

@@ -14,6 +14,7 @@ from edgeml.compare import Fidelity
 from edgeml.errors import FidelityError
 from edgeml.metrics import Scores
 from edgeml.progress import Advance, Progress
+from edgeml_export.engine_layers import EngineReport
 from edgeml_export.images import Roles
 from edgeml_export.limits import Limits
 from edgeml_export.plan import Plan
@@ -59,6 +60,7 @@ class Page:
         recovery: What moving the thresholds recovers.
         choice: How INT8 was chosen.
         speed: INT8 beside FP32.
+        engine: The engine that was built.
         facts: What stands at the foot.
         written: The page, once it is.
     """
@@ -75,6 +77,7 @@ class Page:
     recovery: Recovery | None = None
     choice: Choice | None = None
     speed: Speedup | None = None
+    engine: EngineReport | None = None
     facts: dict[str, str] = field(default_factory=dict)
     written: Path | None = None
 

@@ -7,13 +7,26 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from edgeml.data import Dataset
-from edgeml.errors import CalibrationError, ExportError, InputError, needs
+from edgeml.errors import (
+    CalibrationError,
+    InputError,
+    MissingDependencyError,
+    ModelLoadError,
+    needs,
+)
 from edgeml.files import check_writable
+from edgeml.passport import Library
+from edgeml.runtimes import _cuda, _tensorrt
 from edgeml.spec import ModelSpec, Precision
-from edgeml_export.artifact import SUFFIXES, Format, Input
+from edgeml_export.artifact import SUFFIXES, Format, Input, read_onnx
+from edgeml_export.legality import QUANTIZERS
 from edgeml_export.ranges import METHODS, Method, read_ranges
 from edgeml_export.serving import check_free
 from edgeml_export.targets import RECIPES, TARGETS, Target
+
+_ELSEWHERE = (
+    "--fmt onnx --target tensorrt writes the file, to be built on the device by edgeml or trtexec."
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class Plan:
     input: Input
     slim: bool
     minutes: float
+    retarget: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -44,6 +58,13 @@ class Plan:
                 raise InputError(f"There is no {name} {value!r}; known are {', '.join(known)}.")
         if self.file == "openvino" and self.target not in ("auto", "openvino"):
             raise InputError(f"The format {self.fmt} has its own INT8 layout: leave --target away.")
+        if self.library and self.target not in ("auto", "tensorrt"):
+            raise InputError("An engine has TensorRT's INT8 layout: leave --target away.")
+        if self.retarget and (self.precision != "int8" or self.layout != "tensorrt"):
+            raise InputError(
+                "--retarget rewrites INT8 files for TensorRT: give --precision int8, and --fmt "
+                "trt, trt-rtx, or onnx with --target tensorrt."
+            )
         if not self.minutes > 0:
             raise InputError(f"The search cannot take {self.minutes:g} minutes: give more than 0.")
 
@@ -54,37 +75,67 @@ class Plan:
         return servers.get(self.fmt, self.fmt)
 
     @property
+    def library(self) -> Library | None:
+        """What builds the engine, if one is built."""
+        libraries: dict[Format, Library] = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}
+        return libraries.get(self.fmt)
+
+    @property
     def layout(self) -> Target:
         """How Q/DQ nodes are placed."""
         if self.target != "auto":
             return self.target
+        if self.library:
+            return "tensorrt"
         return "openvino" if self.file == "openvino" else "x86"
 
     @property
     def half(self) -> bool:
-        """Whether an .onnx holds FP16."""
-        on_onnx = self.file == "onnx"
-        return on_onnx and (
+        """Whether an .onnx holds FP16, also one that an engine is built of."""
+        return self.file != "openvino" and (
             self.precision == "fp16" or (self.precision == "int8" and RECIPES[self.layout].half)
         )
 
 
-def check_needs(plan: Plan, calib: Dataset | None, kept: Path) -> None:
+def made_before(source: Path, plan: Plan) -> Precision | None:
+    """Say what the types of an .onnx are already, where that can be built or rewritten as it is.
+
+    The graph is asked, not the spec: files that other tools quantised say nothing of it.
+
+    Returns:
+        None for what is still to be converted: a checkpoint, or FP32.
+
+    Raises:
+        ModelLoadError: The source is not ONNX.
+    """
+    if source.suffix != ".onnx" or not source.is_file() or not (plan.library or plan.retarget):
+        return None
+    from onnx import TensorProto
+
+    graph = read_onnx(source).graph
+    if any(node.op_type in QUANTIZERS for node in graph.node):
+        return "int8"
+    half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in graph.initializer)
+    return "fp16" if half else None
+
+
+def check_needs(plan: Plan, calib: Dataset | None, kept: Path, made: Precision | None) -> None:
     """Refuse, before any work, what cannot end well.
+
+    Args:
+        plan: What is to be written.
+        calib: Images for INT8.
+        kept: Where ranges are kept.
+        made: What the source is already, by `made_before`.
 
     Raises:
         MissingDependencyError: A library is absent.
+        ModelLoadError: TensorRT is to build, and there is no GPU.
         CalibrationError: INT8 has neither images nor ranges that were `kept`, or these are damaged.
-        ExportError: There is no such step yet.
     """
-    if plan.fmt == "trt":
-        with needs("tensorrt", extra="trt", to="build TensorRT engines"):
-            import tensorrt  # noqa: F401
-        raise ExportError(
-            "This edgeml does not build engines yet: export --fmt onnx --precision fp16, then "
-            "run trtexec --onnx=model.fp16.onnx --saveEngine=model.engine"
-        )
-    if plan.precision == "int8" and calib is None:
+    if plan.library:
+        _check_builder(plan.library)
+    if plan.precision == "int8" and calib is None and made != "int8":
         if not kept.is_file():
             raise CalibrationError(
                 "INT8 needs images to measure the ranges of activations on: give --calib DATA; "
@@ -96,6 +147,17 @@ def check_needs(plan: Plan, calib: Dataset | None, kept: Path) -> None:
         needs("matplotlib", extra="export", to="write the report of an export"),
     ):
         import edgeml.report  # noqa: F401
+
+
+def _check_builder(library: Library) -> None:
+    try:
+        _tensorrt.load(library, to="build TensorRT engines")
+        if library == "tensorrt":
+            _cuda.this_gpu()
+    except MissingDependencyError as err:
+        raise MissingDependencyError(f"{err}. Without it, {_ELSEWHERE}", name=err.name) from err
+    except ModelLoadError as err:
+        raise ModelLoadError(f"{err} Without a GPU, {_ELSEWHERE}") from err
 
 
 def check_place(path: Path, plan: Plan) -> None:
@@ -114,8 +176,10 @@ def check_place(path: Path, plan: Plan) -> None:
     check_writable(path)
 
 
-def check_source(source: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
-    """Refuse a step that has no meaning from this source.
+def check_source(
+    source: Path, spec: ModelSpec, plan: Plan, path: Path, made: Precision | None
+) -> None:
+    """Refuse a step that has no meaning from this source; the arguments are as above.
 
     Raises:
         InputError: Says which step would have one.
@@ -124,7 +188,11 @@ def check_source(source: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
         return
     if source.suffix != ".onnx":
         raise InputError(f"Nothing leads on from {source.name!r}: give the run folder or an .onnx.")
-    if spec.precision != "fp32":
+    if made is not None:
+        _check_made(source, plan, made)
+    elif plan.retarget:
+        raise InputError(f"{source.name!r} has no Q/DQ nodes to rewrite: leave --retarget away.")
+    elif spec.precision != "fp32":
         raise InputError(f"{source.name!r} is {spec.precision} already: start from the FP32 model.")
     if plan.fmt == "onnx" and plan.precision == "fp32":
         raise InputError(f"{source.name!r} is FP32 ONNX already.")
@@ -134,3 +202,12 @@ def check_source(source: Path, spec: ModelSpec, plan: Plan, path: Path) -> None:
         raise InputError("The input of an .onnx stays as it is: give the run folder for uint8.")
     if plan.slim:
         raise InputError("--slim works on what comes from a checkpoint: give the run folder.")
+
+
+def _check_made(source: Path, plan: Plan, made: Precision) -> None:
+    """Refuse to make something else of a file than what it is."""
+    if plan.precision != made:
+        raise InputError(
+            f"{source.name!r} is {made} already: give --precision {made}, or start from the FP32 "
+            "model."
+        )

@@ -122,7 +122,8 @@ def rounded_from_onnx(source: Path, target: Path) -> Path:
                 nodes.append(_cast(f"{name}_half", name, FLOAT))
                 nodes[-1].name = f"{name}_rounded"
     _replace_nodes(graph, nodes)
-    write_onnx(model, target, replace(spec, precision="fp32"))
+    origin = {key: told for key, told in spec.origin.items() if key != "arithmetic"}
+    write_onnx(model, target, replace(spec, precision="fp32", origin=origin))
     return target
 
 
