@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgeml.errors import InputError
+from edgeml.errors import InputError, needs
 
 try:
     import fcntl
@@ -78,6 +78,48 @@ def write_text(target: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with staged(target) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into this block; the others wait for it.
+
+    The file `path` stays, empty. Where there are no locks (Windows, some shares), all go in.
+
+    Raises:
+        InputError: The folder of `path` cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as err:
+        raise InputError(f"Cannot write {str(path)!r}: {err.strerror}.") from err
+    try:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def user_cache(kind: str, *, extra: str) -> Path:
+    """Give the folder where this system keeps what can be made anew, for one kind of it.
+
+    The variable EDGEML_CACHE names another place, for example a larger disk.
+
+    Args:
+        kind: The name of the folder.
+        extra: The extra that brings platformdirs, for an error.
+
+    Raises:
+        MissingDependencyError: platformdirs, which knows it, is not installed.
+    """
+    if chosen := os.environ.get("EDGEML_CACHE"):
+        return Path(chosen, kind)
+    with needs("platformdirs", extra=extra, to="find the folder for caches"):
+        import platformdirs
+    return Path(platformdirs.user_cache_dir("edgeml", appauthor=False), kind)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -68,9 +68,10 @@ class Predictor:
         """Open a model.
 
         Args:
-            model: An .onnx or .xml file, a run folder, or an object with the five members of
-                `edgeml.runtimes.Runtime`.
-            runtime: `auto` takes what the suffix asks for; `openvino` also runs .onnx files.
+            model: An .onnx, .xml or .engine file, a run folder, or an object with the five
+                members of `edgeml.runtimes.Runtime`.
+            runtime: `auto` takes what the suffix asks for; `openvino` also runs .onnx files, and
+                so does `tensorrt`, which builds an engine on this GPU at the first use.
             device: `auto`, or what the runtime calls its device.
             spec: Instead of the one in the file, for example with other thresholds.
             threads: CPU threads; None leaves the choice to the runtime.
@@ -78,6 +79,8 @@ class Predictor:
 
         Raises:
             ModelLoadError: The file is missing, damaged, or of a kind no runtime reads.
+            EngineMismatchError: An engine was built for another machine, or its passport is wrong.
+            ExportError: No engine can be built of this .onnx file.
             MissingDependencyError: The runtime's library is not installed.
             SpecError: The file carries no spec, or one that does not fit the model.
         """
@@ -169,8 +172,11 @@ class Predictor:
 
 
 def _spec_of(path: Path | None, runtime: Runtime) -> ModelSpec:
-    """Find the spec: a file `<model>.json` beside the model wins over what is inside it."""
-    sidecar = path.with_name(path.name + ".json") if path else None
+    """Find the spec: a file `<model>.json` beside the model wins over what is inside it.
+
+    Beside an engine that file is its passport, out of which its runtime gives the spec.
+    """
+    sidecar = path.with_name(path.name + ".json") if path and path.suffix != ".engine" else None
     if sidecar and sidecar.is_file():
         return ModelSpec.from_json(sidecar.read_text(encoding="utf-8"))
     inside = runtime.metadata.get(METADATA_KEY)

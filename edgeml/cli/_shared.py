@@ -27,7 +27,8 @@ Html = Annotated[Path | None, typer.Option(help="Write a page that shows it, one
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Device = Annotated[str, typer.Option(help="Where to run: auto, cpu, or a runtime's own name.")]
 RuntimeName = Annotated[
-    str, typer.Option("--runtime", help="auto, onnxruntime, openvino or torch.")
+    str,
+    typer.Option("--runtime", help="auto, onnxruntime, openvino, tensorrt, tensorrt_rtx or torch."),
 ]
 
 

@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import InputError, MissingDependencyError, needs
+from edgeml.errors import InputError, MissingDependencyError
+from edgeml.files import user_cache
 from edgeml.preprocess import Frame, Preprocess
 
 _VERSION = 1
@@ -149,16 +150,10 @@ class FrameStore:
 def default_cache() -> Path:
     """Give the folder for frames where this system keeps what can be made anew.
 
-    The variable EDGEML_CACHE names another place, for example a larger disk.
-
     Raises:
         MissingDependencyError: platformdirs, which knows it, is not installed.
     """
-    if chosen := os.environ.get("EDGEML_CACHE"):
-        return Path(chosen, "frames")
-    with needs("platformdirs", extra="train", to="find the folder for caches"):
-        import platformdirs
-    return Path(platformdirs.user_cache_dir("edgeml", appauthor=False), "frames")
+    return user_cache("frames", extra="train")
 
 
 def usual_cache() -> Path | None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError, ModelLoadError, needs
 
+if TYPE_CHECKING:
+    from edgeml.passport import Library
+
 Exactness = Literal["exact", "fast"]
+
+_RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch")
 
 FP16_ON_X86 = (
     "ONNX Runtime computes FP16 files in FP32 on x86: as fast as the FP32 file or up to 1.3 times "
@@ -67,19 +72,23 @@ def open_runtime(
     """Open a model file, or a run folder, with the runtime that its suffix asks for.
 
     Args:
-        path: An .onnx or .xml file, a run folder of `edgeml train`, or its .safetensors.
-        runtime: `auto`, or `onnxruntime`, `openvino`, `torch`; an .onnx file runs on the first two.
+        path: An .onnx, .xml or .engine file, a run folder of `edgeml train`, or its .safetensors.
+        runtime: `auto`, or `onnxruntime`, `openvino`, `tensorrt`, `tensorrt_rtx`, `torch`. An
+            .onnx file runs on all but the last; the two TensorRTs build an engine of it, at its
+            first use on this machine.
         device: `auto`, or what the runtime calls its device.
         threads: CPU threads; None leaves the choice to the runtime.
         precision: `exact` computes an FP32 file in FP32; `fast` lets the device choose.
 
     Raises:
         ModelLoadError: There is no such file, or no runtime reads it.
+        EngineMismatchError: An engine was built for another machine, or its passport is wrong.
         MissingDependencyError: The runtime's library is not installed.
         InputError: An unknown runtime.
+        ExportError: TensorRT cannot build an engine of this .onnx file.
     """
-    if runtime not in ("auto", "onnxruntime", "openvino", "torch"):
-        raise InputError(f"No runtime {runtime!r}; known are onnxruntime, openvino, torch, auto.")
+    if runtime not in ("auto", *_RUNTIMES):
+        raise InputError(f"No runtime {runtime!r}; known are {', '.join(_RUNTIMES)}, auto.")
     if not path.exists():
         raise ModelLoadError(f"There is no model {str(path)!r}.")
     if threads is not None and threads < 1:
@@ -88,7 +97,7 @@ def open_runtime(
         case ".onnx", "auto" | "onnxruntime":
             with needs("onnxruntime", extra="onnx", to="run .onnx models"):
                 from edgeml.runtimes.ort import OrtRuntime
-            return OrtRuntime(path, device=device, threads=threads)
+            return OrtRuntime(path, device=device, threads=threads, precision=precision)
         case ((".onnx" | ".xml"), "auto" | "openvino"):
             with needs("openvino", extra="openvino", to="run models with OpenVINO"):
                 from edgeml.runtimes.ov import OpenVinoRuntime
@@ -97,9 +106,18 @@ def open_runtime(
             with needs("torch", extra="train", to="run a training checkpoint"):
                 from edgeml.runtimes.torch_ import TorchRuntime
             return TorchRuntime(path, device=device, threads=threads)
+        case ".engine", "auto" | "tensorrt" | "tensorrt_rtx":
+            from edgeml.runtimes.trt import TensorRtRuntime
+
+            library: Library | None = None if runtime == "auto" else runtime
+            return TensorRtRuntime(path, library=library, device=device)
+        case ".onnx", "tensorrt" | "tensorrt_rtx":
+            from edgeml.runtimes._engine_cache import open_onnx
+
+            return open_onnx(path, library=runtime, device=device)
         case kind, _:
             what = "a folder" if kind == ".run" else f"{path.name!r}"
             raise ModelLoadError(
                 f"The runtime {runtime!r} does not read {what}: "
-                "expected .onnx, .xml, .safetensors or a run folder."
+                "expected .onnx, .xml, .engine, .safetensors or a run folder."
             )

@@ -1,0 +1,111 @@
+"""Engines of .onnx files, built at their first use on a machine and kept.
+
+The portable way to ship TensorRT: the .onnx goes everywhere, each machine builds its own engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeml.errors import EngineMismatchError, InputError
+from edgeml.files import locked, sha256_of_file, user_cache
+from edgeml.passport import NAMES, Library, passport_path
+from edgeml.progress import Progress, TerminalProgress
+from edgeml.runtimes import _cuda, _tensorrt
+
+if TYPE_CHECKING:
+    from edgeml.runtimes._cuda import Gpu
+    from edgeml.runtimes.trt import TensorRtRuntime
+
+logger = logging.getLogger(__name__)
+
+_RECIPE = 1
+"""Raised when edgeml builds other engines of the same file than before."""
+
+_BATCHES = (1, 1, 8)
+"""Least, usual, greatest. Fastest for one image at a time, which is what a camera gives."""
+
+
+def open_onnx(
+    path: Path, *, library: Library, device: str = "auto", progress: Progress | None = None
+) -> TensorRtRuntime:
+    """Open the engine of an .onnx file, which is built if this machine has none that fits.
+
+    The cache is EDGEML_CACHE/engines, or where this system keeps such things.
+
+    Args:
+        path: An .onnx, laid out for TensorRT if it is INT8.
+        library: Which one builds and runs it.
+        device: As `TensorRtRuntime` takes it.
+        progress: Where a build shows itself; None: on stderr, since it may take minutes.
+
+    Raises:
+        InputError: The device is not one that this can be built for, or the cache is no folder
+            that can be written to.
+        ModelLoadError: There is no GPU, or TensorRT refuses what it built.
+        ExportError: TensorRT cannot build it.
+        SpecError: Nothing says what the model means.
+        MissingDependencyError: TensorRT, cuda-bindings or onnx is not installed.
+    """
+    from edgeml.runtimes.trt import TensorRtRuntime, gpu_index
+
+    trt = _tensorrt.load(library)
+    gpu = _cuda.this_gpu(gpu_index(device))
+    if gpu != _cuda.this_gpu(0):
+        raise InputError(
+            f"Engines are built on GPU 0, and {device} is another model, {gpu.name}: "
+            "make it GPU 0 with CUDA_VISIBLE_DEVICES."
+        )
+    folder = user_cache("engines", extra="trt")
+    engine = folder / f"{path.stem}-{_key(path, library, trt.__version__, gpu)}.engine"
+    with locked(engine.with_suffix(".lock")):
+        if engine.exists():
+            try:
+                return TensorRtRuntime(engine, library=library, device=device)
+            except EngineMismatchError as err:
+                logger.warning("The engine in the cache is built again: %s", err)
+        _build(path, engine, library, gpu, progress or TerminalProgress())
+        return TensorRtRuntime(engine, library=library, device=device)
+
+
+def _build(path: Path, engine: Path, library: Library, gpu: Gpu, progress: Progress) -> None:
+    from edgeml.spec import ModelSpec
+    from edgeml_export.to_engine import Profile, engine_from_onnx
+
+    progress.note(f"Building {path.name} for {gpu.name} with {NAMES[library]}, once: {engine}")
+    sidecar = passport_path(path)
+    timings = f"{library}-{hashlib.sha256(gpu.name.encode()).hexdigest()[:8]}.timing"
+    engine_from_onnx(
+        path,
+        engine,
+        library=library,
+        profile=Profile(*_BATCHES),
+        timing_cache=engine.with_name(timings),
+        capability="current" if library == "tensorrt_rtx" else None,
+        spec=ModelSpec.from_json(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else None,
+        progress=progress,
+    )
+
+
+def _key(path: Path, library: Library, version: str, gpu: Gpu) -> str:
+    """Digest all that an engine depends on; another value is another engine."""
+    parts = {
+        "recipe": _RECIPE,
+        "onnx": sha256_of_file(path),
+        "beside": [sha256_of_file(file) for file in _weights_beside(path)],
+        "library": library,
+        "version": version,
+        "gpu": [gpu.name, gpu.compute_capability, gpu.driver],
+        "batches": _BATCHES,
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _weights_beside(path: Path) -> list[Path]:
+    """Find the file that PyTorch puts the weights of a large model into."""
+    names = (f"{path.name}.data", f"{path.name}_data", f"{path.stem}.data")
+    return [file for name in names if (file := path.with_name(name)).is_file()]
