@@ -12,14 +12,21 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgeml.errors import InferenceError, InputError, ModelLoadError
-from edgeml.runtimes._base import FP16_ON_X86
+from edgeml.errors import InferenceError, ModelLoadError
+from edgeml.runtimes._base import FP16_ON_X86, Exactness
+from edgeml.runtimes.ort_graphs import ReplayedSession
+from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
 from edgeml.spec import METADATA_KEY
 
 logger = logging.getLogger(__name__)
 
 _CPUINFO = Path("/proc/cpuinfo")
-_PROVIDERS = {"auto": "CPUExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+INT8_ON_CUDA = (
+    "ONNX Runtime's CUDA provider is not made for INT8: what it computes such a file in is not "
+    "known, and FP16 may be faster. For INT8 on a GPU: edgeml export MODEL.onnx --fmt trt."
+)
+"""By what others report, see `edgeml.known_issues`; not measured here."""
 
 # Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
 _ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
@@ -28,44 +35,48 @@ _ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
 class OrtRuntime:
     """An ONNX Runtime session. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: Exactness = "exact",
+        graphs: bool = False,
+    ) -> None:
         """Load `path`.
+
+        Args:
+            path: An .onnx file.
+            device: `auto` and `cpu` are the CPU; `cuda`, `cuda:1`; or the name of an execution
+                provider, built in or of an installed package `onnxruntime-ep-*`.
+            threads: CPU threads; None leaves the choice to ONNX Runtime.
+            precision: `exact` forbids CUDA to round the factors of FP32 products to TF32.
+            graphs: Record the work on a GPU once for each shape of a batch, and replay it. Calls
+                from several threads then wait for each other.
 
         Raises:
             InputError: The device is not one that this runtime serves.
-            ModelLoadError: ONNX Runtime refuses the file.
+            ModelLoadError: ONNX Runtime refuses the file, or would run it somewhere else, or a
+                graph cannot hold all of it.
         """
-        provider = _PROVIDERS.get(device.lower())
-        if provider is None:
-            raise InputError(f"ONNX Runtime has no device {device!r} here; known are auto and cpu.")
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads:
-            options.intra_op_num_threads = threads
-        # Spinning threads take four times the CPU time as soon as anything else wants the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if _saturates(_read(_CPUINFO)):
-            # Products of uint8 and uint8 instead: slower, and right. ONNX Runtime would do so with
-            # VNNI too, where it halves the speed of INT8 and changes no bit.
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        session = _open(path, options, provider)
-        if _is_for_another_runtime(session.get_modelmeta().custom_metadata_map):
-            # It would quantise what was left in float, and spoil FP16 biases (1.32).
-            options.add_session_config_entry(
-                "optimization.disable_specified_optimizers", "WeightBiasQuantization"
-            )
-            session = _open(path, options, provider)
+        provider = provider_for(device, tf32=precision == "fast", graphs=graphs)
+        session = _open(path, provider, threads)
         self._session: ort.InferenceSession | None = session
+        self._replayed = _replayed(path, session, provider) if graphs else None
+        self._label = provider.label
         self._input = session.get_inputs()[0]
         meta = dict(session.get_modelmeta().custom_metadata_map)
-        self._metadata = {**meta, "precision": _precision(meta)}
-        if _is_fp16(meta) and not _ON_ARM:
+        self._metadata = {**meta, "precision": _precision(meta, provider)}
+        if provider.name == CPU and _is_fp16(meta) and not _ON_ARM:
             logger.warning("%s: %s", path.name, FP16_ON_X86)
+        if provider.name == CUDA and _is_int8(meta):
+            logger.warning("%s: %s", path.name, INT8_ON_CUDA)
 
     @property
     def name(self) -> str:
         """The library, its version and the device."""
-        return f"onnxruntime {ort.__version__} CPU"
+        return f"onnxruntime {ort.__version__} {self._label}"
 
     @property
     def input_shape(self) -> tuple[int | None, int, int, int]:
@@ -88,27 +99,69 @@ class OrtRuntime:
         if session is None:
             raise InferenceError("This model is closed; open it again.")
         try:
+            if self._replayed is not None:
+                return self._replayed.run(batch)
             (logits,) = session.run(None, {self._input.name: batch})
         except Exception as err:
             raise InferenceError(f"ONNX Runtime failed: {_line(err)}") from err
         return np.asarray(logits, np.float32)
 
     def close(self) -> None:
-        """Free the session."""
-        self._session = None
+        """Free the session, and what a graph was recorded with."""
+        self._session = self._replayed = None
 
 
-def _open(path: Path, options: ort.SessionOptions, provider: str) -> ort.InferenceSession:
-    """Load a file.
+def _open(path: Path, provider: Provider, threads: int | None) -> ort.InferenceSession:
+    """Load a file, and load it anew if its metadata ask for other settings.
 
     Raises:
-        ModelLoadError: ONNX Runtime refuses it.
+        ModelLoadError: ONNX Runtime refuses it, or would run it somewhere else.
     """
-    try:
-        # Without enable_fallback=0 a failing device is silently replaced by the CPU.
-        return ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
-    except Exception as err:  # ONNX Runtime's own errors share no public base class
-        raise ModelLoadError(f"ONNX Runtime refuses {path.name!r}: {_line(err)}") from err
+    session = open_session(path, _options(threads), provider)
+    if not _is_for_another_runtime(session.get_modelmeta().custom_metadata_map):
+        return session
+    # It would quantise what was left in float, and spoil FP16 biases (1.32).
+    options = _options(threads)
+    options.add_session_config_entry(
+        "optimization.disable_specified_optimizers", "WeightBiasQuantization"
+    )
+    return open_session(path, options, provider)
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    # Spinning threads take four times the CPU time as soon as anything else wants the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _saturates(_read(_CPUINFO)):
+        # Products of uint8 and uint8 instead: slower, and right. ONNX Runtime would do so with
+        # VNNI too, where it halves the speed of INT8 and changes no bit.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def _replayed(path: Path, session: ort.InferenceSession, provider: Provider) -> ReplayedSession:
+    """Prepare for replaying, which only what runs on the GPU as a whole can be.
+
+    Raises:
+        ModelLoadError: A part of it runs on the CPU, or nobody says where it runs.
+    """
+    placed = placement(session)
+    if placed is None:
+        raise ModelLoadError(
+            f"ONNX Runtime {ort.__version__} does not say where the nodes of {path.name!r} run; "
+            "graphs need 1.24 or newer."
+        )
+    elsewhere = sorted({op for name, ops in placed.items() if name != provider.name for op in ops})
+    if elsewhere:
+        raise ModelLoadError(
+            f"A graph cannot hold {path.name!r}: {', '.join(elsewhere)} run on the CPU. "
+            "Open it without graphs."
+        )
+    on = "cuda" if provider.name == CUDA else "cpu"
+    return ReplayedSession(session, on, int(provider.options.get("device_id", 0)))
 
 
 def _is_for_another_runtime(metadata: Mapping[str, str]) -> bool:
@@ -117,12 +170,18 @@ def _is_for_another_runtime(metadata: Mapping[str, str]) -> bool:
     return any(f'"quantizer": "edgeml, {name}' in spec for name in ("openvino", "tensorrt"))
 
 
-def _precision(metadata: Mapping[str, str]) -> str:
-    """Say what the CPU provider computes in, which is not always what the file was written in."""
-    spec = metadata.get(METADATA_KEY, "")
-    if '"precision": "int8"' in spec:
-        return "int8"
-    return "f16" if '"precision": "fp16"' in spec and _ON_ARM else "f32"
+def _precision(metadata: Mapping[str, str], provider: Provider) -> str:
+    """Say what the provider computes in, which is not always what the file was written in."""
+    half = _is_fp16(metadata)
+    if provider.name == CPU:
+        return "int8" if _is_int8(metadata) else "f16" if half and _ON_ARM else "f32"
+    if provider.name != CUDA or _is_int8(metadata):
+        return "unknown"
+    return "f16" if half else "f32" if provider.options["use_tf32"] == "0" else "tf32"
+
+
+def _is_int8(metadata: Mapping[str, str]) -> bool:
+    return '"precision": "int8"' in metadata.get(METADATA_KEY, "")
 
 
 def _is_fp16(metadata: Mapping[str, str]) -> bool:

@@ -1,0 +1,266 @@
+"""DOOR onnxruntime: which execution provider serves a device, and whether it really does."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import onnxruntime as ort
+
+from edgeml.errors import InputError, ModelLoadError
+from edgeml.known_issues import see
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+_SUFFIX = "ExecutionProvider"
+
+_PLUGINS = "onnxruntime-ep-"
+"""How packages that bring a provider are named: onnxruntime.ai, Plugin EP libraries, packaging."""
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul", "Attention")
+"""What stands in the names of the operators that do the arithmetic, fused or quantised ones too."""
+
+_registering = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """What is asked of ONNX Runtime.
+
+    Attributes:
+        name: As ONNX Runtime calls it, for example `CUDAExecutionProvider`.
+        label: As people call it: CPU, CUDA, CUDA:1.
+        options: Of the provider; keys and values are text.
+        devices: Of a provider that came as a plugin, what it runs on; empty for built-in ones.
+    """
+
+    name: str
+    label: str
+    options: Mapping[str, str]
+    devices: tuple[ort.OrtEpDevice, ...] = ()
+
+
+def provider_for(device: str, *, tf32: bool = False, graphs: bool = False) -> Provider:
+    """Choose a provider: of `auto`, `cpu`, `cuda`, `cuda:1`, or by a provider's own name.
+
+    A name is looked for among the built-in providers, then among plugins that are registered,
+    then in installed packages `onnxruntime-ep-*`, which are imported for it.
+
+    Args:
+        device: What is asked for.
+        tf32: Let CUDA round the factors of products to 10 bits, as it does by default.
+        graphs: Let CUDA record graphs.
+
+    Raises:
+        InputError: This ONNX Runtime has no such device.
+        ModelLoadError: A plugin cannot be loaded.
+    """
+    kind, _, index = device.partition(":")
+    match kind.lower():
+        case "auto" | "cpu" if not index:
+            return Provider(name=CPU, label="CPU", options={})
+        case "cuda" if not index or index.isdecimal():
+            options = {"use_tf32": f"{tf32:d}", **({"enable_cuda_graph": "1"} if graphs else {})}
+            return _cuda(int(index or 0), options, device)
+        case _ if device.endswith(_SUFFIX):
+            return _by_name(device)
+    raise InputError(_unknown(device))
+
+
+def open_session(
+    path: Path, options: ort.SessionOptions, provider: Provider
+) -> ort.InferenceSession:
+    """Load a file with a provider, and make sure that it is the one that computes.
+
+    Raises:
+        ModelLoadError: ONNX Runtime refuses the file, or would run it somewhere else.
+    """
+    # Told to Python only if asked for beforehand; ONNX Runtime before 1.24 does not know it.
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    complaints = _preload() if provider.name == CUDA else ""
+    try:
+        if provider.devices:
+            options.add_provider_for_devices(provider.devices, dict(provider.options))
+            session = ort.InferenceSession(str(path), options, enable_fallback=0)
+        else:
+            # Without enable_fallback=0 a failing device is silently replaced by the CPU.
+            session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=[(provider.name, dict(provider.options))],
+                enable_fallback=0,
+            )
+    except Exception as err:  # ONNX Runtime's own errors share no public base class
+        message = f"{_line(err)} {complaints}".strip()
+        raise ModelLoadError(
+            f"ONNX Runtime refuses {path.name!r}: {message}{see(message)}"
+        ) from err
+    check_served(path, provider, session.get_providers(), placement(session), complaints)
+    return session
+
+
+def placement(session: ort.InferenceSession) -> dict[str, Counter[str]] | None:
+    """Count the operators that each provider was given; None where ONNX Runtime does not tell."""
+    ask = getattr(session, "get_provider_graph_assignment_info", None)
+    if ask is None:
+        return None
+    placed: dict[str, Counter[str]] = {}
+    for part in ask():
+        placed.setdefault(part.ep_name, Counter()).update(n.op_type for n in part.get_nodes())
+    return placed
+
+
+def check_served(
+    path: Path,
+    provider: Provider,
+    present: Sequence[str],
+    placed: Mapping[str, Counter[str]] | None,
+    complaints: str = "",
+) -> None:
+    """Refuse a session that computes elsewhere than was asked for.
+
+    ONNX Runtime gives the CPU what a provider does not take, and goes on without a provider that
+    cannot be loaded: github.com/microsoft/onnxruntime issues 17801 and 23372. Shapes are worked
+    out on the CPU on purpose, which is fine; layers with weights are not.
+
+    Args:
+        path: For the message.
+        provider: What was asked for.
+        present: The session's providers.
+        placed: By `placement`.
+        complaints: What was said when libraries were loaded.
+
+    Raises:
+        ModelLoadError: It is not the provider that computes.
+    """
+    if provider.name not in present:
+        raise ModelLoadError(
+            f"ONNX Runtime would run {path.name!r} on {', '.join(present)}: {provider.name} could "
+            f"not be started. {complaints}{see(complaints) or ' See edgeml doctor.'}".strip()
+        )
+    if provider.name == CPU or placed is None:
+        return
+    elsewhere: Counter[str] = Counter()
+    for name, operators in placed.items():
+        if name != provider.name:
+            elsewhere.update(
+                {op: n for op, n in operators.items() if any(kind in op for kind in _WEIGHTED)}
+            )
+    if elsewhere or provider.name not in placed:
+        told = ", ".join(f"{n} {op}" for op, n in elsewhere.most_common()) or "everything"
+        raise ModelLoadError(
+            f"{provider.name} does not take all of {path.name!r}: on the CPU would run {told}. "
+            "Export it in another precision, or run it with device='cpu'."
+        )
+
+
+def _cuda(index: int, options: Mapping[str, str], device: str) -> Provider:
+    """Ask for CUDA, which from ONNX Runtime 1.32 on may be built in or a plugin."""
+    label = f"CUDA:{index}" if index else "CUDA"
+    if CUDA in ort.get_available_providers():
+        return Provider(name=CUDA, label=label, options={"device_id": str(index), **options})
+    devices = _devices_of(CUDA)
+    if index < len(devices):
+        return Provider(name=CUDA, label=label, options=options, devices=(devices[index],))
+    raise InputError(
+        f"{_unknown(device)} This is {_package()}: for NVIDIA GPUs run "
+        "pip uninstall -y onnxruntime && pip install 'edgeml[gpu]'."
+    )
+
+
+def _by_name(name: str) -> Provider:
+    label = name.removesuffix(_SUFFIX)
+    if name in ort.get_available_providers():
+        return Provider(name=name, label=label, options={})
+    if not _devices_of(name):
+        _register_plugin(name)
+    if devices := _devices_of(name):
+        # Providers differ in whether they take several devices at once; all take one.
+        return Provider(name=name, label=label, options={}, devices=devices[:1])
+    raise InputError(_unknown(name))
+
+
+def _devices_of(name: str) -> tuple[ort.OrtEpDevice, ...]:
+    ask = getattr(ort, "get_ep_devices", list)  # absent before 1.23
+    return tuple(device for device in ask() if device.ep_name == name)
+
+
+def _register_plugin(name: str) -> None:
+    """Load the plugin that brings a provider, if one is installed.
+
+    Raises:
+        ModelLoadError: It is there and cannot be loaded.
+    """
+    for package, module in _plugins():
+        names = module.get_ep_names() if hasattr(module, "get_ep_names") else None
+        if name not in (names or [module.get_ep_name()]):
+            continue
+        with _registering:
+            if _devices_of(name):
+                return  # another thread was faster
+            try:
+                ort.register_execution_provider_library(package, str(module.get_library_path()))
+            except Exception as err:  # as above
+                raise ModelLoadError(
+                    f"ONNX Runtime cannot load {package} {metadata.version(package)}: "
+                    f"{_line(err)}{see(_line(err))}"
+                ) from err
+
+
+def _plugins() -> Iterator[tuple[str, ModuleType]]:
+    """Import the packages that bring providers; give each with its name."""
+    for distribution in metadata.distributions():
+        package = distribution.metadata["Name"]
+        if not package.lower().replace("_", "-").startswith(_PLUGINS):
+            continue
+        tops = {file.parts[0] for file in distribution.files or [] if file.name == "__init__.py"}
+        for top in sorted(tops):
+            module = importlib.import_module(top)
+            if hasattr(module, "get_library_path"):
+                yield package, module
+
+
+@cache
+def _preload() -> str:
+    """Load CUDA's libraries from NVIDIA's packages, once; give what was said of those missing.
+
+    ONNX Runtime finds them by itself only where the system or PyTorch has brought them. It reports
+    by printing on stdout, where edgeml writes results.
+    """
+    heard = io.StringIO()
+    with contextlib.redirect_stdout(heard):
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+    return " ".join(heard.getvalue().split())
+
+
+def _unknown(device: str) -> str:
+    """Say which devices there are: those that serve everybody, then providers by their names."""
+    named = {*ort.get_available_providers(), *(d.ep_name for d in _all_devices())} - {CPU}
+    known = ["auto", "cpu", *(["cuda"] if CUDA in named else []), *sorted(named - {CUDA})]
+    return (
+        f"ONNX Runtime has no device {device!r} here; "
+        f"known are {', '.join(known[:-1])} and {known[-1]}."
+    )
+
+
+def _all_devices() -> Sequence[ort.OrtEpDevice]:
+    return list(getattr(ort, "get_ep_devices", list)())
+
+
+def _package() -> str:
+    return f"{getattr(ort, 'package_name', None) or 'onnxruntime'} {ort.__version__}"
+
+
+def _line(err: Exception) -> str:
+    """Give an error's message as one line."""
+    return " ".join(str(err).split())
