@@ -6,20 +6,18 @@ library that has to be loaded to be asked is loaded in a process of its own, whi
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
 
-_PATIENCE_S = 60.0
+from edgeml import doctor_gpu, probes
+from edgeml.doctor_gpu import Driver
+from edgeml.known_issues import known_issue
+from edgeml.probes import Finding as Finding
 
 _OPENCV = (
     "opencv-python",
@@ -29,49 +27,17 @@ _OPENCV = (
 )
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
-_DRIVERS = (
-    "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
-    "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
-    "/usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1",
-    "/usr/lib/aarch64-linux-gnu/tegra/libcuda.so.1",
-    "/usr/lib64/libcuda.so.1",
-    "/usr/lib/libcuda.so.1",
-    "/usr/lib/wsl/lib/libcuda.so.1",
-    "C:/Windows/System32/nvcuda.dll",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What.
-        ok: True: works. False: broken, or in the way. None: absent, and only some need it.
-        detail: What was seen, and what follows from it.
-        mend: The line that mends it, or brings it; None where there is nothing to do.
-    """
-
-    name: str
-    ok: bool | None
-    detail: str
-    mend: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml doctor --json` prints."""
-        return asdict(self)
-
 
 def examine() -> list[Finding]:
-    """Look at everything that edgeml may use. Takes a second or two."""
+    """Look at everything that edgeml may use. Takes some seconds."""
+    driver = doctor_gpu.ask_driver()
     return [
         _python(),
         _installed("numpy", mend="pip install 'numpy>=2.0'", needed=True),
         _opencv(),
-        _onnxruntime(),
+        _onnxruntime(driver),
         _openvino(),
-        _tensorrt(),
-        _driver(),
+        *doctor_gpu.examine(driver),
         _torch(),
         _installed("timm", mend="pip install 'edgeml[train]'"),
         _installed("onnx", mend="pip install 'edgeml[export]'"),
@@ -94,20 +60,20 @@ def _python() -> Finding:
 
 def _installed(name: str, *, mend: str, needed: bool = False) -> Finding:
     """Tell a package's version; nothing is known of whether it can be imported."""
-    version = _version(name)
+    version = probes.version_of(name)
     if version:
         return Finding(name=name, ok=True, detail=version)
     return Finding(name=name, ok=False if needed else None, detail="not installed", mend=mend)
 
 
 def _opencv() -> Finding:
-    found = [name for name in _OPENCV if _version(name)]
+    found = [name for name in _OPENCV if probes.version_of(name)]
     if len(found) > 1:
         return _conflict("opencv", found, keep=found[0])
     if not found and not util.find_spec("cv2"):
         mend = "pip install opencv-python"
         return Finding(name="opencv", ok=False, detail="not installed", mend=mend)
-    answer, error = _ask("import cv2; print(json.dumps(cv2.__version__))")
+    answer, error = probes.ask("import cv2; print(json.dumps(cv2.__version__))")
     package = found[0] if found else "not from pip"
     if error:
         mend = f"pip install --force-reinstall {package if found else 'opencv-python-headless'}"
@@ -118,18 +84,18 @@ def _opencv() -> Finding:
     return Finding(name="opencv", ok=True, detail=f"{answer} ({package}){windows}")
 
 
-def _onnxruntime() -> Finding:
+def _onnxruntime(driver: Driver) -> Finding:
     name = "onnxruntime"
-    found = [package for package in _ONNXRUNTIME if _version(package)]
+    found = [package for package in _ONNXRUNTIME if probes.version_of(package)]
     if len(found) > 1:
-        keep = "onnxruntime-gpu" if "onnxruntime-gpu" in found and _driver_file() else found[0]
-        return _conflict(name, found, keep=keep)
+        keep = "onnxruntime-gpu" if "onnxruntime-gpu" in found and driver.present else found[0]
+        return _conflict(name, found, keep=keep, see=known_issue("onnxruntime-twice").link)
     if not found and not util.find_spec("onnxruntime"):
         return Finding(
             name=name, ok=None, detail="not installed", mend="pip install 'edgeml[onnx]'"
         )
     package = found[0] if found else "not from pip"
-    answer, error = _ask(
+    answer, error = probes.ask(
         "import onnxruntime as ort; print(json.dumps([ort.__version__, "
         "*(p.removesuffix('ExecutionProvider') for p in ort.get_available_providers())]))"
     )
@@ -138,7 +104,7 @@ def _onnxruntime() -> Finding:
         return Finding(name=name, ok=False, detail=f"{package}: {error}", mend=mend)
     version, *providers = answer
     detail = f"{version} ({package}): {', '.join(providers)}"
-    if package == "onnxruntime-gpu" and not _driver_file():
+    if package == "onnxruntime-gpu" and not driver.present:
         return Finding(
             name=name,
             ok=False,
@@ -149,12 +115,12 @@ def _onnxruntime() -> Finding:
 
 
 def _openvino() -> Finding:
-    version = _version("openvino")
+    version = probes.version_of("openvino")
     if not version:
         return Finding(
             name="openvino", ok=None, detail="not installed", mend="pip install 'edgeml[openvino]'"
         )
-    devices, error = _ask(
+    devices, error = probes.ask(
         "import openvino as ov; core = ov.Core(); print(json.dumps("
         "[f'{d} ({core.get_property(d, \"FULL_DEVICE_NAME\")})' for d in core.available_devices]))"
     )
@@ -164,40 +130,9 @@ def _openvino() -> Finding:
     return Finding(name="openvino", ok=True, detail=f"{version}: {', '.join(devices)}")
 
 
-def _tensorrt() -> Finding:
-    # Never loaded: without a driver some versions end the process.
-    version = _version("tensorrt")
-    if version or util.find_spec("tensorrt"):
-        detail = version or "found, not from pip (JetPack brings it so)"
-        if _driver_file():
-            return Finding(name="tensorrt", ok=True, detail=detail)
-        return Finding(
-            name="tensorrt",
-            ok=False,
-            detail=f"{detail}; but there is no CUDA driver for it to run on",
-            mend="install the NVIDIA driver, or: pip uninstall -y tensorrt",
-        )
-    return Finding(
-        name="tensorrt",
-        ok=None,
-        detail="not installed; .engine files and NVIDIA GPUs alone need it",
-        mend="pip install 'edgeml[trt]'",
-    )
-
-
-def _driver() -> Finding:
-    file = _driver_file()
-    if not file:
-        return Finding(name="cuda driver", ok=None, detail="none: no NVIDIA GPU can be used")
-    version = re.search(r"Kernel Module\D*([\d.]+)", _read(Path("/proc/driver/nvidia/version")))
-    return Finding(
-        name="cuda driver", ok=True, detail=f"{version[1] if version else 'present'} ({file})"
-    )
-
-
 def _torch() -> Finding:
     """Judge torch and torchvision as a pair, from their files: importing takes seconds."""
-    torch, vision = _built("torch"), _built("torchvision")
+    torch, vision = probes.built("torch"), probes.built("torchvision")
     reinstall = "pip uninstall -y torch torchvision && pip install torch torchvision"
     if not torch:
         mend = "pip install 'edgeml[train]'"
@@ -220,7 +155,7 @@ def _torch() -> Finding:
 
 def _processor() -> Iterator[Finding]:
     """Say what the processor's instructions mean for INT8 and for FP32."""
-    text = _read(Path("/proc/cpuinfo"))
+    text = probes.read(Path("/proc/cpuinfo"))
     listed = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
     if not listed:
         yield Finding(name="processor", ok=None, detail=f"{platform.machine()}: cannot be told")
@@ -268,32 +203,15 @@ def _display() -> Finding:
     return Finding(name="display", ok=None, detail="none: --show is not possible, --video is")
 
 
-def _conflict(name: str, found: Sequence[str], *, keep: str) -> Finding:
+def _conflict(name: str, found: Sequence[str], *, keep: str, see: str | None = None) -> Finding:
     """Report packages that overwrite each other's files."""
     return Finding(
         name=name,
         ok=False,
         detail=f"{' and '.join(found)} are all installed, in the same folder: keep one",
         mend=f"pip uninstall -y {' '.join(found)} && pip install {keep}",
+        see=see,
     )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _built(name: str) -> str | None:
-    """Give a version with what it was built for, such as `+cpu`, which metadata may lack."""
-    version = _version(name)
-    spec = util.find_spec(name)
-    if not version or not spec or not spec.origin:
-        return version
-    text = _read(Path(spec.origin).with_name("version.py"))
-    told = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
-    return told[1] if told else version
 
 
 def _torch_needed_by_torchvision() -> tuple[str, str] | None:
@@ -311,36 +229,3 @@ def _satisfies(version: str, comparison: str, wanted: str) -> bool:
         for text in (version, wanted)
     )
     return ours == theirs if comparison == "==" else ours >= theirs
-
-
-def _driver_file() -> str | None:
-    return next((path for path in _DRIVERS if Path(path).exists()), None)
-
-
-def _ask(code: str) -> tuple[Any, str | None]:
-    """Run Python code in a process of its own; give what it printed as JSON, or an error line."""
-    # With our own search path, as -c alone would look in the working directory first.
-    start = "import json, sys; sys.path[:] = sys.argv[1:]; "
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", start + code, *sys.path],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PATIENCE_S,
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"no answer within {_PATIENCE_S:.0f} s"
-    last = done.stdout.strip().rpartition("\n")[2]
-    if done.returncode == 0:
-        with suppress(ValueError):  # a library may print as it ends
-            return json.loads(last), None
-    reason = done.stderr.strip().rpartition("\n")[2]
-    return None, reason or f"loading it ended with status {done.returncode}"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

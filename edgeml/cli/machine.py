@@ -26,10 +26,23 @@ def root(
     """From a folder of labelled images to a verified classifier on an edge device."""
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    known_issues: Annotated[
+        bool, typer.Option("--known-issues", help="List what goes wrong with NVIDIA GPUs.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Say what works on this machine, what does not, why, and the line that mends it."""
     from edgeml.doctor import examine
+    from edgeml.known_issues import KNOWN_ISSUES
 
+    if known_issues:
+        if json:
+            print_json([issue.to_dict() for issue in KNOWN_ISSUES])
+            return
+        for issue in KNOWN_ISSUES:
+            typer.echo(f"{issue.name}: {issue.what}\n      {issue.mend}\n      {issue.link}")
+        return
     findings = examine()
     if json:
         print_json([finding.to_dict() for finding in findings])
@@ -37,8 +50,8 @@ def doctor(json: Json = False) -> None:
     marks = {True: "ok", False: "NO", None: "-"}
     for finding in findings:
         typer.echo(f"{marks[finding.ok]:>2}  {finding.name}: {finding.detail}")
-        if finding.mend:
-            typer.echo(f"      {finding.mend}")
+        for line in filter(None, (finding.mend, finding.see)):
+            typer.echo(f"      {line}")
 
 
 def demo(
