@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgeml.probes import Finding
 from tests.command import Command
+from tests.machines import examined
 from tests.tiny import make_tiny_onnx
 
 ROOT = Path(__file__).parents[1]
@@ -58,3 +61,13 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def edgeml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
+    """Give a function that examines a machine with these packages and files, and no others."""
+
+    def made(versions: dict[str, str], **more: Any) -> dict[str, Finding]:
+        return examined(monkeypatch, versions, **more)
+
+    return made

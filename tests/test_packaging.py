@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import metadata
 
 import edgeml
 from tests.conftest import ROOT
@@ -13,8 +12,10 @@ from tests.conftest import ROOT
 def test_every_extra_that_a_message_names_exists() -> None:
     sources = [*(ROOT / "edgeml").rglob("*.py"), *(ROOT / "export").rglob("*.py")]
     text = "".join(file.read_text("utf-8") for file in sources)
-    named = set(re.findall(r'extra="(\w+)"', text)) | set(re.findall(r"edgeml\[(\w+)\]", text))
-    declared = set(metadata("edgeml").get_all("Provides-Extra") or [])
+    named = set(re.findall(r'extra="([\w-]+)"', text))
+    named |= set(re.findall(r"edgeml\[([\w-]+)\]", text))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    declared = set(project["project"]["optional-dependencies"])
     assert named
     assert named <= declared
 
@@ -23,6 +24,17 @@ def test_the_public_names_are_these_and_no_others() -> None:
     assert edgeml.__all__ == [
         "EdgemlError", "LabelGroup", "ModelSpec", "Prediction", "Predictor", "Preprocess",
     ]  # fmt: skip
+
+
+def test_the_compiler_that_the_tests_build_engines_with_is_what_users_get() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extra = {
+        re.split("[<>=;]", item)[0]
+        for item in project["project"]["optional-dependencies"]["trt-rtx"]
+    }
+    group = {re.split(";", item)[0] for item in project["dependency-groups"]["test"]}
+    assert len(extra) == 3
+    assert extra <= group
 
 
 def test_every_dependency_is_pinned_by_the_constraints() -> None:

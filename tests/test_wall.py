@@ -12,8 +12,8 @@ import edgeml_export
 
 HEAVY = (
     "torch", "torchvision", "timm", "safetensors", "onnx", "onnxruntime", "onnxscript",
-    "onnxslim", "openvino", "tensorrt", "matplotlib", "jinja2", "sklearn",
-    "pyarrow", "yaml", "kagglehub",
+    "onnxslim", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda",
+    "matplotlib", "jinja2", "sklearn", "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip
 DOORS = (
     "edgeml.train.", "edgeml.report.", "edgeml.runtimes.ort", "edgeml.runtimes.ov",
