@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from edgeml.errors import EngineMismatchError, ModelLoadError, SpecError
 from edgeml.files import write_text
-from edgeml.spec import ModelSpec, Precision
+from edgeml.spec import ModelSpec, Precision, first_fault
 
 if TYPE_CHECKING:
     from edgeml.runtimes._cuda import Gpu
@@ -133,9 +133,7 @@ class Passport:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except ValidationError as err:
-            first = err.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "passport"
-            raise SpecError(f"its {where!r}: {first['msg']}") from err
+            raise SpecError(f"its {first_fault(err, 'passport')}") from err
 
 
 def passport_path(engine: Path) -> Path:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import SpecError
 from edgeml.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 FORMAT = "edgeml/1"
 
@@ -137,6 +140,11 @@ class ModelSpec:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except ValidationError as err:
-            first = err.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "spec"
-            raise SpecError(f"The spec's {where!r}: {first['msg']}.") from err
+            raise SpecError(f"The spec's {first_fault(err, 'spec')}.") from err
+
+
+def first_fault(error: ValidationError, whole: str) -> str:
+    """Say in words which field is wrong first, and why; `whole` stands for all of them."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or whole
+    return f"{where!r}: {first['msg']}"

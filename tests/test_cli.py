@@ -209,6 +209,18 @@ class TestBadInput:
         assert "absent" in line
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        "words",
+        [("--batch", "4"), ("--portable", "ampere+"), ("--capability", "8.6"), ("--workspace", 9)],
+    )
+    def test_what_is_said_of_an_engine_is_refused_where_none_is_built(
+        self, edgeml: Command, words: tuple[object, ...], tiny_onnx: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "m.xml"
+        line = edgeml.refused("export", tiny_onnx, "--fmt", "openvino", "--out", out, *words)
+        assert "openvino is no engine" in line
+        assert not out.exists()
+
     def test_an_empty_folder_is_refused(self, edgeml: Command, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         assert "empty" in edgeml.refused("train", tmp_path / "empty", "--out", tmp_path / "run")

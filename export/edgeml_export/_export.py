@@ -133,8 +133,7 @@ def export(
     path = out or default_path(source, fmt, precision)
     limits = limits_for(precision, max_drop=max_drop, max_label_drop=max_label_drop)
     made = made_before(source, plan)
-    if plan.library and engine:
-        capabilities(plan.library, engine.portable, engine.capability)
+    _check_engine(plan, engine or EngineOptions())
     check_needs(plan, calib, ranges_path(source, path, input), made)
     if source.exists():
         check_place(path, plan)
@@ -182,6 +181,21 @@ def export(
         engine=page.engine,
         report=page.written,
     )
+
+
+def _check_engine(plan: Plan, engine: EngineOptions) -> None:
+    """Refuse, before any work, what cannot be said of an engine, or of what is none.
+
+    Raises:
+        InputError: The library knows no such choice, or no engine is built.
+    """
+    if plan.library:
+        capabilities(plan.library, engine.portable, engine.capability)
+    elif engine != EngineOptions():
+        raise InputError(
+            f"{plan.fmt} is no engine: --batch, --portable, --capability and --workspace are for "
+            "--fmt trt and trt-rtx."
+        )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from edgeml import ModelSpec, Preprocess
@@ -90,6 +91,17 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_export, "_speed", lambda job: None)
 
 
+def learn(model: nn.Module, batch: Tensor, targets: NDArray[np.int8], *, epochs: int) -> None:
+    """Train for some seconds: enough to be far better than chance."""
+    wanted = torch.from_numpy(targets.astype(np.float32))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(batch)).split(24):
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(model(batch[rows]), wanted[rows]).backward()
+            optimizer.step()
+
+
 @pytest.fixture(scope="session")
 def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with our CNN after some seconds of training. Do not write into it."""
@@ -105,13 +117,7 @@ def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = build_model("cnn", labels=len(data.labels), args={})
     batch = torch.from_numpy(spec.preprocess([read_image(path) for path in train.paths]))
-    targets = torch.from_numpy(train.targets.astype(np.float32))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(6):
-        for rows in torch.randperm(len(batch)).split(24):
-            optimizer.zero_grad()
-            binary_cross_entropy_with_logits(model(batch[rows]), targets[rows]).backward()
-            optimizer.step()
+    learn(model, batch, train.targets, epochs=6)
     folder = tmp_path_factory.mktemp("run")
     save_checkpoint(folder / "model.safetensors", model.eval(), spec, name="cnn", args={})
     return folder
@@ -169,13 +175,7 @@ def planted(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Planted:
         for part in ("train", "val", "test")
     }
     batch = torch.from_numpy(inputs["train"])
-    targets = torch.from_numpy(train.targets.astype(np.float32))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(8):
-        for rows in torch.randperm(len(batch)).split(24):
-            optimizer.zero_grad()
-            binary_cross_entropy_with_logits(model(batch[rows]), targets[rows]).backward()
-            optimizer.step()
+    learn(model, batch, train.targets, epochs=8)
     whole = onnx_from_module(model.eval(), spec, folder / "whole.onnx")
     makes, takes = plant_outlier(whole, folder / "planted.onnx")
     path = folder / "planted.onnx"
