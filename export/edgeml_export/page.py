@@ -86,6 +86,13 @@ class Page:
         """Where the page is written: beside the result."""
         return self.path.with_name(f"{self.path.name}.report.html")
 
+    @property
+    def compared(self) -> str:
+        """What stood beside the source: of an engine that no GPU here runs, its ONNX."""
+        by_engine = self.engine is not None and self.engine.checked_by == "engine"
+        name = self.path.name
+        return f"The ONNX of {name}" if self.plan.library and not by_engine else name
+
 
 @contextmanager
 def reported(page: Page) -> Iterator[None]:
@@ -122,7 +129,7 @@ def _write(page: Page, seconds: float) -> None:
             kind="export",
             title=page.path.name,
             reference=page.source.name,
-            candidate=page.path.name,
+            candidate=page.compared,
             fidelity=page.fidelity,
             findings=page.findings,
             max_drop=page.limits.drop,

@@ -83,7 +83,9 @@ def test_a_run_becomes_an_engine_that_was_compared_with_it(
     assert told["products"]["Conv"] == {precision: sum(told["products"]["Conv"].values())}
     assert sum(told["types"].values()) == len(told["layers"]) > 3
     assert done.report is not None
-    assert "rounded to FP16 as a GPU would" in done.report.read_text(encoding="utf-8")
+    page = done.report.read_text(encoding="utf-8")
+    assert "rounded to FP16 as a GPU would" in page
+    assert f'<p class="lead">The ONNX of {done.path.name} against run, on ' in page
 
 
 @pytest.mark.usefixtures("rtx")
@@ -198,6 +200,10 @@ def test_where_a_gpu_is_the_engine_itself_is_compared(
     assert done.path.suffix == ".engine"
     assert done.engine is not None
     assert done.engine.checked_by == "engine"
+    assert done.report is not None
+    page = done.report.read_text(encoding="utf-8")
+    assert f'<p class="lead">{done.path.name} against ' in page
+    assert "The ONNX of" not in page
     passport, _ = read_engine(done.path)
     assert (passport.library, passport.gpu) == ("tensorrt", "Stand-in GPU")
     assert (tmp_path / "cache" / "engines" / "tensorrt.timing").exists()
