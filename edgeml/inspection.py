@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.files import sha256_of_file
+from edgeml.passport import describe_engine
 from edgeml.predictor import Predictor
 
 
 def describe(model: Path) -> dict[str, Any]:
     """Open a model and give its runtime, size, digest and spec, as JSON values.
 
+    An engine is not opened, which only the machine that it is for could do: its passport tells.
+
     Raises:
         ModelLoadError: It cannot be opened.
         SpecError: It carries no spec.
     """
+    if model.suffix.lower() == ".engine" and model.is_file():
+        return describe_engine(model)
     with Predictor(model) as predictor:
         runtime = predictor.runtime
         spec = json.loads(predictor.spec.to_json())

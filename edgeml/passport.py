@@ -198,6 +198,30 @@ def read_engine(engine: Path) -> tuple[Passport, bytes]:
     raise EngineMismatchError(_why_other_bytes(engine, passport, len(plan), digest))
 
 
+def describe_engine(engine: Path) -> dict[str, Any]:
+    """Say what the passport says, as JSON values; TensorRT is not asked, nor need it be here.
+
+    Raises:
+        ModelLoadError: The engine cannot be read.
+        EngineMismatchError: It has no passport, or is not the engine that its passport names.
+    """
+    passport, plan = read_engine(engine)
+    told = json.loads(passport.to_json())
+    spec = told.pop("spec")
+    for key in ("format", "library", "version", "plan_sha256", "plan_bytes"):
+        told.pop(key)
+    # The precision and the format are the spec's, under the names that other models have too.
+    return {
+        "path": str(engine),
+        "bytes": len(plan),
+        "sha256": passport.plan_sha256,
+        "fits_passport": True,
+        "runtime": f"{passport.library} {passport.version}",
+        **told,
+        **spec,
+    }
+
+
 def check(passport: Passport, *, library: Library, version: str, gpu: Gpu) -> None:
     """Refuse an engine that was built for another machine than this one.
 

@@ -120,8 +120,11 @@ class TestWithAModel:
         assert (result.status, result.err) == (0, "")
         assert "is sound" in result.out
         document = edgeml("verify", tiny_onnx, "--json").json
-        assert set(document) == {"path", "sha256", "precision", "passed", "findings", "checks"}
+        assert set(document) == {
+            "path", "sha256", "precision", "passed", "findings", "checks", "not_run"
+        }  # fmt: skip
         assert (document["passed"], document["findings"], document["checks"]) == (True, [], None)
+        assert document["not_run"] is None
 
     def test_inspect_shows_labels_digest_and_runtime(
         self, edgeml: Command, tiny_onnx: Path

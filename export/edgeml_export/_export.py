@@ -57,7 +57,7 @@ from edgeml_export.to_engine import (
     capabilities,
     check_legal,
     engine_from_onnx,
-    runs_here,
+    why_not_here,
 )
 
 # How long FP32 and INT8 take turns.
@@ -391,9 +391,7 @@ def _opened(job: _Job, page: Page) -> Iterator[Predictor]:
     path, runtime = job.made, "openvino" if job.plan.layout == "openvino" else "auto"
     engine = page.engine
     if engine is not None:
-        passport = engine.built.passport
-        # A version-compatible engine runs code of its own: it is not for edgeml to trust it.
-        on_gpu = passport.portable != "version" and runs_here(passport)
+        on_gpu = why_not_here(engine.built.passport) is None
         page.engine = replace(engine, checked_by="engine" if on_gpu else "onnx")
         page.facts["Checked"] = "the engine, on this machine's GPU" if on_gpu else _BY_TWIN
         path = job.made if on_gpu else job.typed

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgeml.errors import (
     EdgemlError,
     ExportError,
+    InferenceError,
     InputError,
     MissingDependencyError,
     ModelLoadError,
@@ -188,16 +189,17 @@ def engine_from_onnx(
     return Built(passport=passport, layers=made.layers, warnings=made.warnings)
 
 
-def runs_here(passport: Passport) -> bool:
-    """Say whether an engine could be run on this machine."""
+def why_not_here(passport: Passport) -> str | None:
+    """Say why an engine cannot be run by edgeml on this machine; None if it can."""
+    if passport.portable == "version":
+        return "it is version-compatible: it runs code of its own, which is not edgeml's to trust"
     try:
-        if not _cuda.device_count():
-            return False
+        gpu = _cuda.this_gpu()
         version = str(_tensorrt.load(passport.library).__version__)
-        check(passport, library=passport.library, version=version, gpu=_cuda.this_gpu())
-    except (MissingDependencyError, ModelLoadError):
-        return False
-    return True
+        check(passport, library=passport.library, version=version, gpu=gpu)
+    except (MissingDependencyError, ModelLoadError, InferenceError) as err:
+        return str(err)
+    return None
 
 
 def check_legal(name: str, refused: Sequence[str]) -> None:

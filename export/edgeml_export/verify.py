@@ -13,6 +13,7 @@ import numpy as np
 from edgeml.compare import Fidelity, Outputs, measure, run_both
 from edgeml.data import Dataset
 from edgeml.errors import (
+    EngineMismatchError,
     FidelityError,
     InferenceError,
     InputError,
@@ -24,6 +25,7 @@ from edgeml.evaluation import choose_part
 from edgeml.files import sha256_of_file
 from edgeml.inspection import model_files
 from edgeml.metrics import Scores
+from edgeml.passport import read_engine
 from edgeml.predictor import Predictor
 from edgeml.preprocess import Frame
 from edgeml.progress import SILENT, Progress
@@ -32,6 +34,7 @@ from edgeml_export.artifact import read_onnx
 from edgeml_export.legality import violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.targets import TARGETS, Target
+from edgeml_export.to_engine import why_not_here
 
 # Findings in the one line of `sentence`.
 _MOST_TOLD = 3
@@ -61,6 +64,7 @@ class Verification:
         limits: What is allowed to it; None if it cannot be opened.
         fidelity: How it compares with its source; None without one, or if there is nothing to
             compare.
+        not_run: Why an engine was compared with its passport only; None if the model was run.
     """
 
     path: Path
@@ -70,6 +74,7 @@ class Verification:
     scores: tuple[Scores, Scores] | None = None
     limits: Limits | None = None
     fidelity: Fidelity | None = None
+    not_run: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -78,6 +83,11 @@ class Verification:
 
     def sentence(self) -> str:
         """Say in one line what was found."""
+        if self.passed and self.not_run:
+            return (
+                f"{self.path.name} is whole and has its passport; it was not run: "
+                f"{self.not_run.rstrip('.')}."
+            )
         if self.passed:
             return f"{self.path.name} is sound" + (
                 f" and agrees with its source on {self.fidelity.images} images."
@@ -97,6 +107,7 @@ class Verification:
             "passed": self.passed,
             "findings": list(self.findings),
             "checks": self.fidelity and self.fidelity.to_dict(),
+            "not_run": self.not_run,
         }
 
 
@@ -113,9 +124,10 @@ def verify(
     """Check that a model file is sound; with a source and images also that it means the same.
 
     Sound: it opens, its spec fits its tensors, its Q/DQ nodes are legal, and it gives finite
-    numbers for pictures of every kind, alone or in a batch, and the same either way. Meaning the
-    same: within the limits of its precision (`edgeml_export.limits`), with labels, groups and
-    thresholds that serve as well as the source's.
+    numbers for pictures of every kind, alone or in a batch, and the same either way. Of an engine
+    for another machine only its passport is compared with it. Meaning the same: within the limits
+    of its precision (`edgeml_export.limits`), with labels, groups and thresholds that serve as well
+    as the source's.
 
     Args:
         model: The file, of any format.
@@ -128,7 +140,8 @@ def verify(
         progress: Where the work shows itself.
 
     Raises:
-        ModelLoadError: There is no such file, or the source cannot be read.
+        ModelLoadError: There is no such file, the source cannot be read, or an engine that is to
+            be compared with one cannot be run here.
         InputError: A source without data, or data without a source.
         MissingDependencyError: A runtime's library is not installed.
         DataError: The images do not suffice to judge.
@@ -138,6 +151,10 @@ def verify(
     if (against is None) != (data is None):
         raise InputError("To compare with a source, give both: --against SOURCE --data DATA.")
     digest = sha256_of_file(model_files(model)[0])
+    if model.suffix.lower() == ".engine":
+        told = _by_passport(model, digest, compared=against is not None)
+        if told is not None:
+            return told
     try:
         opened = Predictor(model, runtime="openvino" if target == "openvino" else "auto")
     except (ModelLoadError, SpecError) as err:
@@ -164,6 +181,24 @@ def verify(
         limits=limits,
         fidelity=fidelity and replace(fidelity, passed=not findings),
     )
+
+
+def _by_passport(engine: Path, digest: str, *, compared: bool) -> Verification | None:
+    """Judge an engine that cannot be run here; None of one that can.
+
+    Raises:
+        ModelLoadError: It is to be compared with a source, and cannot be run.
+    """
+    try:
+        passport, _ = read_engine(engine)
+    except EngineMismatchError as err:
+        return Verification(path=engine, sha256=digest, findings=(_phrase(err),))
+    why = why_not_here(passport)
+    if why is None:
+        return None
+    if compared:
+        raise ModelLoadError(f"{engine.name} cannot be compared on this machine: {why}")
+    return Verification(path=engine, sha256=digest, findings=(), spec=passport.spec, not_run=why)
 
 
 def _beside(

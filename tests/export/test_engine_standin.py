@@ -14,7 +14,7 @@ import pytest
 from edgeml.errors import ExportError, InputError, ModelLoadError
 from edgeml.passport import Portable, read_engine
 from edgeml_export import to_engine
-from edgeml_export.to_engine import Built, Profile, engine_from_onnx, runs_here
+from edgeml_export.to_engine import Built, Profile, engine_from_onnx, why_not_here
 from tests.export.graphs import model_of, weights, written
 from tests.export.test_legality import quantized
 from tests.tensorrt.engines import VERSIONS, Machine, machine
@@ -55,7 +55,7 @@ def test_one_way_builds_with_all_versions(version: str, source: Path) -> None:
         assert header["verbosity"] == "DETAILED"
         assert header["profile"] == {"input": [[n, 3, 16, 16] for n in (1, 2, 4)]}
         assert header["version"] == built.passport.version == here.state.version
-        assert runs_here(built.passport)
+        assert why_not_here(built.passport) is None
     passport, _ = read_engine(source.with_name("m.engine"))
     assert passport == built.passport
     if version == "rtx":
@@ -73,9 +73,9 @@ def test_an_engine_is_not_run_where_it_would_not_run(
     with machine("11.4") as here:
         passport = build(here, source).passport
     with machine("11.4", **elsewhere):
-        assert not runs_here(passport)
+        assert why_not_here(passport)
     with machine("10.16"):
-        assert not runs_here(passport)
+        assert why_not_here(passport)
 
 
 def test_an_engine_of_this_gpu_alone_is_built_by_tensorrt_rtx_too(source: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeml import Predictor
 from edgeml.errors import EngineMismatchError, InputError, ModelLoadError, SpecError
 from edgeml.passport import Passport, Tensor, passport_path, read_passport, write_passport
+from tests.command import Command, colour_folders
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -288,3 +289,64 @@ def test_engines_are_for_the_runtimes_that_read_them(tiny_onnx: Path, tmp_path: 
             Predictor(engine, runtime="openvino")
         with pytest.raises(InputError, match=r"No runtime 'trt'; known are .*tensorrt_rtx"):
             Predictor(engine, runtime="trt")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An engine of another machine, beside what works on this one: no GPU and no TensorRT."""
+    with machine("11.4") as made:
+        return made.build(make_tiny_onnx(tmp_path / "é net.onnx"), tmp_path / "é net.engine")
+
+
+def test_inspect_tells_of_an_engine_what_its_passport_says(
+    edgeml: Command, elsewhere: Path
+) -> None:
+    told = edgeml("inspect", elsewhere, "--json").json
+    passport = read_passport(elsewhere)
+    assert told["runtime"] == f"tensorrt {passport.version}"
+    assert (told["gpu"], told["compute_capability"]) == ("Stand-in GPU", ["8.6"])
+    assert (told["bytes"], told["sha256"]) == (passport.plan_bytes, passport.plan_sha256)
+    assert told["bytes"] == elsewhere.stat().st_size
+    assert (told["labels"], told["format"]) == (list(passport.spec.labels), "edgeml/1")
+    assert told["profile"] == [1, 1, 8]
+    assert told["inputs"] == [{"name": "input", "dtype": "float32", "shape": [None, 3, 32, 32]}]
+    assert told["fits_passport"] is True
+    assert "compute_capability  8.6" in edgeml("inspect", elsewhere).out
+
+
+def test_verify_of_an_engine_for_another_machine_compares_it_with_its_passport(
+    edgeml: Command, elsewhere: Path
+) -> None:
+    done = edgeml("verify", elsewhere)
+    assert done.status == 0
+    assert "é net.engine is whole and has its passport; it was not run: No NVIDIA GPU" in done.out
+    told = edgeml("verify", elsewhere, "--json").json
+    assert (told["passed"], told["findings"], told["checks"]) == (True, [], None)
+    assert "No NVIDIA GPU" in told["not_run"]
+    with machine("11.4", name="Another GPU"):
+        done = edgeml("verify", elsewhere)
+        assert "it was not run: This engine was built on Stand-in GPU; here is Ano" in done.out
+    with machine("11.4") as made:
+        done = edgeml("verify", elsewhere)
+        assert made.state.executions
+        assert "é net.engine is sound" in done.out
+
+
+def test_an_engine_that_is_damaged_is_neither_inspected_nor_verified(
+    edgeml: Command, elsewhere: Path
+) -> None:
+    changed(elsewhere, lambda plan: plan[:-9])
+    assert "é net.engine is cut short" in edgeml.refused("inspect", elsewhere)
+    done = edgeml("verify", elsewhere)
+    assert done.status == 1
+    assert "é net.engine does not hold: é net.engine is cut short" in done.err
+
+
+def test_verify_against_a_source_needs_the_machine_of_the_engine(
+    edgeml: Command, elsewhere: Path, tmp_path: Path
+) -> None:
+    photos = colour_folders(tmp_path / "photos")
+    line = edgeml.refused(
+        "verify", elsewhere, "--against", elsewhere.with_suffix(".onnx"), "--data", photos
+    )
+    assert "é net.engine cannot be compared on this machine: No NVIDIA GPU can be used" in line
