@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml.errors import EngineMismatchError, InputError
+from edgeml.errors import EngineMismatchError
 from edgeml.files import locked, sha256_of_file, user_cache
 from edgeml.passport import NAMES, Library, passport_path
 from edgeml.progress import Progress, TerminalProgress
@@ -44,8 +44,7 @@ def open_onnx(
         progress: Where a build shows itself; None: on stderr, since it may take minutes.
 
     Raises:
-        InputError: The device is not one that this can be built for, or the cache is no folder
-            that can be written to.
+        InputError: There is no such device, or the cache is no folder that can be written to.
         ModelLoadError: There is no GPU, or TensorRT refuses what it built.
         ExportError: TensorRT cannot build it.
         SpecError: Nothing says what the model means.
@@ -54,12 +53,8 @@ def open_onnx(
     from edgeml.runtimes.trt import TensorRtRuntime, gpu_index
 
     trt = _tensorrt.load(library)
-    gpu = _cuda.this_gpu(gpu_index(device))
-    if gpu != _cuda.this_gpu(0):
-        raise InputError(
-            f"Engines are built on GPU 0, and {device} is another model, {gpu.name}: "
-            "make it GPU 0 with CUDA_VISIBLE_DEVICES."
-        )
+    index = gpu_index(device)
+    gpu = _cuda.this_gpu(index)
     folder = user_cache("engines", extra="trt")
     engine = folder / f"{path.stem}-{_key(path, library, trt.__version__, gpu)}.engine"
     with locked(engine.with_suffix(".lock")):
@@ -68,11 +63,13 @@ def open_onnx(
                 return TensorRtRuntime(engine, library=library, device=device)
             except EngineMismatchError as err:
                 logger.warning("The engine in the cache is built again: %s", err)
-        _build(path, engine, library, gpu, progress or TerminalProgress())
+        _build(path, engine, library, gpu, index, progress or TerminalProgress())
         return TensorRtRuntime(engine, library=library, device=device)
 
 
-def _build(path: Path, engine: Path, library: Library, gpu: Gpu, progress: Progress) -> None:
+def _build(
+    path: Path, engine: Path, library: Library, gpu: Gpu, index: int, progress: Progress
+) -> None:
     from edgeml.spec import ModelSpec
     from edgeml_export.to_engine import Profile, engine_from_onnx
 
@@ -86,6 +83,7 @@ def _build(path: Path, engine: Path, library: Library, gpu: Gpu, progress: Progr
         profile=Profile(*_BATCHES),
         timing_cache=engine.with_name(timings),
         capability="current" if library == "tensorrt_rtx" else None,
+        device=index,
         spec=ModelSpec.from_json(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else None,
         progress=progress,
     )

@@ -123,6 +123,7 @@ def engine_from_onnx(
     timing_cache: Path | None = None,
     portable: Portable = "exact",
     capability: Sequence[str] | Literal["current"] | None = None,
+    device: int = 0,
     spec: ModelSpec | None = None,
     progress: Progress = SILENT,
 ) -> Built:
@@ -143,6 +144,7 @@ def engine_from_onnx(
             the wider, the slower. `version` puts NVIDIA's runtime into the engine, as code that
             whoever loads it executes: for files that are trusted as programs are.
         capability: The GPUs that TensorRT-RTX compiles for, as `8.6`; `current`: the one here.
+        device: Which of several GPUs is built on, counted from 0.
         spec: Instead of the one inside the source.
         progress: Where the work shows itself.
 
@@ -159,7 +161,7 @@ def engine_from_onnx(
     model = read_onnx(source)
     spec = spec or spec_of_onnx(model, source)
     check_legal(source.name, refused_by_tensorrt(model))
-    gpu = _gpu(library, capability)
+    gpu = _gpu(library, capability, device)
     job = _Job(
         trt=trt,
         library=library,
@@ -169,6 +171,7 @@ def engine_from_onnx(
         timings=timing_cache if library == "tensorrt" else None,
         portable=portable,
         capability=capabilities(library, portable, capability),
+        device=device if gpu else None,
         cancelled=threading.Event(),
     )
     # Built in a thread of its own, so that this one is free to hear Ctrl-C.
@@ -229,6 +232,7 @@ class _Job:
     timings: Path | None
     portable: Portable
     capability: tuple[str, ...]
+    device: int | None
     cancelled: threading.Event
 
     @property
@@ -248,7 +252,7 @@ class _Made:
     warnings: tuple[str, ...]
 
 
-def _gpu(library: Library, capability: object) -> Gpu | None:
+def _gpu(library: Library, capability: object, device: int) -> Gpu | None:
     """Describe the GPU that is built on, before a TensorRT object is made; None if none is needed.
 
     Raises:
@@ -256,7 +260,7 @@ def _gpu(library: Library, capability: object) -> Gpu | None:
     """
     if library == "tensorrt_rtx" and capability != "current":
         return None
-    return _cuda.this_gpu()
+    return _cuda.this_gpu(device)
 
 
 def capabilities(
@@ -298,6 +302,8 @@ def capabilities(
 def _build(job: _Job, advance: Advance) -> _Made:
     """Parse, configure, build; all in one thread, which TensorRT's messages are told apart by."""
     trt = job.trt
+    if job.device is not None:
+        _cuda.use(job.device)  # by this thread, and before the builder, which stays with its GPU
     with _tensorrt.listening(trt, verbose=job.library == "tensorrt_rtx") as heard:
         builder = trt.Builder(_tensorrt.logger(trt))
         # TensorRT 11 has no other networks, and ignores the flag; its value differs by version.

@@ -106,6 +106,11 @@ class CudaStandin:
     def nothing_alive(self) -> bool:
         return not any(self.alive.values())
 
+    @property
+    def here(self) -> str | None:
+        """Name the GPU that this thread works with; None without one."""
+        return self._names[getattr(self._local, "device", 0)] if self._count else None
+
     def device_view(self, address: int, nbytes: int) -> NDArray[np.uint8]:
         """Give device memory, for a kernel. An address that is not allocated is a fault."""
         with self._lock:

@@ -98,6 +98,7 @@ def _builder(trt: Any, state: StandinState) -> Implementation:
         if needs_gpu and state.cuda and not state.cuda.asked:
             raise AssertionError("a Builder before CUDA was asked for a GPU")
         _the_one_logger(state, logger)
+        hidden(self)["on"] = state.cuda and state.cuda.here  # it stays with that GPU
 
     def create_network(self: Any, flags: Any = 0) -> Any:
         kinds = trt.NetworkDefinitionCreationFlag
@@ -109,7 +110,7 @@ def _builder(trt: Any, state: StandinState) -> Implementation:
     def build(self: Any, network: Any, config: Any, kernel_text: Any = None) -> Any:
         if state.before_build:
             state.before_build(network, config)
-        return _build(trt, state, network, config)
+        return _build(trt, state, network, config, on=hidden(self)["on"])
 
     return {
         "__init__": init,
@@ -120,7 +121,7 @@ def _builder(trt: Any, state: StandinState) -> Implementation:
     }
 
 
-def _build(trt: Any, state: StandinState, network: Any, config: Any) -> Any:
+def _build(trt: Any, state: StandinState, network: Any, config: Any, *, on: str | None) -> Any:
     """Keep the ONNX, if a real builder would have built it; None and an error in the log if not."""
     inside, settings = hidden(network), hidden(config)
     assert inside["strong"], "a network that is not strongly typed"
@@ -145,6 +146,7 @@ def _build(trt: Any, state: StandinState, network: Any, config: Any) -> Any:
         "library": state.library,
         "version": state.version,
         "gpu": state.cuda and state.cuda._capability,
+        "on": on,
         "profile": profiles[0] if profiles else {},
         "flags": settings["flags"],
         "verbosity": settings["profiling_verbosity"].name,

@@ -9,6 +9,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import ExportError, InputError, ModelLoadError, SpecError
+from edgeml.passport import read_passport
 from edgeml.runtimes import open_runtime
 from tests.runtimes.nets import every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec
@@ -17,6 +18,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 from edgeml.runtimes._engine_cache import open_onnx
 from tests.tensorrt.engines import VERSIONS, Machine, machine
+from tests.tensorrt.standin_does import unpack
 
 pytestmark = pytest.mark.runtime
 
@@ -170,14 +172,34 @@ def test_without_a_gpu_nothing_is_built(net: Path, cache: Path, counted: Counted
     assert not cache.exists()
 
 
-def test_a_gpu_that_is_not_the_first_must_be_of_the_same_model(net: Path) -> None:
-    with machine("11.4", count=2, names=("Small GPU", "Large GPU")) as made:
-        open_onnx(net, library="tensorrt").close()
-        with pytest.raises(InputError, match="cuda:1 is another model, Large GPU: make it GPU 0"):
-            open_onnx(net, library="tensorrt", device="cuda:1")
+@pytest.mark.parametrize("version", ["11.4", "rtx"])
+def test_an_engine_is_built_on_the_gpu_that_was_asked_for(
+    version: str, net: Path, cache: Path, counted: Counted
+) -> None:
+    names = ("Small GPU", "Large GPU")
+    with machine(version, count=2, names=names) as made:
+        made.state.before_build = counted._note
+        for device, name in [("cuda:1", "Large GPU"), ("auto", "Small GPU"), ("cuda:1", "")]:
+            made.cuda.used.clear()
+            before = set(cache.glob("*.engine"))
+            runtime = open_onnx(net, library=made.library, device=device)
+            assert runtime.run(noise(2)).shape == (2, 3)
+            runtime.close()
+            assert made.cuda.used == {1 if device == "cuda:1" else 0}
+            for engine in set(cache.glob("*.engine")) - before:
+                assert unpack(engine.read_bytes())[0]["on"] == read_passport(engine).gpu == name
+        assert counted.builds == 2
         assert made.cuda.nothing_alive
-    with machine("11.4", count=2):
-        open_onnx(net, library="tensorrt", device="cuda:1").close()
+
+
+def test_two_gpus_of_one_model_share_an_engine(net: Path, counted: Counted) -> None:
+    with machine("11.4", count=2) as made:
+        made.state.before_build = counted._note
+        for device in ("cuda:1", "cuda:0"):
+            open_onnx(net, library="tensorrt", device=device).close()
+        with pytest.raises(ModelLoadError, match="There is no GPU 2; CUDA finds 2"):
+            open_onnx(net, library="tensorrt", device="cuda:2")
+        assert counted.builds == 1
 
 
 def test_what_cannot_be_built_leaves_nothing_and_says_why(tmp_path: Path, cache: Path) -> None:
