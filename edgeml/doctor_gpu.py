@@ -9,11 +9,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
 from edgeml import probes
+from edgeml.errors import MissingDependencyError
+from edgeml.files import user_cache
 from edgeml.known_issues import known_issue, recognise
 from edgeml.probes import Finding
 
@@ -156,6 +159,7 @@ def examine(driver: Driver) -> Iterator[Finding]:
     yield from _cuda_provider(driver)
     yield _tensorrt(driver)
     yield _tensorrt_rtx(driver)
+    yield from _kept_engines()
 
 
 def _driver(driver: Driver) -> Finding:
@@ -392,6 +396,21 @@ def _tensorrt_rtx(driver: Driver) -> Finding:
         detail += f"; compute capability {', '.join(unlisted)} of this GPU is not on NVIDIA's list"
         return Finding(name=name, ok=True, detail=detail, see=issue.link)
     return Finding(name=name, ok=True, detail=detail)
+
+
+def _kept_engines() -> Iterator[Finding]:
+    """Say where engines of .onnx files are kept for this machine, if any are."""
+    with suppress(MissingDependencyError, OSError):
+        folder = user_cache("engines", extra="trt")
+        sizes = {path: path.stat().st_size for path in folder.iterdir()}
+        count = sum(path.suffix == ".engine" for path in sizes)
+        megabytes = sum(sizes.values()) / 1e6
+        yield Finding(
+            name="kept engines",
+            ok=True,
+            detail=f"{count} with {megabytes:.1f} MB in {folder}; what is needed is built again, "
+            "so the folder may be removed",
+        )
 
 
 def _newest(packages: Iterable[str]) -> str | None:

@@ -222,6 +222,14 @@ def describe_engine(engine: Path) -> dict[str, Any]:
     }
 
 
+def supersedes(new: Passport, old: Passport) -> bool:
+    """Say whether an engine is of the same file for the same GPU, and of newer versions."""
+    what = [(p.onnx_sha256, p.library, p.gpu, p.compute_capability) for p in (old, new)]
+    versions = [(_numbers(p.version), _numbers(p.driver or "")) for p in (old, new)]
+    older = all(before <= after for before, after in zip(*versions, strict=True))
+    return what[0] == what[1] and older and versions[0] != versions[1]
+
+
 def check(passport: Passport, *, library: Library, version: str, gpu: Gpu) -> None:
     """Refuse an engine that was built for another machine than this one.
 

@@ -321,3 +321,16 @@ def test_the_table_of_known_issues_is_printed_with_links(edgeml: Command) -> Non
     assert [issue["name"] for issue in table] == [issue.name for issue in KNOWN_ISSUES]
     text = edgeml("doctor", "--known-issues").out
     assert all(issue.link in text for issue in KNOWN_ISSUES)
+
+
+def test_engines_that_are_kept_are_told_with_their_folder_and_size(
+    machine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path))
+    assert "kept engines" not in machine({})
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    for name, size in (("a.engine", 1_500_000), ("a.engine.json", 500_000), ("a.lock", 0)):
+        (folder / name).write_bytes(bytes(size))
+    detail = machine({})["kept engines"].detail
+    assert detail.startswith(f"1 with 2.0 MB in {folder};")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.errors import EngineMismatchError
 from edgeml.files import locked, sha256_of_file, user_cache
-from edgeml.passport import NAMES, Library, passport_path
+from edgeml.passport import NAMES, Library, passport_path, read_passport, supersedes
 from edgeml.progress import Progress, TerminalProgress
 from edgeml.runtimes import _cuda, _tensorrt
 
@@ -35,7 +36,8 @@ def open_onnx(
 ) -> TensorRtRuntime:
     """Open the engine of an .onnx file, which is built if this machine has none that fits.
 
-    The cache is EDGEML_CACHE/engines, or where this system keeps such things.
+    The cache is EDGEML_CACHE/engines, or where this system keeps such things; `edgeml doctor` says
+    where, and how much it takes.
 
     Args:
         path: An .onnx, laid out for TensorRT if it is INT8.
@@ -64,7 +66,22 @@ def open_onnx(
             except EngineMismatchError as err:
                 logger.warning("The engine in the cache is built again: %s", err)
         _build(path, engine, library, gpu, index, progress or TerminalProgress())
+        _remove_superseded(engine)
         return TensorRtRuntime(engine, library=library, device=device)
+
+
+def _remove_superseded(engine: Path) -> None:
+    """Remove what older versions built of the same file, which this machine will not run again.
+
+    Those of newer ones stay: two versions that are used in turn would build at each use.
+    """
+    new = read_passport(engine)
+    for other in engine.parent.glob("*.engine"):
+        with suppress(EngineMismatchError, OSError):
+            if supersedes(new, read_passport(other)):
+                other.unlink()
+                passport_path(other).unlink()
+                logger.info("Removed %s, which %s replaces.", other.name, engine.name)
 
 
 def _build(

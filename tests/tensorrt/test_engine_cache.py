@@ -76,10 +76,10 @@ def test_another_gpu_driver_or_version_gets_an_engine_of_its_own(
     net: Path, cache: Path, counted: Counted
 ) -> None:
     machines: list[tuple[str, dict[str, Any]]] = [
+        ("11.4", {"driver": 13010}),
         ("11.4", {}),
         ("11.4", {"name": "Another GPU"}),
         ("11.4", {"capability": (8, 9)}),
-        ("11.4", {"driver": 13010}),
         ("10.16", {}),
         ("rtx", {}),
     ]
@@ -87,6 +87,27 @@ def test_another_gpu_driver_or_version_gets_an_engine_of_its_own(
         with machine(version, **gpu) as made:
             counted.open(made, net)
     assert counted.builds == len(machines) == len(list(cache.glob("*.engine")))
+
+
+def test_what_a_newer_version_or_driver_replaces_is_removed(
+    net: Path, cache: Path, counted: Counted, tmp_path: Path
+) -> None:
+    other = make_tiny_onnx(tmp_path / "other.onnx")
+    for version, driver in (("10.3", 12060), ("10.16", 12060), ("10.16", 13000)):
+        with machine(version, driver=driver) as made:
+            counted.open(made, net)
+            if version == "10.3":
+                counted.open(made, other)
+    assert counted.builds == 4
+    assert len(list(cache.glob("net-*.engine"))) == len(list(cache.glob("net-*.json"))) == 1
+    assert len(list(cache.glob("other-*.engine"))) == 1
+    with machine("10.3", driver=13000) as made:  # another environment on the same machine
+        counted.open(made, net)
+    assert len(list(cache.glob("net-*.engine"))) == 2
+    for version in ("10.16", "10.3"):
+        with machine(version, driver=13000) as made:
+            counted.open(made, net)
+    assert counted.builds == 5
 
 
 def test_a_file_that_changed_is_built_again(net: Path, counted: Counted) -> None:
