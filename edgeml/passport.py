@@ -363,7 +363,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _again(library: Library) -> str:
     """Say how an engine for this machine is made."""
-    fmt = "trt-rtx" if library == "tensorrt_rtx" else "trt"
+    # What TensorRT-RTX compiles for by itself may again leave out the GPU that is here.
+    fmt = "trt-rtx --capability current" if library == "tensorrt_rtx" else "trt"
     return (
         f"Build it on this machine: edgeml export MODEL.onnx --fmt {fmt}, "
         f'or Predictor("MODEL.onnx", runtime="{library}").'

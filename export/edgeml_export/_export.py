@@ -24,7 +24,7 @@ from edgeml.files import sha256_of_file, user_cache
 from edgeml.passport import Library, passport_path, read_passport
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.runtimes import open_runtime
+from edgeml.runtimes import _cuda, open_runtime
 from edgeml.runtimes._base import FP16_ON_X86
 from edgeml.spec import ModelSpec, Precision
 from edgeml.thresholds import carry_thresholds
@@ -188,9 +188,12 @@ def _check_engine(plan: Plan, engine: EngineOptions) -> None:
 
     Raises:
         InputError: The library knows no such choice, or no engine is built.
+        ModelLoadError: It is to be for the GPU that is here, and none is.
     """
     if plan.library:
         capabilities(plan.library, engine.portable, engine.capability)
+        if engine.capability == "current":
+            _cuda.this_gpu()
     elif engine != EngineOptions():
         raise InputError(
             f"{plan.fmt} is no engine: --batch, --portable, --capability and --workspace are for "

@@ -51,6 +51,8 @@ PORTABLE_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 for Turing (7.5) alone, since a common engine is slower (CPU-Only AOT and TensorRT-RTX Engines)."""
 
 _CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""All that TensorRT-RTX 1.7.1 has a name for, in its enum ComputeCapability: none for Hopper (9.0).
+A GPU without one is for `current`, which TensorRT-RTX itself takes or refuses."""
 
 _HARDWARE: dict[Portable, str] = {
     "exact": "NONE",
@@ -291,8 +293,8 @@ def capabilities(
     for one in asked:
         if one not in _CAPABILITIES:
             raise InputError(
-                f"TensorRT-RTX compiles for no compute capability {one!r}; "
-                f"known are {', '.join(_CAPABILITIES)}."
+                f"TensorRT-RTX compiles for no compute capability {one!r} by name; known are "
+                f"{', '.join(_CAPABILITIES)}, and, where the GPU is, current."
             )
     if not asked:
         raise InputError("At least one compute capability must be named.")

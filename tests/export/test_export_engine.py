@@ -217,6 +217,15 @@ def test_without_a_gpu_tensorrt_builds_nothing_and_says_what_to_do(own_run: Path
     assert [path.name for path in own_run.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.usefixtures("rtx")
+def test_without_a_gpu_none_can_be_built_for_and_that_is_said_before_any_work(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeml_export._export.Predictor", pytest.fail)
+    with pytest.raises(ModelLoadError, match="No NVIDIA GPU can be used here"):
+        export(own_run, "trt-rtx", engine=EngineOptions(capability="current"))
+
+
 @pytest.mark.parametrize(
     ("fmt", "module", "install"),
     [

@@ -350,3 +350,14 @@ def test_verify_against_a_source_needs_the_machine_of_the_engine(
         "verify", elsewhere, "--against", elsewhere.with_suffix(".onnx"), "--data", photos
     )
     assert "é net.engine cannot be compared on this machine: No NVIDIA GPU can be used" in line
+
+
+def test_an_rtx_engine_that_is_refused_is_built_again_for_the_gpu_that_is_here(
+    tmp_path: Path,
+) -> None:
+    """Built once more as before, it would be refused once more: Hopper is not in what is usual."""
+    with machine("rtx", capability=(9, 0)) as made:
+        usual = {"compute_capability": ("8.0", "8.6", "8.9", "12.0"), "gpu": None}
+        engine = made.build(make_tiny_onnx(tmp_path / "net.onnx"), tmp_path / "n.engine", **usual)
+        with pytest.raises(EngineMismatchError, match="--fmt trt-rtx --capability current, or"):
+            Predictor(engine)
