@@ -45,6 +45,7 @@ STEPS: dict[str, float] = {
     "ort-graphs": 60,
     "ort-plugins": 60,
     "trt-rtx-build": 90,
+    "trt-rtx-current": 90,
     "trt-rtx-run": 90,
     "trt-build": 240,
     "trt-run": 90,
@@ -148,7 +149,7 @@ def run_step(
 
 def line(outcome: Outcome) -> str:
     """Tell an outcome in a line."""
-    text = f"{outcome.status:>11}  {outcome.step:<14} {outcome.seconds:6.1f} s"
+    text = f"{outcome.status:>11}  {outcome.step:<15} {outcome.seconds:6.1f} s"
     return f"{text}  {outcome.reason}" if outcome.reason else text
 
 

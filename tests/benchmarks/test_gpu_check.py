@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_check, gpu_steps
+from benchmarks import gpu_check, gpu_common, gpu_steps
 from benchmarks.gpu_check import STEPS, Outcome, document, line, place_of, run_all, run_step
-from benchmarks.gpu_steps import Notes
+from benchmarks.gpu_common import Notes
 from tests.conftest import ROOT
 
 
@@ -95,7 +95,7 @@ def test_a_step_gets_no_more_time_than_is_left(
 @pytest.mark.parametrize(
     ("raised", "status", "reason"),
     [
-        ("gpu_steps.SkippedError('no GPU')", "skipped", "no GPU"),
+        ("gpu_common.SkippedError('no GPU')", "skipped", "no GPU"),
         ("ModuleNotFoundError(name='onnx')", "skipped", "onnx is not installed"),
         ("MissingDependencyError('pip install it')", "skipped", "pip install it"),
         ("ImportError('undefined symbol')", "failed", "undefined symbol"),
@@ -106,7 +106,8 @@ def test_what_a_step_lacks_and_what_it_breaks_on_are_told_apart(
     raised: str, status: str, reason: str, tmp_path: Path
 ) -> None:
     body = (
-        "from benchmarks import gpu_steps\nfrom edgeml.errors import MissingDependencyError\n"
+        "from benchmarks import gpu_common, gpu_steps\n"
+        "from edgeml.errors import MissingDependencyError\n"
         f"def step(*_): raise {raised!s}\n"
         "gpu_steps._FUNCTIONS['machine'] = step\ngpu_steps.run('machine', work)"
     )
@@ -177,17 +178,17 @@ def told(work: Path, step: str) -> dict[str, Any]:
 @pytest.fixture
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU stand in for the GPU, on less of everything."""
-    monkeypatch.setattr(gpu_steps, "DEVICE", "cpu")
-    monkeypatch.setattr(gpu_steps, "require_gpu", lambda: None)
-    monkeypatch.setattr(gpu_steps, "IMAGES", 144)
-    monkeypatch.setattr(gpu_steps, "EPOCHS", 1)
-    monkeypatch.setattr(gpu_steps, "SIZE", 32)
-    monkeypatch.setattr(gpu_steps, "COMMON", "resnet10t")
-    monkeypatch.setattr(gpu_steps, "COMMON_SIZE", 64)
-    monkeypatch.setattr(gpu_steps, "PICTURES", 6)
-    monkeypatch.setattr(gpu_steps, "CALLS", 3)
-    latency = gpu_steps._latency
-    monkeypatch.setattr(gpu_steps, "_latency", lambda call: latency(call, seconds=0.0))
+    monkeypatch.setattr(gpu_common, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_common, "require_gpu", lambda: None)
+    monkeypatch.setattr(gpu_common, "IMAGES", 144)
+    monkeypatch.setattr(gpu_common, "EPOCHS", 1)
+    monkeypatch.setattr(gpu_common, "SIZE", 32)
+    monkeypatch.setattr(gpu_common, "COMMON", "resnet10t")
+    monkeypatch.setattr(gpu_common, "COMMON_SIZE", 64)
+    monkeypatch.setattr(gpu_common, "PICTURES", 6)
+    monkeypatch.setattr(gpu_common, "CALLS", 3)
+    latency = gpu_common.latency
+    monkeypatch.setattr(gpu_common, "latency", lambda call: latency(call, seconds=0.0))
 
 
 @pytest.mark.nightly
@@ -218,7 +219,7 @@ def test_the_steps_that_train_export_and_run_do_so_on_the_cpu(
     [
         ("11.4", ("trt-build", "trt-run", "trt-cache", "cuda")),
         ("10.3", ("trt-build", "trt-run")),
-        ("rtx", ("trt-rtx-build", "trt-rtx-run")),
+        ("rtx", ("trt-rtx-build", "trt-rtx-run", "trt-rtx-current")),
     ],
 )
 def test_the_steps_for_tensorrt_run_over_the_stand_in(
@@ -232,10 +233,10 @@ def test_the_steps_for_tensorrt_run_over_the_stand_in(
     from tests.runtimes.nets import every_layer_onnx
 
     machine = pytest.importorskip("tests.tensorrt.engines").machine
-    every_layer_onnx(tmp_path / gpu_steps.FILES["cnn", "fp32"])
+    every_layer_onnx(tmp_path / gpu_common.FILES["cnn", "fp32"])
     monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "cache"))
     with machine(version, **({"capability": (12, 0)} if version == "rtx" else {})) as here:
-        monkeypatch.setattr(gpu_steps, "_free_memory", lambda: -sum(here.cuda.alive.values()))
+        monkeypatch.setattr(gpu_common, "free_memory", lambda: -sum(here.cuda.alive.values()))
         done = {step: told(tmp_path, step) for step in steps}
         assert here.cuda.nothing_alive
     for noted in done.values():
@@ -248,8 +249,8 @@ def test_the_steps_for_tensorrt_run_over_the_stand_in(
 
 
 def test_a_step_without_models_says_so(tmp_path: Path, on_the_cpu: None) -> None:
-    with pytest.raises(gpu_steps.SkippedError, match="left no file"):
-        gpu_steps._made(tmp_path)
+    with pytest.raises(gpu_common.SkippedError, match="left no file"):
+        gpu_common.made_files(tmp_path)
 
 
 def test_a_figure_that_is_no_number_does_not_spoil_the_json(tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_a_figure_that_is_no_number_does_not_spoil_the_json(tmp_path: Path) -> N
 
 def test_the_latency_is_given_in_milliseconds_without_the_first_calls() -> None:
     calls: list[None] = []
-    found = gpu_steps._latency(lambda: calls.append(None), seconds=0.0)
+    found = gpu_common.latency(lambda: calls.append(None), seconds=0.0)
     assert len(calls) == 10
     assert found["calls"] == 7
     assert 0 <= found["p50"] <= found["p95"] < 1000
