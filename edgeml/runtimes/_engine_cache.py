@@ -111,16 +111,9 @@ def _key(path: Path, library: Library, version: str, gpu: Gpu) -> str:
     parts = {
         "recipe": _RECIPE,
         "onnx": sha256_of_file(path),
-        "beside": [sha256_of_file(file) for file in _weights_beside(path)],
         "library": library,
         "version": version,
         "gpu": [gpu.name, gpu.compute_capability, gpu.driver],
         "batches": _BATCHES,
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _weights_beside(path: Path) -> list[Path]:
-    """Find the file that PyTorch puts the weights of a large model into."""
-    names = (f"{path.name}.data", f"{path.name}_data", f"{path.stem}.data")
-    return [file for name in names if (file := path.with_name(name)).is_file()]

@@ -8,10 +8,12 @@ TensorRT-RTX builds without a GPU; TensorRT builds on the GPU that the engine is
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,6 +47,8 @@ from edgeml_export.legality import refused_by_tensorrt
 if TYPE_CHECKING:
     from edgeml.runtimes._cuda import Gpu
     from edgeml.runtimes._tensorrt import Heard
+
+_log = logging.getLogger(__name__)
 
 PORTABLE_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 """What TensorRT-RTX compiles for if not told: Ampere, Ada and Blackwell. NVIDIA advises to build
@@ -371,7 +375,9 @@ def _configure(job: _Job, builder: Any, network: Any, config: Any) -> Profile:
     if job.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_mb << 20)
     if job.timings is not None:
-        kept = job.timings.read_bytes() if job.timings.is_file() else b""
+        kept = b""
+        with suppress(OSError):  # there is none yet, or it may not be read
+            kept = job.timings.read_bytes()
         cache = config.create_timing_cache(kept)
         if cache is None or not config.set_timing_cache(cache, False):  # damaged, or another GPU's
             config.set_timing_cache(config.create_timing_cache(b""), False)
@@ -407,8 +413,12 @@ def _set_profile(job: _Job, builder: Any, network: Any, config: Any) -> Profile:
 
 
 def _keep_timings(config: Any, path: Path) -> None:
-    with staged(path) as temporary:
-        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+    """Keep what was measured, for the next build; this one is good without."""
+    try:
+        with staged(path) as temporary:
+            temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+    except (InputError, OSError) as err:
+        _log.warning("What TensorRT measured is not kept in %s: %s", path, err)
 
 
 def _failure(job: _Job, heard: Heard) -> EdgemlError:

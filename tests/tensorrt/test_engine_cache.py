@@ -118,12 +118,29 @@ def test_a_file_that_changed_is_built_again(net: Path, counted: Counted) -> None
         assert counted.builds == 2
 
 
-def test_weights_that_lie_beside_the_file_count_too(net: Path, counted: Counted) -> None:
-    with machine("11.4") as made:
-        counted.open(made, net)
-        net.with_name("net.onnx.data").write_bytes(b"weights")
-        counted.open(made, net)
-        assert counted.builds == 2
+def test_a_file_whose_weights_lie_beside_it_is_refused(net: Path, cache: Path) -> None:
+    import onnx
+
+    model = onnx.load(net)
+    onnx.save(model, net, save_as_external_data=True, location="net.data", size_threshold=0)
+    with machine("11.4"), pytest.raises(ModelLoadError, match="save it as one file first"):
+        Predictor(net, runtime="tensorrt")
+    assert not list(cache.glob("*.engine"))
+
+
+@pytest.mark.parametrize("kept", ["a folder", "in no folder"])
+def test_a_build_is_good_though_what_was_measured_cannot_be_kept(
+    kept: str, net: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from edgeml_export.to_engine import engine_from_onnx
+
+    timings = tmp_path / "a folder" if kept == "a folder" else net / "below a file"
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a folder" / "with a file").touch()
+    with machine("11.4"):
+        engine_from_onnx(net, tmp_path / "n.engine", timing_cache=timings)
+    assert (tmp_path / "n.engine").exists()
+    assert "What TensorRT measured is not kept" in caplog.text
 
 
 def damage(path: Path) -> None:
