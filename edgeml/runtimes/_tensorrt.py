@@ -86,10 +86,9 @@ def load(library: Library, *, to: str = "run TensorRT engines") -> ModuleType:
     for name in _MODULES[library]:
         try:
             return importlib.import_module(name)
-        except ModuleNotFoundError as err:
-            if err.name not in _MODULES[library]:
-                raise
         except (ImportError, OSError) as err:
+            if isinstance(err, ModuleNotFoundError) and err.name in _MODULES[library]:
+                continue
             why = " ".join(str(err).split())
             raise ModelLoadError(
                 f"{NAMES[library]} is installed but cannot be loaded: {why}. "

@@ -217,14 +217,24 @@ def _register_plugin(name: str) -> None:
 
 
 def _plugins() -> Iterator[tuple[str, ModuleType]]:
-    """Import the packages that bring providers; give each with its name."""
+    """Import the packages that bring providers; give each with its name.
+
+    Raises:
+        ModelLoadError: One cannot be imported.
+    """
     for distribution in metadata.distributions():
-        package = distribution.metadata["Name"]
+        package = distribution.metadata["Name"] or ""  # what pip left of one that it removed
         if not package.lower().replace("_", "-").startswith(_PLUGINS):
             continue
         tops = {file.parts[0] for file in distribution.files or [] if file.name == "__init__.py"}
         for top in sorted(tops):
-            module = importlib.import_module(top)
+            try:
+                module = importlib.import_module(top)
+            except Exception as err:  # it is anybody's code
+                raise ModelLoadError(
+                    f"{package} brings a provider, but cannot be imported: {_line(err)}. "
+                    f"pip uninstall {package}, or install it anew."
+                ) from err
             if hasattr(module, "get_library_path"):
                 yield package, module
 

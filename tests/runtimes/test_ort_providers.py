@@ -217,6 +217,18 @@ def test_a_plugin_that_cannot_be_loaded_is_told_with_its_package(plugin: Path, n
         Predictor(net, device=MADE_UP)
 
 
+def test_a_plugin_that_cannot_be_imported_is_told_with_its_package(plugin: Path, net: Path) -> None:
+    (plugin / "__init__.py").write_text("raise OSError('libmade_up.so: no such file')")
+    with pytest.raises(ModelLoadError, match=r"onnxruntime-ep-made-up .*: libmade_up\.so: no such"):
+        Predictor(net, device=MADE_UP)
+
+
+def test_what_pip_left_of_a_removed_package_is_passed_over(plugin: Path, net: Path) -> None:
+    (plugin.parent / "~nnxruntime-1.0.dist-info").mkdir()
+    with pytest.raises(ModelLoadError, match=r"onnxruntime-ep-made-up 1\.2"):
+        Predictor(net, device=MADE_UP)
+
+
 def test_a_plugin_is_registered_once_and_serves_by_its_first_device(
     plugin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,16 @@ def test_a_library_that_is_broken_says_why(monkeypatch: pytest.MonkeyPatch, tmp_
         load("tensorrt")
 
 
+def test_a_library_of_which_only_a_part_is_installed_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("from tensorrt_bindings import *")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(ModelLoadError, match="cannot be loaded: No module named 'tensorrt_bind"):
+        load("tensorrt")
+
+
 def test_tensorrt_without_a_front_end_is_found_by_its_bindings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
