@@ -69,12 +69,16 @@ def refused_by_tensorrt(model: onnx.ModelProto) -> list[str]:
         A sentence each, with the node's name.
     """
     with needs("onnx", extra="export", to="check an ONNX model"):
-        import onnx  # noqa: F401
+        import onnx
+    if found := [*_opset(model), *_shape(model)]:
+        return found
+    try:
+        onnx.checker.check_model(model)  # below, nodes have the inputs and outputs that they need
+    except onnx.checker.ValidationError as err:
+        return [f"It is not valid ONNX: {' '.join(str(err).split())}"]
     graph = Graph.of(model)
     pairs = [node for node in model.graph.node if node.op_type in QUANTIZERS]
     return [
-        *_opset(model),
-        *_shape(model),
         *_raw_input(model),
         *_on_integers(model),
         *_for_tensorrt(graph, pairs),
@@ -99,9 +103,10 @@ class Graph:
             constants={
                 **{tensor.name: tensor for tensor in model.graph.initializer},
                 **{
-                    node.output[0]: node.attribute[0].t
+                    node.output[0]: told.t
                     for node in model.graph.node
-                    if node.op_type == "Constant" and node.attribute[0].name == "value"
+                    for told in node.attribute
+                    if node.op_type == "Constant" and told.name == "value"
                 },
             },
             maker={name: node for node in model.graph.node for name in node.output},

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from edgeml_export.legality import refused_by_tensorrt, violations
+from edgeml_export.legality import QUANTIZERS, refused_by_tensorrt, violations
 from edgeml_export.targets import TARGETS, Target
 from tests.export.graphs import Node, inputs_of, model_of, photos, weights, written
 
@@ -506,3 +506,30 @@ def test_onnx_runtimes_symmetric_int8_is_legal_for_tensorrt(source: Path, tmp_pa
     )
     assert violations(model, "tensorrt") == []
     assert rules(model, "x86") == {"activations are int8; ONNX Runtime is fast with uint8 here."}
+
+
+def cyclic(model: onnx.ModelProto) -> None:
+    first, second = (node for node in model.graph.node if node.op_type in QUANTIZERS[:1])
+    first.input[0], second.input[0] = second.output[0], first.output[0]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda model: model.graph.node.add(op_type="QuantizeLinear", input=["input"]),
+        lambda model: model.graph.node.add(op_type="QLinearConv"),
+        cyclic,
+    ],
+)
+def test_a_file_that_breaks_the_rules_of_onnx_is_refused_in_a_sentence(spoil: Any) -> None:
+    model = quantized(output=True)
+    spoil(model)
+    (found,) = refused_by_tensorrt(model)
+    assert found.startswith("It is not valid ONNX: ")
+    assert "\n" not in found
+
+
+def test_a_constant_that_says_no_value_is_no_fault_of_quantisation() -> None:
+    model = quantized()
+    model.graph.node.add(op_type="Constant", output=["nothing"])
+    assert refused_by_tensorrt(model) == []
