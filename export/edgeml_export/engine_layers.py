@@ -213,9 +213,11 @@ class EngineReport:
         )
         passport = self.built.passport
         on = passport.gpu or f"compute capability {', '.join(passport.compute_capability)}"
+        least, _, most = passport.profile
+        batches = f"batches of {least}" + (f" to {most}" if most > least else "")
         return (
-            f"{NAMES[passport.library]} {passport.version} built for {on}, batches of "
-            f"{passport.profile[0]} to {passport.profile[2]}: {', '.join(counted) or 'no layers'}."
+            f"{NAMES[passport.library]} {passport.version} built for {on}, {batches}: "
+            f"{', '.join(counted) or 'no layers'}."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def engine_from_onnx(
     )
     # Built in a thread of its own, so that this one is free to hear Ctrl-C.
     with (
-        progress.task(f"Build {target.name}", total=100, unit="%") as advance,
+        progress.task(f"Build with {NAMES[library]}", total=100, unit="%") as advance,
         ThreadPoolExecutor(1, thread_name_prefix="edgeml-build") as pool,
     ):
         building = pool.submit(_build, job, advance)

@@ -23,9 +23,10 @@ from edgeml.passport import read_engine
 from edgeml.spec import Precision
 from edgeml_export import export
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
+from edgeml_export.engine_layers import EngineReport
 from edgeml_export.legality import refused_by_tensorrt
 from edgeml_export.ranges import Ranges
-from edgeml_export.to_engine import EngineOptions, Profile
+from edgeml_export.to_engine import EngineOptions, Profile, engine_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_int8 import int8_from_onnx
 from tests.export.graphs import written
@@ -257,3 +258,14 @@ def test_a_file_with_a_spec_beside_it_is_judged_by_its_graph(tmp_path: Path) -> 
         export(source, "trt-rtx")
     done = export(source, "trt-rtx", precision="int8", retarget=True)
     assert read_engine(done.path)[0].precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("profile", "told"), [(Profile(4, 4, 4), "batches of 4: "), (Profile(1, 1, 8), "of 1 to 8: ")]
+)
+def test_the_batches_of_an_engine_are_told_in_a_line(
+    profile: Profile, told: str, network: Path, tmp_path: Path
+) -> None:
+    with machine("11.4"):
+        built = engine_from_onnx(network, tmp_path / "m.engine", profile=profile)
+    assert told in EngineReport(built=built, products={}).sentence()

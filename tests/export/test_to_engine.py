@@ -353,7 +353,7 @@ class Counting(Progress):
     def task(self, name: str, total: int, unit: str = "img") -> Any:
         from contextlib import nullcontext
 
-        assert (name, total, unit) == ("Build m.engine", 100, "%")
+        assert (name, total, unit) == ("Build with TensorRT-RTX", 100, "%")
         advance: Advance = self.counts.append
         return nullcontext(advance)
 
