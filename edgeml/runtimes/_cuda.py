@@ -95,10 +95,22 @@ def this_gpu(index: int = 0) -> Gpu:
     )
 
 
-def use(index: int) -> None:
-    """Make a GPU the one that this thread works with; each thread starts with GPU 0."""
+@contextmanager
+def use(index: int) -> Iterator[None]:
+    """Let this thread work with a GPU in this block, and afterwards with the one of before.
+
+    Which one that is belongs to the whole thread: PyTorch beside us would go on with ours.
+    """
     cudart = bindings()
+    before = int(checked(cudart, cudart.cudaGetDevice()))
+    if before == index:
+        yield
+        return
     checked(cudart, cudart.cudaSetDevice(index))
+    try:
+        yield
+    finally:
+        checked(cudart, cudart.cudaSetDevice(before))
 
 
 @contextmanager

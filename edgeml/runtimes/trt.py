@@ -66,11 +66,11 @@ class TensorRtRuntime:
             gpu = _cuda.this_gpu(self._index)
             check(passport, library=library, version=trt.__version__, gpu=gpu)
             _check_trust(path, passport, trusted)
-            _cuda.use(self._index)
-            model = _deserialised(trt, path, plan, passport)
-            pool = Pool(lambda: Lane(model), MOST_LANES)
-            with pool.lane():
-                pass  # so that too little memory shows now
+            with _cuda.use(self._index):
+                model = _deserialised(trt, path, plan, passport)
+                pool = Pool(lambda: Lane(model), MOST_LANES)
+                with pool.lane():
+                    pass  # so that too little memory shows now
         except InferenceError as err:
             raise ModelLoadError(f"{path.name} cannot be loaded: {err}") from err
         self._pool = pool
@@ -109,8 +109,7 @@ class TensorRtRuntime:
                 f"the batch is {batch.shape} {batch.dtype}."
             )
         most = self._profile[2]
-        _cuda.use(self._index)
-        with self._pool.lane() as lane:
+        with _cuda.use(self._index), self._pool.lane() as lane:
             parts = [lane.run(batch[i : i + most]) for i in range(0, len(batch), most)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -308,9 +308,9 @@ def capabilities(
 def _build(job: _Job, advance: Advance) -> _Made:
     """Parse, configure, build; all in one thread, which TensorRT's messages are told apart by."""
     trt = job.trt
-    if job.device is not None:
-        _cuda.use(job.device)  # by this thread, and before the builder, which stays with its GPU
-    with _tensorrt.listening(trt, verbose=job.library == "tensorrt_rtx") as heard:
+    # By this thread, and before the builder is made, which stays with its GPU.
+    on = nullcontext() if job.device is None else _cuda.use(job.device)
+    with on, _tensorrt.listening(trt, verbose=job.library == "tensorrt_rtx") as heard:
         builder = trt.Builder(_tensorrt.logger(trt))
         # TensorRT 11 has no other networks, and ignores the flag; its value differs by version.
         typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)

@@ -171,6 +171,9 @@ class CudaStandin:
         properties.major, properties.minor = self._capability
         return SUCCESS, properties
 
+    def _cudaGetDevice(self) -> Any:
+        return SUCCESS, getattr(self._local, "device", 0)
+
     def _cudaSetDevice(self, device: int) -> Any:
         if device >= self._count:
             return (real.cudaError_t.cudaErrorInvalidDevice,)

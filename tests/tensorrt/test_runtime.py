@@ -374,6 +374,19 @@ def test_raw_pictures_go_to_the_gpu_as_bytes(here: Machine, tmp_path: Path) -> N
     np.testing.assert_allclose(logits, [[9, 0, 0], [1, 2, 3]])
 
 
+def test_the_thread_of_the_caller_stays_with_its_gpu(net: Path, tmp_path: Path) -> None:
+    """PyTorch in the same thread would otherwise go on with the GPU of the model."""
+    with machine("11.4", count=2) as made:
+        engine = made.build(net, tmp_path / "net.engine")
+        with Predictor(engine, device="cuda:1") as predictor:
+            assert _cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
+            predictor.runtime.run(noise(2))
+            with pytest.raises(InferenceError):
+                predictor.runtime.run(noise(0))
+            assert _cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
+        assert made.cuda.used == {1}
+
+
 def test_another_gpu_is_used_by_its_number_in_all_threads(net: Path, tmp_path: Path) -> None:
     with machine("11.4", count=2) as made:
         engine = made.build(net, tmp_path / "m.engine")
