@@ -75,7 +75,8 @@ def refused_by_tensorrt(model: onnx.ModelProto) -> list[str]:
     try:
         onnx.checker.check_model(model)  # below, nodes have the inputs and outputs that they need
     except onnx.checker.ValidationError as err:
-        return [f"It is not valid ONNX: {' '.join(str(err).split())}"]
+        if "No Op registered" not in str(err):  # TensorRT's plugins are such, or its parser says so
+            return [f"It is not valid ONNX: {' '.join(str(err).split())}."]
     graph = Graph.of(model)
     pairs = [node for node in model.graph.node if node.op_type in QUANTIZERS]
     return [
