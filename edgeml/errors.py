@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +46,34 @@ class MissingSpecError(SpecError):
     """A model says nothing of itself: no spec stands inside its file, nor beside it."""
 
 
+ImageReason = Literal[
+    "missing",  # there is no such file
+    "unreadable",  # the file cannot be opened: a folder, no permission
+    "empty",  # no bytes at all
+    "not_an_image",  # an object that no image can be made of
+    "unknown_format",  # none of the formats that are read
+    "unsupported",  # a known format or kind of it that OpenCV does not read rightly
+    "damaged",  # cut short, or against the rules of its format
+    "too_large",  # too many pixels, or too much memory to decode
+    "too_many_bytes",  # the file itself is too large
+]
+"""Why an image is refused, for programs: these words stay."""
+
+
 class ImageError(EdgemlError, ValueError):
-    """An image cannot be decoded, or is larger than is safe."""
+    """An image cannot be decoded, or is larger than is safe.
+
+    Attributes:
+        reason: Why, in one word that a program can rely on.
+        source: The path, as it was given; None for what was no file.
+    """
+
+    def __init__(
+        self, message: str, *, reason: ImageReason = "damaged", source: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason: ImageReason = reason
+        self.source = source
 
 
 class InputError(EdgemlError, ValueError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import platform
 import struct
 import subprocess
 import sys
@@ -208,19 +210,22 @@ def test_what_is_no_picture_is_refused_in_one_line(data: bytes) -> None:
 
 
 def test_a_missing_file_a_folder_and_a_nul_are_refused(tmp_path: Path) -> None:
-    for path, reason in (
-        (tmp_path / "gone.jpg", "No such file"),
-        (tmp_path, "Is a directory"),
-        ("a\0b.jpg", "null"),
+    for path, words, reason in (
+        (tmp_path / "gone.jpg", "No such file", "missing"),
+        (tmp_path, "Is a directory", "unreadable"),
+        ("a\0b.jpg", "null", "unreadable"),
     ):
-        with pytest.raises(ImageError, match=reason):
+        with pytest.raises(ImageError, match=words) as caught:
             read_image(path)
+        assert caught.value.reason == reason
+        assert caught.value.source == str(path)
 
 
 @pytest.mark.parametrize("thing", [None, 7, 1.5, ["a.jpg"], object()])
 def test_what_cannot_be_an_image_is_refused(thing: object) -> None:
-    with pytest.raises(ImageError, match="An image is"):
+    with pytest.raises(ImageError, match="An image is") as caught:
         read_image(thing)
+    assert caught.value.reason == "not_an_image"
 
 
 def test_an_array_that_is_no_frame_is_refused() -> None:
@@ -230,8 +235,9 @@ def test_an_array_that_is_no_frame_is_refused() -> None:
 
 def test_pil_images_without_a_known_range_are_refused() -> None:
     for mode in ("I", "F"):
-        with pytest.raises(ImageError, match="range"):
+        with pytest.raises(ImageError, match="range") as caught:
             read_image(Image.new(mode, (4, 4)))
+        assert caught.value.reason == "unsupported"
 
 
 def test_a_heic_photo_gets_a_message_of_its_own() -> None:
@@ -329,8 +335,37 @@ def test_a_file_without_end_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatc
     if not Path("/dev/zero").exists():
         pytest.skip("there is no /dev/zero on this system")
     monkeypatch.setattr("edgeml.images.MAX_BYTES", 1 << 20)
-    with pytest.raises(ImageError, match="bytes; refused"):
+    with pytest.raises(ImageError, match="bytes; refused") as caught:
         read_image("/dev/zero")
+    assert caught.value.reason == "too_many_bytes"
+
+
+def test_a_large_file_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(Image.fromarray(smooth()), "PNG")
+    path = tmp_path / "shirt.png"
+    path.write_bytes(data)
+    monkeypatch.setattr("edgeml.images.MAX_BYTES", len(data))
+    assert read_image(path).shape == (40, 61, 3)
+    with open(path, "ab") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing, which takes no room
+    with pytest.raises(ImageError, match="bytes; refused"):
+        read_image(path)
+
+
+def test_a_pipe_is_read_to_its_end() -> None:
+    if not Path("/dev/fd").exists():
+        pytest.skip("there is no /dev/fd on this system")
+    data = encode_jpeg(smooth(100, 150))
+    ours, theirs = os.pipe()
+    assert len(data) < 65536  # what a pipe holds
+    os.write(theirs, data)
+    os.close(theirs)
+    try:
+        assert np.array_equal(read_image(f"/dev/fd/{ours}"), read_image(data))
+    finally:
+        os.close(ours)
 
 
 @pytest.mark.parametrize(
@@ -436,6 +471,26 @@ def test_opencvs_log_level_is_restored_after_a_damaged_picture() -> None:
     before, after = done.stdout.split()
     assert before == after
     assert done.stderr == ""
+
+
+def test_the_memory_of_a_picture_is_kept_for_the_next_one(tmp_path: Path) -> None:
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc is asked to keep it")
+    path = tmp_path / "large.jpg"
+    path.write_bytes(encode_jpeg(smooth(1080, 1920)))
+    code = (
+        "import resource, sys\n"
+        "from edgeml.images import read_image\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(5): read_image(sys.argv[1])\n"
+        "before = faults()\n"
+        "for _ in range(10): read_image(sys.argv[1])\n"
+        "print(faults() - before)\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # A frame of 6 MB has 1519 pages, and OpenCV holds it twice.
+    assert int(done.stdout) < 10 * 300
 
 
 def test_encode_jpeg_comes_back_as_nearly_the_same_picture() -> None:

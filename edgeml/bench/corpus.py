@@ -11,8 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from edgeml.errors import ImageError
-from edgeml.images import encode_jpeg
+from edgeml.images import encode_jpeg, read_file
 from edgeml.preprocess import Frame
 
 MAX_IMAGES = 100
@@ -54,10 +53,7 @@ def gather(images: Sequence[Path], scratch: Path) -> Corpus:
     chosen = [Path(images[i * len(images) // count]) for i in range(count)]
     digest, size = hashlib.sha256(), 0
     for path in chosen:
-        try:
-            data = path.read_bytes()
-        except OSError as err:
-            raise ImageError(f"Cannot read the image {str(path)!r}: {err.strerror}.") from err
+        data = read_file(path)
         digest.update(hashlib.sha256(data).digest())
         size += len(data)
     return Corpus(

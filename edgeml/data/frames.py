@@ -218,7 +218,7 @@ def _frame_of(preprocess: Preprocess, picture: tuple[str, Path]) -> Frame | None
         data = read_file(path)
         if hashlib.sha256(data).hexdigest() != content:
             return None
-        return preprocess.fit(decode_image(data, repr(str(path)), at_least=preprocess.whole))
+        return preprocess.fit(decode_image(data, str(path), at_least=preprocess.whole))
     except ImageError:
         return None
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from edgeml.errors import ImageError
-from edgeml.headers import size_in_header
+from edgeml.headers import Format, read_header
 
 Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
 """How a file stores colours; `rgba` is whatever has a transparency, grey pictures included."""
@@ -29,14 +29,14 @@ class Kind:
     """What a header says of a picture.
 
     Attributes:
-        format: One of `SUFFIXES_OF`.
+        format: Which codec it is for.
         size: (height, width) in pixels, before any EXIF rotation.
         colours: How they are stored.
         bits: Of a sample; 0 where the header was not asked.
         orientation: EXIF's, 1 to 8; 1 is upright.
     """
 
-    format: str
+    format: Format
     size: tuple[int, int]
     colours: Colours
     bits: int
@@ -50,9 +50,8 @@ class Kind:
 def kind_of(data: bytes) -> Kind | None:
     """Read the header of an encoded picture; None if it has none that is understood."""
     try:
-        size = size_in_header(data)
-        name = _format(data)
-        match name:
+        header = read_header(data)
+        match header.format:
             case "jpeg":
                 colours, bits, orientation = _jpeg(data)
             case "png":
@@ -69,17 +68,7 @@ def kind_of(data: bytes) -> Kind | None:
                 colours, bits, orientation = "unknown", 0, 1
     except (ImageError, struct.error, IndexError):
         return None
-    return Kind(name, size, colours, bits, orientation)
-
-
-def _format(data: bytes) -> str:
-    for start, name in (
-        (b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"),
-        (b"RIFF", "webp"), (b"II", "tiff"), (b"MM", "tiff"),
-    ):  # fmt: skip
-        if data.startswith(start):
-            return name
-    return "avif"  # size_in_header knows no other
+    return Kind(header.format, (header.height, header.width), colours, bits, orientation)
 
 
 def _jpeg(data: bytes) -> tuple[Colours, int, int]:

@@ -107,7 +107,7 @@ def test_a_second_run_decodes_nothing_and_one_more_picture_decodes_one(
         assert len(decoded) == 6
         np.testing.assert_array_equal(side[:], expected(paths[:6]))
     with opened(paths, tmp_path / "cache") as side:
-        assert decoded[6:] == [repr(str(paths[6]))]
+        assert decoded[6:] == [str(paths[6])]
         np.testing.assert_array_equal(side[:], expected(paths))
 
 
@@ -121,7 +121,7 @@ def test_the_content_counts_and_not_the_name(tmp_path: Path, decoded: list[str])
         np.testing.assert_array_equal(side[:], expected([*paths, twin]))
     paths[1].write_bytes(pictures(tmp_path / "other", 1, seed=1)[0].read_bytes())
     with opened(paths, tmp_path / "cache") as side:
-        assert decoded[3:] == [repr(str(paths[1]))]
+        assert decoded[3:] == [str(paths[1])]
         np.testing.assert_array_equal(side[:], expected(paths))
 
 
