@@ -12,6 +12,7 @@ labels, and is told as absent. What was claimed of it still counts in OP, OF1 an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,6 +50,8 @@ class Metrics:
         OP, OR, OF1: Precision, recall and F1 of all known decisions together.
         exact_match: Pictures of which every known label is decided rightly, as a share of those
             of which any label is known.
+        top1, top5: Of a multiclass model: pictures for which the best label, or one of the five
+            best, is right, as a share of those that have a label. None of other models.
         images: How many pictures, known or not.
         labels: Each label for itself. The AP of one without positives is NaN.
     """
@@ -64,6 +67,8 @@ class Metrics:
     exact_match: float
     images: int
     labels: dict[str, LabelMetrics]
+    top1: float | None = None
+    top5: float | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -76,9 +81,10 @@ class Metrics:
         return len(self.labels) - len(self.absent)
 
     def summary(self) -> dict[str, float]:
-        """Give the metrics that are one number for all labels, mAP first."""
+        """Give the metrics that are one number for all labels: mAP first, or top1 and top5."""
         names = ("mAP", "CP", "CR", "CF1", "macro_F1", "OP", "OR", "OF1", "exact_match")
-        return {name: getattr(self, name) for name in names}
+        first = () if self.top1 is None else ("top1", "top5")
+        return {name: getattr(self, name) for name in (*first, *names)}
 
     def to_dict(self) -> dict[str, Any]:
         """Give what `edgeml eval --json` prints; NaN, which JSON lacks, becomes None."""
@@ -133,6 +139,8 @@ def evaluate(scores: Scores, targets: Targets, spec: ModelSpec) -> Metrics:
             )
             for i, name in enumerate(spec.labels)
         },
+        top1=_top(1, scores, positive) if spec.task == "multiclass" else None,
+        top5=_top(5, scores, positive) if spec.task == "multiclass" else None,
     )
 
 
@@ -140,14 +148,34 @@ def decide(scores: Scores, spec: ModelSpec) -> Decisions:
     """Turn scores (N, labels) into present labels (N, labels): the only such rule in edgeml.
 
     A label is present at or above its threshold. In a group with rule `one` exactly the label
-    with the highest score is, whatever the thresholds say.
+    with the highest score is, whatever the thresholds say. In a multiclass model the label with
+    the highest score is, if it reaches its threshold, and no other.
     """
-    present: Decisions = scores >= np.asarray(spec.thresholds, np.float32)
-    for group in spec.groups:
-        if group.rule == "one":
-            columns = [spec.labels.index(label) for label in group.labels]
-            best = scores[:, columns].argmax(axis=1)
-            present[:, columns] = best[:, None] == np.arange(len(columns))
+    present: Decisions = scores >= spec.limits
+    if spec.task == "multiclass":
+        best = scores.argmax(axis=1)
+        present &= best[:, None] == np.arange(scores.shape[1])
+    for columns in spec.exclusive:
+        best = scores[:, columns].argmax(axis=1)
+        present[:, columns] = best[:, None] == np.arange(len(columns))
+    return present
+
+
+def decide_row(scores: Sequence[float], spec: ModelSpec) -> list[bool]:
+    """Do what `decide` does for one picture, without numpy: see `ModelSpec.probabilities_of_row`.
+
+    Args:
+        scores: Floats that float32 can hold, as those of thresholds are.
+        spec: The model's.
+    """
+    present = [score >= limit for score, limit in zip(scores, spec.limits_of_row, strict=True)]
+    if spec.task == "multiclass":
+        best = max(range(len(scores)), key=scores.__getitem__)
+        return [here and i == best for i, here in enumerate(present)]
+    for columns in spec.exclusive:
+        best = max(columns, key=scores.__getitem__)
+        for i in columns:
+            present[i] = i == best
     return present
 
 
@@ -169,6 +197,13 @@ def average_precision(scores: NDArray[np.float32], targets: NDArray[np.int8]) ->
     hits = len(found) - np.searchsorted(found, found)
     claimed = len(every) - np.searchsorted(every, found)
     return float((hits / claimed).mean())
+
+
+def _top(k: int, scores: Scores, positive: NDArray[np.bool_]) -> float:
+    """Give the share of pictures with a label for which one of the `k` best is right."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    right: NDArray[np.bool_] = np.take_along_axis(positive, best, axis=1).max(axis=1)
+    return _mean(right[positive.any(axis=1)])
 
 
 def _check(scores: Scores, targets: Targets, spec: ModelSpec) -> None:

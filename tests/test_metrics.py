@@ -16,7 +16,7 @@ from sklearn import metrics as reference
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, average_precision, decide, evaluate
+from edgeml.metrics import UNKNOWN, average_precision, decide, decide_row, evaluate
 
 LABELS = ("black", "red", "dress", "shirt", "hat")
 SPEC = ModelSpec(labels=LABELS, thresholds=(0.5,) * 5, preprocess=Preprocess(size=(8, 8)))
@@ -274,3 +274,59 @@ def test_a_group_of_rule_any_changes_nothing() -> None:
     np.testing.assert_array_equal(
         decide(scores, replace(SPEC, groups=(group,))), decide(scores, SPEC)
     )
+
+
+def _multiclass(labels: int, threshold: float = 0.0) -> ModelSpec:
+    return ModelSpec(
+        labels=tuple(f"l{i}" for i in range(labels)),
+        thresholds=(threshold,) * labels,
+        preprocess=Preprocess(size=(8, 8)),
+        task="multiclass",
+        activation="softmax",
+    )
+
+
+def test_of_a_multiclass_model_the_best_label_is_present_if_it_reaches_its_threshold() -> None:
+    scores = np.array([[0.2, 0.5, 0.3], [0.4, 0.3, 0.3]], np.float32)
+    assert decide(scores, _multiclass(3)).tolist() == [[False, True, False], [True, False, False]]
+    assert decide(scores, _multiclass(3, 0.45)).tolist() == [[False, True, False], [False] * 3]
+
+
+def test_top1_and_top5_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet(np.ones(9), 200).astype(np.float32)
+    truth = rng.integers(0, 9, 200)
+    found = evaluate(scores, np.eye(9, dtype=np.int8)[truth], _multiclass(9))
+    for k, got in ((1, found.top1), (5, found.top5)):
+        assert got == pytest.approx(
+            reference.top_k_accuracy_score(truth, scores, k=k, labels=range(9))
+        )
+    assert list(found.to_dict()["metrics"])[:3] == ["top1", "top5", "mAP"]
+    assert found.exact_match == pytest.approx(found.top1)
+
+
+def test_a_multilabel_model_has_no_top1() -> None:
+    spec = ModelSpec(labels=("a",), thresholds=(0.5,), preprocess=Preprocess(size=(8, 8)))
+    found = evaluate(np.ones((1, 1), np.float32), np.ones((1, 1), np.int8), spec)
+    assert "top1" not in found.to_dict()["metrics"]
+
+
+ONE_OF_THREE = LabelGroup(name="kind", labels=("shirt", "dress", "hat"), rule="one")
+READINGS = (
+    SPEC,
+    replace(SPEC, activation="none"),
+    replace(SPEC, groups=(ONE_OF_THREE,), thresholds=(0.2, 0.5, 0.7, 0.9, 0.0)),
+    replace(SPEC, groups=(ONE_OF_THREE,), activation="group_softmax"),
+    replace(SPEC, task="multiclass", activation="softmax", thresholds=(0.25,) * 5),
+)
+
+
+@pytest.mark.parametrize("spec", READINGS, ids=lambda spec: f"{spec.task} {spec.activation}")
+@given(logits=arrays(np.float32, (1, 5), elements=st.floats(-100, 100, width=32)))
+def test_one_picture_is_read_in_plain_python_as_many_are_in_numpy(
+    spec: ModelSpec, logits: NDArray[np.float32]
+) -> None:
+    scores = spec.probabilities(logits)
+    row = spec.probabilities_of_row(logits[0].tolist())
+    np.testing.assert_allclose(row, scores[0], rtol=2e-7, atol=1e-38)
+    assert decide_row(scores[0].tolist(), spec) == decide(scores, spec)[0].tolist()

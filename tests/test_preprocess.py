@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,11 @@ from edgeml.errors import InputError, SpecError
 from edgeml.preprocess import Frame, resize
 
 SIZES = (64, 96, 128, 160, 224)
-FILTERS = {"linear": Image.Resampling.BILINEAR, "cubic": Image.Resampling.BICUBIC}
+FILTERS = {
+    "linear": Image.Resampling.BILINEAR,
+    "cubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -116,6 +121,40 @@ def test_where_nothing_is_halved_no_sample_is_further_than_one_level_from_pillow
         # Pillow rounds between its two passes, which moves a sample by one level at most.
         error = np.abs(result.astype(int) - pillow(frame, (96, 128), interpolation))
         assert error.max() <= 1
+
+
+@pytest.mark.parametrize("sides", [(481, 641), (97, 89), (31, 17), (1, 300), (2000, 9)])
+def test_nearest_takes_the_very_pixels_that_pillow_takes(sides: tuple[int, int]) -> None:
+    frame = noise(*sides)
+    expected = Image.fromarray(frame).resize((48, 64), Image.Resampling.NEAREST)
+    assert np.array_equal(resize(frame, (64, 48), "nearest"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("sides", [(480, 640), (97, 89), (31, 17), (2000, 9), (1280, 960)])
+def test_plain_linear_comes_out_as_from_opencv(sides: tuple[int, int]) -> None:
+    frame = drawn(*sides)
+    result = resize(frame, (64, 48), antialias=False)
+    expected = cv2.resize(frame, (48, 64), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(result.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("sides", [(480, 640), (97, 89), (1280, 960)])
+def test_plain_cubic_comes_out_as_from_opencv_but_for_the_border_that_it_repeats(
+    sides: tuple[int, int],
+) -> None:
+    frame = drawn(*sides)
+    result = resize(frame, (64, 48), "cubic", antialias=False)
+    expected = cv2.resize(frame, (48, 64), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(result.astype(int) - expected)[2:-2, 2:-2].max() <= 1
+
+
+@pytest.mark.parametrize("sides", [(480, 640), (640, 480), (300, 300)])
+def test_squash_crop_is_the_centre_of_the_squashed_picture(sides: tuple[int, int]) -> None:
+    frame = drawn(*sides)
+    whole = pillow(frame, (128, 128))
+    preprocess = Preprocess(size=(112, 112), resize="squash_crop", crop=0.875)
+    assert psnr(preprocess.fit(frame), whole[8:120, 8:120]) >= 46
+    assert preprocess.whole == (128, 128)
 
 
 def test_resize_to_its_own_size_gives_the_very_samples() -> None:
@@ -316,7 +355,7 @@ def test_what_is_no_frame_is_refused_with_its_shape(bad: Frame) -> None:
         {"mean": (0.0, float("nan"), 0.0)},
         {"pad": 256},
         {"resize": "stretch"},
-        {"interpolation": "nearest"},
+        {"interpolation": "sinc"},
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused(field: dict[str, object]) -> None:
@@ -327,3 +366,61 @@ def test_a_value_that_cannot_be_meant_is_refused(field: dict[str, object]) -> No
 def test_whole_is_the_size_before_the_cut() -> None:
     assert Preprocess(size=(224, 160), resize="crop", crop=0.875).whole == (256, 183)
     assert Preprocess(size=(224, 160), crop=0.875).whole == (224, 160)
+
+
+@pytest.mark.parametrize("how", ["squash", "crop", "squash_crop", "letterbox"])
+@pytest.mark.parametrize("interpolation", ["linear", "cubic", "lanczos", "nearest"])
+def test_an_input_is_bit_for_bit_its_fitted_frame_normalised(how: str, interpolation: str) -> None:
+    # A graph with uint8 input gets the one, a graph with float32 input the other.
+    preprocess = Preprocess(size=(48, 64), resize=how, interpolation=interpolation)  # type: ignore[arg-type]
+    for sides in ((480, 640), (97, 31), (48, 64), (48, 200), (20, 30), (64, 48)):
+        frame = noise(*sides)
+        expected = preprocess.normalize([preprocess.fit(frame)])
+        assert np.array_equal(preprocess([frame]), expected), sides
+
+
+def test_what_was_resized_before_changes_nothing() -> None:
+    cases = [
+        (noise(*sides, seed=i), size, how)
+        for i, sides in enumerate([(480, 640), (33, 500), (700, 41), (1200, 1600), (481, 643)])
+        for size in ((96, 128), (224, 224), (20, 20))
+        for how in FILTERS
+    ]
+    results: dict[int, Frame] = {}
+
+    def work(order: Sequence[int]) -> list[tuple[int, Frame]]:
+        return [(i, resize(cases[i][0], cases[i][1], cases[i][2])) for i in order]  # type: ignore[arg-type]
+
+    orders = [np.random.default_rng(seed).permutation(len(cases)).tolist() for seed in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        for done in pool.map(work, orders):
+            for i, result in done:
+                assert np.array_equal(results.setdefault(i, result), result)
+
+
+@pytest.mark.parametrize("sides", [(480, 640), (720, 1280), (1080, 1920), (481, 643), (7, 9)])
+@pytest.mark.parametrize("size", [(224, 224), (160, 160), (384, 384), (1, 1), (11, 300)])
+def test_the_weights_of_each_point_are_those_of_pillow(
+    sides: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """A single bright line tells the weight of that line for each point, to a 255th."""
+    for line in (0, sides[0] // 3, sides[0] - 1):
+        frame = np.zeros((sides[0], 4, 3), np.uint8)
+        frame[line] = 255
+        result = resize(frame, (size[0], 4))
+        if sides[0] < 4 * size[0]:  # nothing is halved
+            error = np.abs(result.astype(int) - pillow(frame, (size[0], 4)))
+            assert error.max() <= 1
+
+
+@pytest.mark.parametrize("sides", [(480, 640), (641, 480), (50, 90)])
+def test_a_plain_crop_is_cut_first_and_then_resized(sides: tuple[int, int]) -> None:
+    frame = drawn(*sides)
+    side = min(sides)
+    top, left = ((whole - side) // 2 for whole in sides)
+    square = frame[top : top + side, left : left + side]
+    preprocess = Preprocess(size=(64, 64), resize="crop", antialias=False, mean=(0, 0, 0))
+    expected = cv2.resize(square, (64, 64), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(preprocess.fit(frame).astype(int) - expected).max() <= 1
+    planes = preprocess([frame])[0] * np.array(preprocess.std)[:, None, None] * 255
+    assert np.abs(planes[::-1].transpose(1, 2, 0) - expected).max() < 1.01

@@ -125,3 +125,48 @@ def test_probabilities_are_sigmoids_and_a_softmax_for_each_choice() -> None:
     plain = replace(spec, activation="sigmoid").probabilities(logits)
     assert plain[0, 2] == pytest.approx(1 / (1 + np.exp(-3.0)))
     assert replace(spec, activation="none").probabilities(logits) is logits
+
+
+def test_a_spec_of_before_means_what_it_meant() -> None:
+    told = json.loads(SPEC.to_json())
+    for name in ("task", "layout", "raw_channels", "output"):
+        del told[name]
+    del told["preprocess"]["antialias"]
+    assert ModelSpec.from_json(json.dumps(told)) == SPEC
+    assert SPEC.input_sides == (3, 96, 128)
+    assert replace(SPEC, input="uint8").input_sides == (96, 128, 3)
+
+
+def test_softmax_gives_shares_of_one_also_of_logits_that_overflow() -> None:
+    spec = replace(SPEC, task="multiclass", groups=(), activation="softmax")
+    logits = np.array([[1, 2, 3], [1e4, 0, -1e4]], np.float32)
+    expected = np.exp([1.0, 2, 3]) / np.exp([1.0, 2, 3]).sum()
+    np.testing.assert_allclose(spec.probabilities(logits), [expected, [1, 0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"task": "multiclass"}, "no groups"),
+        ({"task": "multiclass", "groups": ()}, "'softmax', or 'none'"),
+        ({"activation": "softmax"}, "'multiclass', not 'multilabel'"),
+    ],
+)
+def test_a_task_and_an_activation_that_contradict_each_other_are_refused(
+    fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        replace(SPEC, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_a_batch_is_brought_to_the_layout_that_the_network_takes(layout: str, dtype: str) -> None:
+    spec = replace(SPEC, input=dtype, layout=layout, raw_channels="rgb")  # type: ignore[arg-type]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+    given = pixels if dtype == "uint8" else pixels.transpose(0, 3, 1, 2).astype(np.float32)
+    batch = spec.laid_out(given)
+    assert batch.dtype == dtype
+    assert batch.flags.c_contiguous
+    rows = batch if layout == "nhwc" else batch.transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(rows, pixels[..., ::-1] if dtype == "uint8" else pixels)

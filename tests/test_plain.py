@@ -1,0 +1,119 @@
+"""Specs are read without pydantic if they are right; pydantic says whether they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from edgeml import LabelGroup, ModelSpec, Preprocess
+from edgeml.errors import SpecError
+from edgeml.plain import OddError, read_plain
+from tests.tiny import tiny_spec
+
+SPEC = ModelSpec(
+    labels=("rot", "grün", "blue"),
+    thresholds=(0.5, 0.25, 1.0),
+    preprocess=Preprocess(size=(32, 48), resize="crop", crop=0.875),
+    groups=(LabelGroup(name="colour", labels=("rot", "grün"), rule="one"),),
+    metrics={"mAP": 0.5},
+    origin={"data_sha256": "abc"},
+)
+READER = TypeAdapter(ModelSpec)
+
+
+def document() -> dict[str, Any]:
+    return {k: v for k, v in json.loads(SPEC.to_json()).items() if k != "format"}
+
+
+def test_it_reads_what_pydantic_reads() -> None:
+    read = read_plain(ModelSpec, document())
+    assert read == READER.validate_json(json.dumps(document()), strict=True) == SPEC
+    assert type(read.thresholds[2]) is float
+
+
+def test_a_spec_that_is_right_is_read_without_importing_pydantic() -> None:
+    code = (
+        "import sys; from edgeml import ModelSpec; ModelSpec.from_json(sys.stdin.read()); "
+        "assert 'pydantic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], input=SPEC.to_json().encode(), check=True)
+
+
+_ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["", "one", "rot", "1", "sigmoid", "\ud800", 10**400, -0.0, 1, 0, 2**60]),
+    st.lists(st.one_of(st.integers(0, 3), st.text(max_size=2), st.floats()), max_size=3),
+    st.dictionaries(st.sampled_from(["a", "name", "\udfff"]), st.integers(), max_size=2),
+)
+
+
+def _places(value: Any) -> list[list[Any]]:
+    """Give the way to each value within a document."""
+    ways: list[list[Any]] = [[]]
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    if isinstance(value, (dict, list)):
+        for key, one in list(inner):
+            ways += [
+                [key, *way] for way in (_places(one) if isinstance(one, (dict, list)) else [[]])
+            ]
+    return ways
+
+
+@given(st.data())
+def test_whatever_it_accepts_pydantic_reads_as_the_same(data: st.DataObject) -> None:
+    changed = document()
+    for _ in range(data.draw(st.integers(1, 2))):
+        way = data.draw(st.sampled_from([way for way in _places(changed) if way]))
+        holder = changed
+        for key in way[:-1]:
+            holder = holder[key]
+        kind = data.draw(st.sampled_from(["replace", "remove", "add"]))
+        if kind == "replace":
+            holder[way[-1]] = data.draw(_ODD)
+        elif kind == "remove":
+            del holder[way[-1]]
+        elif isinstance(holder, dict):
+            holder["odd"] = data.draw(_ODD)
+    mine = None
+    with suppress(ValueError, TypeError):
+        mine = read_plain(ModelSpec, changed)
+    if mine is not None:
+        assert mine == READER.validate_json(json.dumps(changed), strict=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"thresholds": [0.5, 0.5]},
+        {"thresholds": ["a", 0.5, 0.5]},
+        {"labels": "rot"},
+        {"colour": 1},
+        {"preprocess": {"size": [8, 8.5]}},
+        {"task": "regression"},
+        {"thresholds": [10**400, 0.5, 0.5]},
+    ],
+)
+def test_what_is_wrong_is_said_in_pydantics_words(wrong: dict[str, Any]) -> None:
+    changed = {**document(), **wrong}
+    with pytest.raises(ValidationError) as expected:
+        READER.validate_json(json.dumps(changed), strict=True)
+    with pytest.raises(SpecError) as told:
+        ModelSpec.from_json(json.dumps({"format": "edgeml/1", **changed}))
+    assert expected.value.errors()[0]["msg"] in str(told.value)
+
+
+def test_a_missing_field_is_odd() -> None:
+    with pytest.raises((OddError, TypeError)):
+        read_plain(ModelSpec, {"labels": ["a"]})
+    assert tiny_spec() == ModelSpec.from_json(tiny_spec().to_json())
