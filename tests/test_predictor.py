@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -191,3 +196,120 @@ def test_an_unknown_runtime_or_device_is_refused(tiny_onnx: Path) -> None:
         Predictor(tiny_onnx, runtime="tflite")
     with pytest.raises(InputError, match="npu7"):
         Predictor(tiny_onnx, device="npu7")
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+class TestALife:
+    """What happens to a Predictor beside predicting."""
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, runtime: str) -> None:
+        pytest.importorskip(runtime)
+
+    def test_closing_while_others_predict_gives_results_or_an_error(
+        self, runtime: str, tiny_onnx: Path
+    ) -> None:
+        for _ in range(10):
+            predictor = Predictor(tiny_onnx, runtime=runtime)
+            expected = predictor.predict(plain(RED)).scores
+            started = threading.Barrier(5)
+
+            def work(predictor: Predictor = predictor, started: Any = started) -> list[Any]:
+                found: list[Any] = []
+                started.wait(30)
+                for _ in range(30):
+                    try:
+                        found.append(predictor.predict(plain(RED)).scores)
+                    except InferenceError as err:
+                        found.append(str(err))
+                return found
+
+            with ThreadPoolExecutor(4) as pool:
+                futures = [pool.submit(work) for _ in range(4)]
+                started.wait(30)
+                predictor.close()
+                predictor.close()
+            for one in [one for future in futures for one in future.result()]:
+                if isinstance(one, str):
+                    assert "closed" in one
+                else:
+                    np.testing.assert_array_equal(one, expected)
+
+    def test_two_of_one_file_do_not_disturb_each_other(self, runtime: str, tiny_onnx: Path) -> None:
+        with Predictor(tiny_onnx, runtime=runtime) as one:
+            with Predictor(tiny_onnx, runtime=runtime) as two:
+                np.testing.assert_array_equal(
+                    one.predict(plain(RED)).scores, two.predict(plain(RED)).scores
+                )
+            assert one.predict(plain(RED)).labels == ("red",)
+
+    def test_one_that_is_forgotten_is_freed(self, runtime: str, tiny_onnx: Path) -> None:
+        predictor = Predictor(tiny_onnx, runtime=runtime)
+        predictor.predict(plain(RED))
+        left = weakref.ref(predictor.runtime)
+        del predictor
+        assert left() is None  # at once: nothing holds on to it, and it is in no cycle
+
+    def test_warmed_up_it_has_run_before_the_first_image(
+        self, runtime: str, tiny_onnx: Path
+    ) -> None:
+        with Predictor(tiny_onnx, runtime=runtime, warm_up=True) as predictor:
+            assert predictor.predict(plain(GREEN)).labels == ("green",)
+
+    @pytest.mark.nightly
+    def test_five_hundred_in_turn_leave_no_memory_files_or_threads(
+        self, runtime: str, tiny_onnx: Path
+    ) -> None:
+        process = psutil.Process()
+
+        def once() -> None:
+            with Predictor(tiny_onnx, runtime=runtime) as predictor:
+                predictor.predict(plain(RED))
+
+        for _ in range(50):
+            once()
+        before = process.memory_info().rss, process.num_fds(), process.num_threads()
+        for _ in range(500):
+            once()
+        after = process.memory_info().rss, process.num_fds(), process.num_threads()
+        assert after[0] - before[0] < 10 * 2**20
+        assert after[1:] == before[1:]
+
+
+def test_warming_up_runs_the_network_once() -> None:
+    runtime = TinyRuntime()
+    Predictor(runtime, warm_up=True)
+    assert runtime.runs == 1
+
+
+@pytest.mark.train
+def test_a_run_folder_is_safe_to_share_and_refuses_what_the_others_refuse(
+    tmp_path: Path,
+) -> None:
+    torch = pytest.importorskip("torch")
+    from edgeml.runtimes.torch_ import TorchRuntime
+
+    runtime = object.__new__(TorchRuntime)  # a module without a checkpoint
+    pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    runtime.__dict__.update(
+        _module=pooled.eval(),
+        _device="cpu",
+        _size=(32, 32),
+        _process=os.getpid(),
+        _metadata={"edgeml": tiny_spec().to_json()},
+    )
+    with Predictor(runtime) as predictor:
+        frames = [plain((i, 2 * i, 3 * i)) for i in range(60)]
+        alone = [predictor.predict(frame).scores for frame in frames]
+        with ThreadPoolExecutor(8) as pool:
+            together = list(
+                pool.map(lambda i: predictor.predict(frames[i % 60]).scores, range(480))
+            )
+        for i, scores in enumerate(together):
+            np.testing.assert_array_equal(scores, alone[i % 60])
+        with pytest.raises(InputError, match="not finite"):
+            runtime.run(np.full((1, 3, 32, 32), np.nan, np.float32))
+        runtime.__dict__["_process"] = -1
+        with pytest.raises(InferenceError, match="PyTorch does not survive"):
+            predictor.predict(plain(RED))

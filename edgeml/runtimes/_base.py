@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import InputError, ModelLoadError, needs
+from edgeml.errors import InferenceError, InputError, ModelLoadError, needs
 
 if TYPE_CHECKING:
     from edgeml.passport import Library
 
 Exactness = Literal["exact", "fast"]
+Mode = Literal["latency", "throughput"]
 
 _RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch")
 
@@ -61,6 +64,64 @@ class Runtime(Protocol):
         ...
 
 
+def check_batch(
+    batch: object, shape: Sequence[int | None], dtype: str
+) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Refuse an array that the runtimes would each take in a way of their own.
+
+    OpenVINO casts any type silently, ONNX Runtime misreads the other byte order, and what comes
+    of NaN depends on the kernels: a ReLU may swallow it.
+
+    Args:
+        batch: What was handed to `run`.
+        shape: What the model takes, with its batch, which is not looked at.
+        dtype: The type of its elements.
+
+    Raises:
+        InputError: It is another shape or type, empty, or holds NaN or Inf.
+    """
+    if not isinstance(batch, np.ndarray):
+        raise InputError(f"A batch is a numpy array, not {type(batch).__name__}.")
+    sides, expected = batch.shape[1:], tuple(shape[1:])
+    fits = sides == expected or (
+        len(sides) == len(expected)
+        and all(wanted in (None, side) for side, wanted in zip(sides, expected, strict=True))
+    )
+    if not fits or batch.dtype != dtype or not len(batch):
+        wanted = ", ".join("any" if side is None else str(side) for side in expected)
+        raise InputError(
+            f"The model takes (N, {wanted}) {dtype}; the batch is {batch.shape} {batch.dtype}. "
+            "Predictor.prepare makes one of frames."
+        )
+    if batch.dtype.kind == "f" and not _all_finite(batch):
+        raise InputError("The batch holds numbers that are not finite.")
+    return batch
+
+
+def _all_finite(numbers: NDArray[Any]) -> bool:
+    # One that is not finite makes the sum so, which takes half the time of asking each.
+    return math.isfinite(np.einsum("i->", numbers.ravel())) or bool(np.isfinite(numbers).all())
+
+
+def check_process(opened_in: int, library: str) -> None:
+    """Refuse to run in a forked process what waits there for threads that did not come along.
+
+    Raises:
+        InferenceError: The model was opened by another process.
+    """
+    if os.getpid() != opened_in:
+        raise InferenceError(
+            f"The model was opened in process {opened_in} and is used in {os.getpid()}, which was "
+            f"forked from it; {library} does not survive that. Open a Predictor in each process, "
+            "or start processes by multiprocessing's 'spawn'."
+        )
+
+
+def too_late(seconds: float) -> InferenceError:
+    """Say that a run was stopped."""
+    return InferenceError(f"The model was stopped: it took longer than timeout={seconds:g} s.")
+
+
 def open_runtime(
     path: Path,
     *,
@@ -68,6 +129,9 @@ def open_runtime(
     device: str = "auto",
     threads: int | None = None,
     precision: Exactness = "exact",
+    mode: Mode = "latency",
+    spinning: bool = False,
+    timeout: float | None = None,
 ) -> Runtime:
     """Open a model file, or a run folder, with the runtime that its suffix asks for.
 
@@ -79,6 +143,10 @@ def open_runtime(
         device: `auto`, or what the runtime calls its device.
         threads: CPU threads; None leaves the choice to the runtime.
         precision: `exact` computes an FP32 file in FP32; `fast` lets the device choose.
+        mode: `latency` gives one run all threads; `throughput` gives each of several runs at once
+            a thread. ONNX Runtime and OpenVINO know the difference.
+        spinning: Let ONNX Runtime's threads spin while they wait for work.
+        timeout: Seconds after which ONNX Runtime or OpenVINO stops a run, at the next layer.
 
     Raises:
         ModelLoadError: There is no such file, or no runtime reads it.
@@ -93,15 +161,37 @@ def open_runtime(
         raise ModelLoadError(f"There is no model {str(path)!r}.")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; it must be 1 or more.")
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise InputError(f"timeout is {timeout}; it must be a number of seconds above 0.")
     match (".run" if path.is_dir() else path.suffix.lower()), runtime:
         case ".onnx", "auto" | "onnxruntime":
             with needs("onnxruntime", extra="onnx", to="run .onnx models"):
                 from edgeml.runtimes.ort import OrtRuntime
-            return OrtRuntime(path, device=device, threads=threads, precision=precision)
+            return OrtRuntime(
+                path,
+                device=device,
+                threads=threads,
+                precision=precision,
+                mode=mode,
+                spinning=spinning,
+                timeout=timeout,
+            )
         case ((".onnx" | ".xml"), "auto" | "openvino"):
             with needs("openvino", extra="openvino", to="run models with OpenVINO"):
                 from edgeml.runtimes.ov import OpenVinoRuntime
-            return OpenVinoRuntime(path, device=device, threads=threads, precision=precision)
+            return OpenVinoRuntime(
+                path,
+                device=device,
+                threads=threads,
+                precision=precision,
+                mode=mode,
+                timeout=timeout,
+            )
+        case _ if timeout is not None:
+            raise InputError(
+                f"A run of {path.name!r} cannot be stopped: timeout is for .onnx and .xml files, "
+                "with ONNX Runtime or OpenVINO."
+            )
         case ((".run" | ".safetensors"), "auto" | "torch"):
             with needs("torch", extra="train", to="run a training checkpoint"):
                 from edgeml.runtimes.torch_ import TorchRuntime

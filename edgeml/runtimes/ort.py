@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgeml.errors import InferenceError, ModelLoadError
-from edgeml.runtimes._base import FP16_ON_X86, Exactness
+from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError, SpecError
+from edgeml.runtimes._base import (
+    FP16_ON_X86,
+    Exactness,
+    Mode,
+    check_batch,
+    check_process,
+    too_late,
+)
+from edgeml.runtimes._watchdog import stopped_after
 from edgeml.runtimes.ort_graphs import ReplayedSession
 from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
 from edgeml.spec import METADATA_KEY
@@ -27,6 +36,12 @@ INT8_ON_CUDA = (
     "known, and FP16 may be faster. For INT8 on a GPU: edgeml export MODEL.onnx --fmt trt."
 )
 """By what others report, see `edgeml.known_issues`; not measured here."""
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+}
 
 # Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
 _ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
@@ -42,6 +57,9 @@ class OrtRuntime:
         device: str = "auto",
         threads: int | None = None,
         precision: Exactness = "exact",
+        mode: Mode = "latency",
+        spinning: bool = False,
+        timeout: float | None = None,
         graphs: bool = False,
     ) -> None:
         """Load `path`.
@@ -52,6 +70,9 @@ class OrtRuntime:
                 provider, built in or of an installed package `onnxruntime-ep-*`.
             threads: CPU threads; None leaves the choice to ONNX Runtime.
             precision: `exact` forbids CUDA to round the factors of FP32 products to TF32.
+            mode: `throughput` computes each run in the thread that calls it, and in no other.
+            spinning: Let threads spin while they wait for work.
+            timeout: Seconds after which a run is stopped, at the next node.
             graphs: Record the work on a GPU once for each shape of a batch, and replay it. Calls
                 from several threads then wait for each other.
 
@@ -61,11 +82,20 @@ class OrtRuntime:
                 graph cannot hold all of it.
         """
         provider = provider_for(device, tf32=precision == "fast", graphs=graphs)
-        session = _open(path, provider, threads)
+        if timeout is not None and graphs:
+            raise InputError("A graph cannot be stopped; open it without timeout.")
+        options = _options(1 if mode == "throughput" else threads, spinning)
+        session = _open(path, provider, options)
         self._session: ort.InferenceSession | None = session
         self._replayed = _replayed(path, session, provider) if graphs else None
         self._label = provider.label
         self._input = session.get_inputs()[0]
+        self._dtype = _DTYPES.get(self._input.type, self._input.type)
+        self._shape = tuple(side if isinstance(side, int) else None for side in self._input.shape)
+        self._timeout = timeout
+        # On the CPU it does survive a fork: who calls does the work of threads that are missing.
+        self._process = None if provider.name == CPU else os.getpid()
+        self._outputs = [one.name for one in session.get_outputs()]
         meta = dict(session.get_modelmeta().custom_metadata_map)
         self._metadata = {**meta, "precision": _precision(meta, provider)}
         if provider.name == CPU and _is_fp16(meta) and not _ON_ARM:
@@ -81,8 +111,7 @@ class OrtRuntime:
     @property
     def input_shape(self) -> tuple[int | None, int, int, int]:
         """The declared shape; a symbolic dimension is None."""
-        shape = [side if isinstance(side, int) else None for side in self._input.shape]
-        return cast("tuple[int | None, int, int, int]", tuple(shape))
+        return cast("tuple[int | None, int, int, int]", self._shape)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -93,48 +122,83 @@ class OrtRuntime:
         """Map a batch to logits (N, labels) float32.
 
         Raises:
-            InferenceError: The runtime is closed, or the session fails.
+            InputError: The batch is not what the model takes, or not finite.
+            InferenceError: The runtime is closed, the session fails, or it took too long.
         """
         session = self._session
         if session is None:
             raise InferenceError("This model is closed; open it again.")
+        if self._process is not None:
+            check_process(self._process, "a GPU")
+        check_batch(batch, self._shape, self._dtype)
         try:
             if self._replayed is not None:
                 return self._replayed.run(batch)
-            (logits,) = session.run(None, {self._input.name: batch})
+            feed = {self._input.name: batch}
+            if self._timeout is None:
+                (logits,) = session.run(self._outputs, feed)
+            else:
+                (logits,) = self._run_in_time(session, feed, self._timeout)
+        except EdgemlError:
+            raise
         except Exception as err:
             raise InferenceError(f"ONNX Runtime failed: {_line(err)}") from err
         return np.asarray(logits, np.float32)
+
+    def _run_in_time(
+        self, session: ort.InferenceSession, feed: dict[str, Any], seconds: float
+    ) -> list[Any]:
+        options = ort.RunOptions()
+
+        def stop() -> None:
+            options.terminate = True
+
+        with stopped_after(seconds, stop) as alarm:
+            try:
+                return cast("list[Any]", session.run(self._outputs, feed, options))
+            except Exception as err:
+                if alarm.expired:
+                    raise too_late(seconds) from err
+                raise
+
+    def take_output(self, name: str) -> None:
+        """Give this output, of several, from now on.
+
+        Raises:
+            SpecError: There is none of this name.
+        """
+        if name not in self._outputs:
+            raise SpecError(f"The model has no output {name!r}, but {', '.join(self._outputs)}.")
+        self._outputs = [name]
 
     def close(self) -> None:
         """Free the session, and what a graph was recorded with."""
         self._session = self._replayed = None
 
 
-def _open(path: Path, provider: Provider, threads: int | None) -> ort.InferenceSession:
+def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a file, and load it anew if its metadata ask for other settings.
 
     Raises:
         ModelLoadError: ONNX Runtime refuses it, or would run it somewhere else.
     """
-    session = open_session(path, _options(threads), provider)
+    session = open_session(path, options, provider)
     if not _is_for_another_runtime(session.get_modelmeta().custom_metadata_map):
         return session
     # It would quantise what was left in float, and spoil FP16 biases (1.32).
-    options = _options(threads)
     options.add_session_config_entry(
         "optimization.disable_specified_optimizers", "WeightBiasQuantization"
     )
     return open_session(path, options, provider)
 
 
-def _options(threads: int | None) -> ort.SessionOptions:
+def _options(threads: int | None, spinning: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
     # Spinning threads take four times the CPU time as soon as anything else wants the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     if _saturates(_read(_CPUINFO)):
         # Products of uint8 and uint8 instead: slower, and right. ONNX Runtime would do so with
         # VNNI too, where it halves the speed of INT8 and changes no bit.

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -200,6 +199,8 @@ def _register_plugin(name: str) -> None:
     Raises:
         ModelLoadError: It is there and cannot be loaded.
     """
+    from importlib.metadata import version  # its import takes as long as OpenCV's
+
     for package, module in _plugins():
         names = module.get_ep_names() if hasattr(module, "get_ep_names") else None
         if name not in (names or [module.get_ep_name()]):
@@ -211,7 +212,7 @@ def _register_plugin(name: str) -> None:
                 ort.register_execution_provider_library(package, str(module.get_library_path()))
             except Exception as err:  # as above
                 raise ModelLoadError(
-                    f"ONNX Runtime cannot load {package} {metadata.version(package)}: "
+                    f"ONNX Runtime cannot load {package} {version(package)}: "
                     f"{_line(err)}{see(_line(err))}"
                 ) from err
 
@@ -222,7 +223,9 @@ def _plugins() -> Iterator[tuple[str, ModuleType]]:
     Raises:
         ModelLoadError: One cannot be imported.
     """
-    for distribution in metadata.distributions():
+    from importlib.metadata import distributions
+
+    for distribution in distributions():
         package = distribution.metadata["Name"] or ""  # what pip left of one that it removed
         if not package.lower().replace("_", "-").startswith(_PLUGINS):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, InputError
+from edgeml.runtimes._base import check_batch, check_process
 from edgeml.spec import METADATA_KEY
 from edgeml.train.checkpoint import load_checkpoint
 
@@ -32,6 +34,7 @@ class TorchRuntime:
             raise InputError(f"PyTorch has no device {device!r} here.") from err
         if threads:
             torch.set_num_threads(threads)
+        self._process = os.getpid()
         self._size = spec.preprocess.size
         self._metadata = {METADATA_KEY: spec.to_json(), "precision": "f32"}
 
@@ -54,12 +57,16 @@ class TorchRuntime:
         """Map a batch (N, 3, H, W) to logits (N, labels) float32.
 
         Raises:
-            InferenceError: The runtime is closed.
+            InputError: The batch is not what the model takes, or not finite.
+            InferenceError: The runtime is closed, or it was opened before a fork.
         """
-        if self._module is None:
+        module = self._module  # another thread may close it meanwhile
+        if module is None:
             raise InferenceError("This model is closed; open it again.")
+        check_process(self._process, "PyTorch")
+        check_batch(batch, self.input_shape, "float32")
         with torch.inference_mode():
-            logits = self._module(torch.from_numpy(batch).to(self._device))
+            logits = module(torch.from_numpy(batch).to(self._device))
         return np.asarray(logits.float().cpu(), np.float32)
 
     def close(self) -> None:

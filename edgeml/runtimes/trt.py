@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from edgeml.errors import EngineMismatchError, InferenceError, InputError, ModelLoadError
 from edgeml.passport import NAMES, Library, Passport, Tensor, check, check_library, read_engine
 from edgeml.runtimes import _cuda, _tensorrt
+from edgeml.runtimes._base import check_batch, check_process
 from edgeml.runtimes._lanes import MOST_LANES, Batch, Lane, Model, Pool, why
 from edgeml.runtimes._tensorrt import listening
 from edgeml.spec import METADATA_KEY
@@ -73,6 +75,7 @@ class TensorRtRuntime:
                     pass  # so that too little memory shows now
         except InferenceError as err:
             raise ModelLoadError(f"{path.name} cannot be loaded: {err}") from err
+        self._process = os.getpid()
         self._pool = pool
         self._model_input, self._profile = model.input, model.profile
         self._name = f"{library} {trt.__version__} {gpu.name}"
@@ -100,14 +103,11 @@ class TensorRtRuntime:
         """Map a batch to logits (N, labels) float32.
 
         Raises:
-            InferenceError: The batch does not fit, the runtime is closed, or the GPU fails.
+            InputError: The batch is not what the engine takes, or not finite.
+            InferenceError: The runtime is closed, was opened before a fork, or the GPU fails.
         """
-        wanted = self._model_input
-        if batch.shape[1:] != wanted.shape[1:] or batch.dtype != wanted.dtype or not len(batch):
-            raise InferenceError(
-                f"The engine takes (N, {', '.join(map(str, wanted.shape[1:]))}) {wanted.dtype}; "
-                f"the batch is {batch.shape} {batch.dtype}."
-            )
+        check_process(self._process, "a GPU")
+        check_batch(batch, (None, *self._model_input.shape[1:]), self._model_input.dtype)
         most = self._profile[2]
         with _cuda.use(self._index), self._pool.lane() as lane:
             parts = [lane.run(batch[i : i + most]) for i in range(0, len(batch), most)]

@@ -108,13 +108,28 @@ def test_slow_exact_products_are_asked_for_only_without_vnni(
             entries.get_session_config_entry("session.x64quantprecision")
 
 
+@pytest.mark.parametrize("spinning", [False, True])
+def test_threads_spin_only_if_asked(spinning: bool, tiny_onnx: Path) -> None:
+    with Predictor(tiny_onnx, spinning=spinning) as predictor:
+        entries = predictor.runtime._session.get_session_options()  # type: ignore[attr-defined]
+        told = entries.get_session_config_entry("session.intra_op.allow_spinning")
+    assert told == str(int(spinning))
+
+
+def test_for_throughput_a_run_has_one_thread(tiny_onnx: Path) -> None:
+    for mode, threads in (("latency", 2), ("throughput", 1)):
+        with Predictor(tiny_onnx, mode=mode, threads=2) as predictor:  # type: ignore[arg-type]
+            options = predictor.runtime._session.get_session_options()  # type: ignore[attr-defined]
+            assert options.intra_op_num_threads == threads
+
+
 def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
     with Predictor(net) as predictor:
         in_threads(predictor)
 
 
 def test_an_array_of_another_size_is_an_error_in_one_line(runtime: OrtRuntime) -> None:
-    with pytest.raises(InferenceError) as caught:
+    with pytest.raises(InputError) as caught:
         runtime.run(np.zeros((1, 3, 16, 16), np.float32))
     assert "\n" not in str(caught.value)
 

@@ -93,7 +93,7 @@ def test_a_result_outlives_the_next_call(runtime: OpenVinoRuntime) -> None:
 
 
 def test_an_array_of_another_size_is_an_error_in_one_line(runtime: OpenVinoRuntime) -> None:
-    with pytest.raises(InferenceError) as caught:
+    with pytest.raises(InputError) as caught:
         runtime.run(np.zeros((1, 3, 16, 16), np.float32))
     assert "\n" not in str(caught.value)
 

@@ -297,7 +297,7 @@ def test_a_batch_that_does_not_fit_is_refused(
     batch: NDArray[np.float32], ours: Machine, tiny_onnx: Path, tmp_path: Path
 ) -> None:
     runtime = TensorRtRuntime(ours.build(tiny_onnx, tmp_path / "m.engine"))
-    with pytest.raises(InferenceError, match=r"takes \(N, 3, 32, 32\) float32; the batch is"):
+    with pytest.raises(InputError, match=r"takes \(N, 3, 32, 32\) float32; the batch is"):
         runtime.run(batch)
     closed(runtime, ours)
 
@@ -381,7 +381,7 @@ def test_the_thread_of_the_caller_stays_with_its_gpu(net: Path, tmp_path: Path) 
         with Predictor(engine, device="cuda:1") as predictor:
             assert _cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
             predictor.runtime.run(noise(2))
-            with pytest.raises(InferenceError):
+            with pytest.raises(InputError):
                 predictor.runtime.run(noise(0))
             assert _cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
         assert made.cuda.used == {1}
