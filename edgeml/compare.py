@@ -158,7 +158,10 @@ def run_both(
         raise NotComparableError("There is no image to compare the models on.")
     targets = align_targets(dataset, reference.spec)
     first, second = reference.spec, candidate.spec
-    same_input = (first.preprocess, first.input) == (second.preprocess, second.input)
+    same_input = all(
+        getattr(first, name) == getattr(second, name)
+        for name in ("preprocess", "input", "channels_last", "raw_channels")
+    )
     expected, got, equal, furthest = [], [], 0, 0.0
     with progress.task("compare", total=len(dataset)) as advance:
         for frames in _decoded(dataset.paths, first, second):
@@ -293,8 +296,11 @@ def _apart(first: ModelSpec, batch: Input, second: ModelSpec, other: Input) -> N
 def _meant(spec: ModelSpec, given: Input) -> Batch:
     """Give what an input means to the network: raw frames are normalised by its spec."""
     if spec.input == "uint8":
-        return spec.preprocess.normalize(cast("Sequence[Frame]", given))
-    return cast("Batch", given)
+        rows = given if spec.channels_last else given.transpose(0, 2, 3, 1)
+        rows = rows[..., ::-1] if spec.raw_channels == "rgb" else rows
+        return spec.preprocess.normalize(cast("Sequence[Frame]", rows))
+    planes = given.transpose(0, 3, 1, 2) if spec.channels_last else given
+    return cast("Batch", planes.astype(np.float32, copy=False))
 
 
 def _difference(

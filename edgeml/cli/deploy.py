@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgeml.cli._shared import Delimiter, Html, Json, Model, print_json, print_table, progress
 from edgeml.errors import FidelityError, InputError, needs
 from edgeml.files import check_writable
+from edgeml.preprocess import Interpolation, Resize
 
 if TYPE_CHECKING:
     from edgeml.compare import Fidelity
@@ -323,23 +324,137 @@ def _print_levels(fidelity: Fidelity, reference: str, candidate: str) -> None:
         )
 
 
-def inspect(model: Model, json: Json = False) -> None:
-    """Show what a model file says of itself."""
+def inspect(
+    model: Model,
+    labels: Annotated[Path | None, typer.Option(help="Names, one a line, or JSON.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the input.")] = None,
+    resize: Annotated[Resize | None, typer.Option(help="How a picture gets that size.")] = None,
+    crop: Annotated[
+        float | None, typer.Option(help="The share of the sides that a cut keeps, as 0.875.")
+    ] = None,
+    pad: Annotated[int | None, typer.Option(help="Grey level of a letterbox.")] = None,
+    interpolation: Annotated[Interpolation | None, typer.Option(help="The filter.")] = None,
+    antialias: Annotated[
+        bool | None, typer.Option(help="Whether the filter widens when it shrinks.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="On a scale of 0 to 1.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="On a scale of 0 to 1.")] = None,
+    channels: Annotated[
+        Literal["rgb", "bgr"] | None, typer.Option(help="Order of the input, mean and std.")
+    ] = None,
+    layout: Annotated[Literal["nchw", "nhwc"] | None, typer.Option()] = None,
+    activation: Annotated[
+        Literal["softmax", "sigmoid", "none"] | None,
+        typer.Option(help="What makes probabilities of the output."),
+    ] = None,
+    task: Annotated[
+        Literal["multilabel", "multiclass"] | None,
+        typer.Option(help="Each label for itself, or one of all."),
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="For all labels.")] = None,
+    output: Annotated[str | None, typer.Option(help="The one with scores, of several.")] = None,
+    torchvision: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="As ResNet50_Weights.IMAGENET1K_V2 has it."),
+    ] = None,
+    write_spec: Annotated[
+        bool, typer.Option("--write-spec", help="Keep all of it beside the model, as MODEL.json.")
+    ] = False,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="With --write-spec: in the model file instead.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what a model means, and where each part of that comes from.
+
+    The options say what a model of another tool does not.
+    """
+    from edgeml.foreign import Said
+    from edgeml.foreign_formats import read_labels
     from edgeml.inspection import describe
 
-    description = describe(model)
+    if inside and not write_spec:
+        raise InputError("--inside says where --write-spec writes: give both.")
+    said = Said(
+        labels=read_labels(labels) if labels else None,
+        size=_size(size),
+        resize=resize,
+        crop=crop,
+        pad=pad,
+        interpolation=interpolation,
+        antialias=antialias,
+        mean=_three("--mean", mean),
+        std=_three("--std", std),
+        channels=channels,
+        layout=layout,
+        activation=activation,
+        task=task,
+        threshold=threshold,
+        output=output,
+        like=_weights(torchvision) if torchvision else None,
+    )
+    description = describe(model, said, write=write_spec, inside=inside)
     if json:
         print_json(description)
-        return
+    else:
+        _print_description(description)
+
+
+def _print_description(description: dict[str, Any]) -> None:
+    """Print one fact a line: its name, where it comes from, its value."""
+    sources, frame = description.pop("sources"), description.pop("preprocess")
     for group in description.pop("groups"):
         description[group["name"]] = f"{group['rule']} of {_shown(group['labels'])}"
-    for key, value in description.items():
-        typer.echo(f"{key:>12}  {_shown(value)}")
+        sources[group["name"]] = sources["groups"]
+    if len(set(description["thresholds"])) == 1:
+        description["thresholds"] = f"{description['thresholds'][0]:.4g} for all"
+    facts = {**description, **frame}
+    width = max(len(sources.get(key, "")) for key in facts)
+    for key, value in facts.items():
+        typer.echo(f"{key:>13}  {sources.get(key, ''):{width}}  {_shown(value)}")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
+        raise InputError(f"--size is {text!r}; expected height x width, such as 224x224.")
+    return int(sides[0]), int(sides[-1])
+
+
+def _three(flag: str, text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as err:
+        raise InputError(f"{flag} is {text!r}; expected such as 0.485,0.456,0.406.") from err
+    return red, green, blue
+
+
+def _weights(name: str) -> object:
+    """Find a member of torchvision's enums of weights; nothing is downloaded."""
+    with needs("torchvision", extra="train", to="read torchvision's transforms"):
+        from torchvision.models import get_weight
+    try:
+        return get_weight(name)
+    except (ValueError, AttributeError, KeyError) as err:
+        raise InputError(
+            f"torchvision has no {name!r}; expected such as ResNet50_Weights.IMAGENET1K_V2."
+        ) from err
+
+
+_MOST_NAMES = 30
 
 
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={_shown(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
+        if len(value) > _MOST_NAMES:
+            return f"{_shown(value[:5])} ... {len(value)} in all"
         return ", ".join(_shown(item) for item in value)
+    if value is None:
+        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

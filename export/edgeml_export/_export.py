@@ -451,6 +451,8 @@ def _check(job: _Job, page: Page) -> ModelSpec:
 def _where_they_decide(moved: tuple[float, ...], spec: ModelSpec) -> tuple[float, ...]:
     """Take the moved thresholds, but for labels of which the best of a group is present anyway."""
     chosen = {name for group in spec.groups if group.rule == "one" for name in group.labels}
+    if spec.task == "multiclass":
+        chosen = set(spec.labels)
     return tuple(
         old if label in chosen else new
         for label, old, new in zip(spec.labels, spec.thresholds, moved, strict=True)

@@ -136,17 +136,17 @@ def model_info(spec: ModelSpec) -> dict[str, str]:
     .onnx: the same scores, up to the bfloat16 that it lets a CPU take. It tells NHWC from the
     shape; `layout` is for older versions.
     Nothing is written of a model whose groups are choices: it knows no softmax over some labels,
-    and would give a sigmoid of their logits for a probability.
+    and would give a sigmoid of their logits for a probability. Nor of one that it cannot feed.
     """
-    if spec.choices():
-        return {}
     resize = {"squash": "standard", "crop": "crop", "letterbox": "fit_to_window_letterbox"}
     preprocess = spec.preprocess
+    if spec.choices() or spec.raw_channels != "bgr" or preprocess.resize not in resize:
+        return {}
     info = {
         "model_type": "Classification",
         "task_type": "classification",
         "labels": " ".join("_".join(label.split()) for label in spec.labels),
-        "multilabel": "True",
+        "multilabel": str(spec.task == "multilabel"),
         "confidence_threshold": f"{median(spec.thresholds):.4f}",
         "resize_type": resize[preprocess.resize],
         "pad_value": str(preprocess.pad),

@@ -63,9 +63,9 @@ class Calibration:
                 raise CalibrationError(f"Calibration stopped. {err}") from err
             advance(len(chosen))
             if spec.input == "uint8":
-                yield np.stack([spec.preprocess.fit(frame) for frame in frames])
+                yield spec.laid_out(np.stack([spec.preprocess.fit(frame) for frame in frames]))
             else:
-                yield spec.preprocess(frames)
+                yield spec.laid_out(spec.preprocess(frames))
 
 
 def choose_calibration(

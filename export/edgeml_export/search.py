@@ -156,9 +156,8 @@ class Candidates:
             runtime.close()
 
     def _input(self, frames: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
-        return (
-            frames if self.spec.input == "uint8" else self.spec.preprocess.normalize(list(frames))
-        )
+        raw = self.spec.input == "uint8"
+        return self.spec.laid_out(frames if raw else self.spec.preprocess.normalize(list(frames)))
 
 
 def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -> list[Frame]:
