@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from edgeml.data import Dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.data.split import known_split
-from edgeml.errors import DataError, NotComparableError
+from edgeml.errors import DataError, EdgemlError, NotComparableError
 from edgeml.metrics import UNKNOWN, Metrics, Scores, Targets, evaluate
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
@@ -99,14 +98,17 @@ def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
 def score(
     predictor: Predictor, dataset: Dataset, *, batch: int = 32, progress: Progress = SILENT
 ) -> Scores:
-    """Give probabilities (N, labels) for all images; decoding runs beside the network."""
+    """Give probabilities (N, labels) for all images; decoding and the network run side by side.
+
+    Raises:
+        ImageError: An image cannot be read.
+        InferenceError: The network failed.
+    """
     rows = []
-    with (
-        progress.task("score", total=len(dataset)) as advance,
-        ThreadPoolExecutor(max_workers=2) as pool,
-    ):
-        for start in range(0, len(dataset), batch):
-            frames = list(pool.map(predictor.read, dataset.paths[start : start + batch]))
-            rows.append(predictor.probabilities(predictor.logits(frames)))
-            advance(len(frames))
-    return np.concatenate(rows)
+    with progress.task("score", total=len(dataset)) as advance:
+        for answer in predictor.predict_many(dataset.paths, batch=batch, workers=2):
+            if isinstance(answer, EdgemlError):
+                raise answer
+            rows.append(answer.scores)
+            advance(1)
+    return np.stack(rows)

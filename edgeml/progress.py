@@ -61,6 +61,8 @@ class TerminalProgress(Progress):
             Rate(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            # Else results on their way to a file or a pipe would be shown above the bar instead.
+            redirect_stdout=sys.stdout.isatty(),
         )
         with bar:
             task = bar.add_task(name, total=total)

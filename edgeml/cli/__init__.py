@@ -6,6 +6,7 @@ Results go to stdout, progress and notes to stderr. Exit status: 0 done, 1 a che
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -40,11 +41,14 @@ app.command()(machine.doctor)
 # What shells report of a program that SIGINT ended.
 _INTERRUPTED = 130
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def main() -> None:
     """Run the command; show what a user can mend as one line, not as a traceback."""
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
         if status == _INTERRUPTED:  # typer makes Ctrl-C a silent exit of this status
             _say("Stopped.", _INTERRUPTED)
     except FidelityError as err:
@@ -53,11 +57,22 @@ def main() -> None:
         status = _say(err, 2)
     except typer.Abort:
         status = _say("Stopped.", _INTERRUPTED)
-    except BrokenPipeError:
-        # The reader, `head` say, has what it wants. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+    except (BrokenPipeError, SystemExit) as err:
+        # typer exits with 1 for a broken pipe; but the reader, `head` say, has what it wants.
+        if isinstance(err, SystemExit) and not isinstance(err.__context__, BrokenPipeError):
+            raise
+        status = _give_up_stdout(0)
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        status = _give_up_stdout(_say(f"Cannot write the results: {err.strerror}.", 2))
     raise SystemExit(status)
+
+
+def _give_up_stdout(status: int) -> int:
+    """Send what is left elsewhere: Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _say(what: object, status: int) -> int:

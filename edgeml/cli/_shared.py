@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,9 @@ Delimiter = Annotated[
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out what is bad, and name it, not stop at it.")
 ]
-Model = Annotated[Path, typer.Argument(help="An .onnx or .xml file, or a run folder.")]
+Model = Annotated[
+    Path, typer.Argument(help="An .onnx or .xml file, a run folder, or that of another tool.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Html = Annotated[Path | None, typer.Option(help="Write a page that shows it, one file.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
@@ -56,6 +60,25 @@ def print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+@contextmanager
+def json_list() -> Iterator[Callable[[object], None]]:
+    """Print one JSON document on stdout, a list, item by item: no more than one is in memory."""
+    before = "["
+
+    def item(value: object) -> None:
+        nonlocal before
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a file's name that is not UTF-8 is escaped, and comes back so
+            text = json.dumps(value, indent=2)
+        typer.echo(before + "\n" + textwrap.indent(text, "  "), nl=False)
+        before = ","
+
+    yield item
+    typer.echo("[]" if before == "[" else "\n]")
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout: the first column is text, the others are figures."""
     from rich.console import Console
@@ -77,9 +100,16 @@ def print_metrics(result: Mapping[str, Any]) -> None:
     typer.echo(f"{result['images']} images  {summary}")
     if absent := result["absent_labels"]:
         of = f"{result['labels_averaged']} of {len(result['labels'])}"
-        typer.echo(f"mAP over {of} labels; without positives: {', '.join(absent)}")
-    rows = [(name, *label.values()) for name, label in result["labels"].items()]
+        named = ", ".join(absent[:_MOST_NAMES]) + (", ..." if len(absent) > _MOST_NAMES else "")
+        typer.echo(f"mAP over {of} labels; without positives: {named}")
+    shown = result["labels"]
+    if len(shown) > _MOST_NAMES:
+        shown = {name: one for name, one in shown.items() if one["positives"]}
+    rows = [(name, *label.values()) for name, label in shown.items()]
     print_table("Labels", ("label", "AP", "F1", "threshold", "positives"), rows)
+
+
+_MOST_NAMES = 30
 
 
 def _cell(value: object) -> str:

@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from edgeml.cli._shared import Device, Json, Model, RuntimeName, print_json, print_table, progress
+from edgeml.cli._shared import (
+    Device,
+    Json,
+    Model,
+    RuntimeName,
+    json_list,
+    print_json,
+    print_table,
+    progress,
+)
 from edgeml.errors import EdgemlError, needs
 
 
 def predict(
     model: Model,
-    sources: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Images, folders, a .txt with a path on each line, or - for stdin."),
+    ],
+    jsonl: Annotated[Path | None, typer.Option(help="Write a line for each image.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table: source, labels, scores.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the same table as Parquet.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Write the images with labels here.")] = None,
     runtime: RuntimeName = "auto",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Classify images."""
-    from edgeml.files import check_writable
-    from edgeml.prediction import predict_files, write_csv, write_overlays
+    """Classify images. Stopped or killed, the same command goes on where it was."""
+    from edgeml.prediction import Outputs, classify, list_files, origin_of
     from edgeml.predictor import Predictor
 
-    for target in (csv, overlay and overlay / "0.jpg"):
-        if target:
-            check_writable(target)
-    with Predictor(model, runtime=runtime, device=device) as predictor:
-        results = predict_files(predictor, sources, progress=progress())
-    if csv:
-        write_csv(results, csv)
-    if overlay:
-        write_overlays(results, overlay)
-    if json:
-        print_json([result.to_dict() for result in results])
-    else:
-        for result in results:
-            typer.echo(f"{result.source}: {result.error or ', '.join(result.labels) or '(none)'}")
-    failed = [result for result in results if result.error]
-    if failed:
-        raise EdgemlError(f"{len(failed)} of {len(results)} images failed: {failed[0].error}")
+    outputs = Outputs(jsonl=jsonl, csv=csv, parquet=parquet, overlay=overlay)
+    outputs.check(sources)
+    files = list_files(sources)
+    mode: Literal["latency", "throughput"] = "latency" if len(files) == 1 else "throughput"
+    with (
+        Predictor(model, runtime=runtime, device=device, mode=mode) as predictor,
+        # Lines go to stdout unless a file takes them; JSON that is asked for, always.
+        json_list() if json else nullcontext(_say if not outputs.files else None) as told,
+    ):
+        origin = origin_of(predictor, model)
+        done = classify(predictor, files, outputs, origin=origin, told=told, progress=progress())
+    if outputs.files and not json:
+        where = ", ".join(map(str, outputs.files))
+        typer.echo(f"{done.images} images, {done.failed} failed: {where}")
+    if done.failed:
+        raise EdgemlError(f"{done.failed} of {done.images} images failed: {done.first_error}")
+
+
+def _say(entry: dict[str, Any]) -> None:
+    line = f"{entry['source']}: {entry['error'] or ', '.join(entry['labels']) or '(none)'}"
+    typer.echo(line.encode("utf-8", "backslashreplace").decode())
 
 
 def bench(

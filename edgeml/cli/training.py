@@ -102,7 +102,7 @@ def evaluate(
     from edgeml.evaluation import evaluate_model
     from edgeml.predictor import Predictor
 
-    with Predictor(model, runtime=runtime, device=device) as predictor:
+    with Predictor(model, runtime=runtime, device=device, mode="throughput") as predictor:
         dataset = read_dataset(data, delimiter=delimiter)
         result = evaluate_model(predictor, dataset, split, progress=progress())
     if json:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeml.picture import jpeg_url
 from edgeml.report.contents import Demo, DemoRow, Sample
 from edgeml.report.facts import facts_of
-from edgeml.report.page import is_known, jpeg_url, ms, percent, write_page
+from edgeml.report.page import is_known, ms, percent, write_page
 from edgeml.report.plots import loss_plot, map_plot, tradeoff_plot
 
 _HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False}

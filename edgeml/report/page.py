@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from pathlib import Path
 from typing import Any
 
-import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeml.files import write_text
-from edgeml.images import encode_jpeg
-from edgeml.preprocess import Frame
+from edgeml.picture import jpeg_url
 
 UNKNOWN = "–"
 """Shown for what was not measured, or cannot be told."""
@@ -97,13 +94,3 @@ def plain(value: float) -> str:
 def width(share: float | None) -> str:
     """Write a share of 1 as the CSS width of a bar."""
     return f"{100 * min(max(share, 0), 1):.1f}%" if share is not None and is_known(share) else "0"
-
-
-def jpeg_url(frame: Frame, side: int = 192, quality: int = 80) -> str:
-    """Give a frame (H, W, 3) uint8 BGR as a data URL, its longer side at most `side` pixels."""
-    scale = side / max(frame.shape[:2])
-    if scale < 1:
-        size = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
-        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    encoded = base64.b64encode(encode_jpeg(frame, quality)).decode("ascii")
-    return f"data:image/jpeg;base64,{encoded}"

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from edgeml.errors import ImageError
 from edgeml.files import write_text
 from edgeml.images import read_image
+from edgeml.picture import jpeg_url
 from edgeml.report.contents import Training
 from edgeml.report.demo import Tile
 from edgeml.report.drawn import curve, heatmap
@@ -26,7 +27,7 @@ from edgeml.report.findings import (
     per_label_csv,
     report_json,
 )
-from edgeml.report.page import UNKNOWN, figure, is_known, jpeg_url, percent, write_page
+from edgeml.report.page import UNKNOWN, figure, is_known, percent, write_page
 from edgeml.report.plots import loss_plot
 from edgeml.report.training_plots import (
     METRICS,

@@ -1,0 +1,209 @@
+"""How predictions, specs and predictors show themselves: one line, or HTML in a notebook.
+
+The HTML has no scripts, no style sheet and nothing that is fetched. Text and lines take their
+colour from the page around them, so it is read as well on dark pages as on light ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeml.predictor import Prediction, Predictor
+    from edgeml.spec import ModelSpec
+
+# Of a model with a thousand labels, what matters.
+_ROWS = 12
+_LEAST = 0.01
+_NAMES = 24
+
+# 3:1 and more against white and against #111: WCAG 2.2, 1.4.11, for what is no text.
+_PRESENT = "#1f9d6b"
+
+_QUIET = "opacity:.66"
+
+
+def prediction_line(prediction: Prediction) -> str:
+    """Say the labels that are present with their scores, best first; of none, the best one."""
+    ranked = prediction.top(len(prediction.scores))
+    present = [item for item in ranked if item[0] in prediction.labels]
+    if not present:
+        label, score = ranked[0]
+        return f"Prediction(no label; best is {_plain(label)} {score:.2f})"
+    shown = [f"{_plain(label)} {score:.2f}" for label, score in present[:5]]
+    if len(present) > len(shown):
+        shown.append(f"and {len(present) - len(shown)} more")
+    return f"Prediction({', '.join(shown)})"
+
+
+def spec_line(spec: ModelSpec) -> str:
+    """Say how many labels there are, and which, and what the network takes."""
+    height, width = spec.preprocess.size
+    return (
+        f"ModelSpec({_named(spec.labels, 5)}; {width} x {height} {spec.preprocess.resize}, "
+        f"{spec.input}, {spec.precision})"
+    )
+
+
+def predictor_line(predictor: Predictor) -> str:
+    """Say what runs, in which precision, and what the model names."""
+    computes_in = predictor.runtime.metadata.get("precision", "unknown")
+    return (
+        f"Predictor({predictor.runtime.name}, computes in {computes_in}, "
+        f"{_named(predictor.spec.labels, 5)})"
+    )
+
+
+def prediction_html(prediction: Prediction) -> str:
+    """Show the picture, and a bar for each label that matters, group by group."""
+    url = prediction.picture.url(224) if prediction.picture else None
+    image = (
+        f'<img src="{url}" alt="the picture" style="max-width:224px;max-height:224px;'
+        'border-radius:4px;margin:0">'
+        if url
+        else ""
+    )
+    grid = (
+        "display:grid;grid-template-columns:auto minmax(90px,180px) auto auto;column-gap:10px;"
+        "row-gap:3px;align-items:center;align-content:start"
+    )
+    return (
+        '<div style="display:flex;flex-wrap:wrap;gap:18px;align-items:flex-start;'
+        'font-size:13px;line-height:1.35;padding:4px 0">'
+        f'{image}<div style="{grid}">{"".join(_bars(prediction))}</div></div>'
+    )
+
+
+def spec_html(spec: ModelSpec) -> str:
+    """Show what a model names and takes."""
+    return _facts(f"{len(spec.labels)} labels", _spec_facts(spec))
+
+
+def predictor_html(predictor: Predictor) -> str:
+    """Show what runs, and what the model says of itself: as `edgeml inspect` does."""
+    runtime = predictor.runtime
+    shape = ", ".join("N" if side is None else str(side) for side in runtime.input_shape)
+    facts = [
+        ("computes in", escape(runtime.metadata.get("precision", "unknown"))),
+        ("input shape", f"({shape})"),
+        *_spec_facts(predictor.spec),
+    ]
+    return _facts(runtime.name, facts)
+
+
+def _bars(prediction: Prediction) -> Iterator[str]:
+    """Give a heading for each group and four cells for each of its labels that is shown."""
+    spec = prediction.spec
+    score_of = dict(zip(spec.labels, map(float, prediction.scores), strict=True))
+    threshold_of = dict(zip(spec.labels, spec.thresholds, strict=True))
+    present = set(prediction.labels)
+    shown = present | {label for label, score in prediction.top(_ROWS) if score >= _LEAST}
+    for heading, labels, one in _sections(spec):
+        if heading:
+            yield f'<div style="grid-column:1/-1;{_QUIET};margin-top:4px">{heading}</div>'
+        ranked = sorted(labels, key=lambda label: -score_of[label])
+        drawn = [label for label in ranked if label in shown] or ranked[:1]
+        for label in drawn:
+            # Of labels of which one is chosen, the best is, whatever its threshold.
+            threshold = None if one else threshold_of[label]
+            yield _bar(label, score_of[label], threshold, label in present)
+        if rest := [label for label in ranked if label not in drawn]:
+            best = score_of[rest[0]]
+            most = f"at most {best:.2f}" if best >= _LEAST else f"under {_LEAST}"
+            text = f"{len(rest)} more, {most}"
+            yield f'<div style="grid-column:1/-1;{_QUIET}">{text}</div>'
+
+
+def _bar(label: str, score: float, threshold: float | None, present: bool) -> str:
+    weight, sign = ("600", "&#10003;") if present else ("400", "")
+    length = f"{100 * min(max(score, 0.0), 1.0) if math.isfinite(score) else 0:.1f}%"
+    colour = _PRESENT if present else "rgba(128,128,128,.7)"
+    track = "rgba(128,128,128,.2)"
+    layers = [f"linear-gradient(90deg,{colour} {length},{track} {length})"]
+    title = f"{label}: {score:.4f}"
+    if threshold is not None:
+        at = f"{100 * threshold:.1f}%"
+        layers.insert(
+            0,
+            f"linear-gradient(90deg,transparent calc({at} - 1px),currentColor calc({at} - 1px),"
+            f"currentColor calc({at} + 1px),transparent calc({at} + 1px))",
+        )
+        title += f", threshold {threshold:.4g}"
+    return (
+        f'<div style="font-weight:{weight};overflow-wrap:anywhere;text-align:left">'
+        f"{escape(label)}</div>"
+        f'<div title="{escape(title)}" style="height:12px;border-radius:2px;'
+        f'background:{",".join(layers)}"></div>'
+        f'<div style="font-weight:{weight};font-variant-numeric:tabular-nums">{score:.2f}</div>'
+        f'<div style="color:{_PRESENT};font-weight:700;min-width:1em">{sign}</div>'
+    )
+
+
+def _sections(spec: ModelSpec) -> Iterator[tuple[str, Sequence[str], bool]]:
+    """Give headings, labels, and whether exactly one of these is chosen."""
+    if spec.task == "multiclass":
+        yield f"one of {len(spec.labels)}", spec.labels, True
+        return
+    for group in spec.groups:
+        one = group.rule == "one"
+        kind = f", one of {len(group.labels)}" if one else ""
+        yield f"{escape(group.name)}{kind}", group.labels, one
+    grouped = {label for group in spec.groups for label in group.labels}
+    if others := [label for label in spec.labels if label not in grouped]:
+        yield "other labels" if grouped else "", others, False
+
+
+def _spec_facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    threshold_of = dict(zip(spec.labels, spec.thresholds, strict=True))
+    for heading, labels, one in _sections(spec):
+        shown = [escape(label) for label in labels[:_NAMES]]
+        if not one:
+            at = (f"&ge;&nbsp;{threshold_of[label]:.2g}" for label in labels)
+            shown = [
+                f'{name}&nbsp;<span style="{_QUIET}">{threshold}</span>'
+                for name, threshold in zip(shown, at, strict=False)
+            ]
+        if len(labels) > len(shown):
+            shown.append(f"and {len(labels) - len(shown)} more")
+        yield heading or "labels", ", ".join(shown)
+    made = spec.preprocess
+    height, width = made.size
+    values = (" ".join(f"{value:g}" for value in some) for some in (made.mean, made.std))
+    mean, std = map(escape, values)
+    yield "picture", f"{width} x {height}, {escape(made.resize)}, {escape(made.interpolation)}"
+    yield "input", f"{escape(spec.input)}, {escape(made.channels)}, mean {mean}, std {std}"
+    yield "activation", escape(spec.activation)
+    yield "precision", escape(spec.precision)
+    if spec.metrics:
+        yield "metrics", ", ".join(f"{escape(k)} {v:.4g}" for k, v in spec.metrics.items())
+    for name, value in spec.origin.items():
+        text = value if len(value) <= 80 else f"{value[:60]}..."
+        yield f"origin, {escape(name)}", escape(text)
+
+
+def _facts(heading: str, facts: Iterable[tuple[str, str]]) -> str:
+    """Lay out names and values; the values are HTML."""
+    cells = "".join(
+        f'<div style="{_QUIET}">{name}</div><div style="overflow-wrap:anywhere">{value}</div>'
+        for name, value in facts
+    )
+    return (
+        '<div style="font-size:13px;line-height:1.45;padding:4px 0;max-width:760px">'
+        f'<div style="font-weight:600;margin-bottom:4px">{escape(heading)}</div>'
+        '<div style="display:grid;grid-template-columns:max-content 1fr;column-gap:14px;'
+        f'row-gap:2px;text-align:left">{cells}</div></div>'
+    )
+
+
+def _named(labels: Sequence[str], most: int) -> str:
+    """Say how many labels there are and the first of them."""
+    names = ", ".join(map(_plain, labels[:most])) + (", ..." if len(labels) > most else "")
+    return f"{len(labels)} label{'s' if len(labels) > 1 else ''}: {names}"
+
+
+def _plain(label: str) -> str:
+    """Keep a label on one line of a terminal, whatever is in it."""
+    return label if label.isprintable() else repr(label)
