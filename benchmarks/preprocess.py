@@ -26,7 +26,8 @@ import PIL
 from PIL import Image
 
 from edgeml.images import read_image
-from edgeml.preprocess import Frame, resize
+from edgeml.preprocess import Frame
+from edgeml.resample import resize
 
 CASES = ((480, 640), (481, 641), (960, 1280), (961, 1283), (1080, 1920), (3024, 4032))
 TARGETS = (96, 160, 224)

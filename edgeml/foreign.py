@@ -17,7 +17,8 @@ from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecErro
 from edgeml.files import staged, write_text
 from edgeml.foreign_formats import Fact, Facts
 from edgeml.graphs import Graph, Port, read_graph, with_onnx_metadata
-from edgeml.preprocess import Interpolation, Preprocess, Resize
+from edgeml.preprocess import Preprocess, Resize
+from edgeml.resample import Interpolation
 from edgeml.spec import METADATA_KEY, Activation, Layout, ModelSpec, Task
 
 GRAPH = "the graph"

@@ -222,7 +222,7 @@ class Predictor:
         ]
 
     def _interpret_row(self, logits: NDArray[np.float32]) -> Prediction:
-        """Do the same for one picture of few labels, in a third of the time."""
+        """Do the same for one picture of few labels; see `ModelSpec.probabilities_of_row`."""
         self._check_width(logits)
         row = logits[0].tolist()
         if not math.isfinite(sum(row)):

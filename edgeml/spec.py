@@ -127,7 +127,8 @@ class ModelSpec:
     @cached_property
     def limits_of_row(self) -> list[float]:
         """The same as Python's floats."""
-        return [float(limit) for limit in self.limits]
+        limits: list[float] = self.limits.tolist()
+        return limits
 
     @cached_property
     def exclusive(self) -> list[list[int]]:

@@ -25,7 +25,8 @@ from PIL import Image, ImageOps
 
 from edgeml.errors import ImageError, InputError
 from edgeml.images import MAX_PIXELS, SUFFIXES, encode_jpeg, read_image
-from edgeml.preprocess import Frame, resize
+from edgeml.preprocess import Frame
+from edgeml.resample import resize
 
 LOSSLESS: dict[str, dict[str, Any]] = {
     "PNG": {},

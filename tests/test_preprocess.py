@@ -16,7 +16,8 @@ from PIL import Image
 
 from edgeml import Preprocess
 from edgeml.errors import InputError, SpecError
-from edgeml.preprocess import Frame, resize
+from edgeml.preprocess import Frame
+from edgeml.resample import resize
 
 SIZES = (64, 96, 128, 160, 224)
 FILTERS = {
