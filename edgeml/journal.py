@@ -99,6 +99,10 @@ class Journal:
         for _, entry in self._lines():
             yield entry
 
+    def count(self) -> int:
+        """Count the entries that are in the file."""
+        return sum(1 for _ in self._lines())
+
     def finish(self, *, keep: bool) -> None:
         """Say that the run is finished; without `keep`, remove the file that it was kept in."""
         assert self._file is not None, "resume comes first"

@@ -203,9 +203,9 @@ def classify(
         InferenceError: The Predictor is closed.
     """
     count = _Count(told)
+    journal: Journal | None = None
     try:
         with ExitStack() as stack:
-            journal: Journal | None = None
             left = files
             if outputs.journal and outputs.marker:
                 journal = stack.enter_context(
@@ -237,9 +237,10 @@ def classify(
                     write_parquet(journal.entries(), labels, outputs.parquet)
                 journal.finish(keep=outputs.jsonl is not None)
     except KeyboardInterrupt:
-        if outputs.journal:
+        if journal:
+            # Counted in the file: the one in hand may be written already, and not be counted.
             progress.note(
-                f"{count.images} of {len(files)} images are done and kept in {outputs.journal}: "
+                f"{journal.count()} of {len(files)} images are done and kept in {journal.path}: "
                 "the same command goes on from there."
             )
         raise
