@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import cv2
 import numpy as np
@@ -15,10 +16,10 @@ from edgeml.errors import InputError, SpecError
 from edgeml.resample import (
     Interpolation,
     Matrix,
+    Plane,
     Window,
-    resample_planes,
     resize,
-    scratch,
+    resize_planes,
     whole_of,
 )
 
@@ -131,39 +132,29 @@ class Preprocess:
         """Normalise frames that already have `size` to an array (N, 3, *size) float32."""
         batch = np.empty((len(frames), 3, *self.size), np.float32)
         for frame, planes in zip(frames, batch, strict=True):
-            self._normalize_into(planes, self._ordered(cv2.split(frame)))
+            self._normalize_into(planes, self._ordered(cast("Sequence[Plane]", cv2.split(frame))))
         return batch
 
-    def _levels(self, frame: Frame) -> Sequence[NDArray[Any]]:
-        """Give what `fit` gives as planes in the order of `channels`, without making bytes of it.
-
-        They may stand in the thread's scratch memory.
-        """
+    def _levels(self, frame: Frame) -> Sequence[Plane]:
+        """Give what `fit` gives, as planes in the order of `channels`."""
         check_frame(frame)
         frame, place = self._placed(frame)
-        planes: Sequence[NDArray[Any]]
-        if frame.shape[:2] == place.whole:
-            planes = cv2.split(frame[place.window])
-        else:
-            plain = self.interpolation == "nearest" or not self.antialias
-            planes = list(
-                resample_planes(frame, place.whole, self.interpolation, plain, place.window)
-            )
+        planes: Sequence[Plane] = resize_planes(
+            frame, place.whole, self.interpolation, self.antialias, place.window
+        )
         if planes[0].shape != self.size:
-            canvas = scratch.take("canvas", (3, *self.size))
-            canvas[:] = self.pad
+            canvas = np.full((3, *self.size), self.pad, np.uint8)
             for target, plane in zip(canvas, planes, strict=True):
                 target[place.inner] = plane
-            planes = list(canvas)
+            planes = tuple(canvas)
         return self._ordered(planes)
 
-    def _normalize_into(self, planes: Matrix, levels: Sequence[NDArray[Any]]) -> None:
+    def _normalize_into(self, planes: Matrix, levels: Sequence[Plane]) -> None:
         """Write (level / 255 - mean) / std; both are in the order of `channels`."""
-        for plane, level, mean, std in zip(planes, levels, self.mean, self.std, strict=True):
-            np.multiply(level, np.float32(1 / (255 * std)), out=plane)
-            plane -= np.float32(mean / std)
+        for plane, level, table in zip(planes, levels, _tables(self.mean, self.std), strict=True):
+            cv2.LUT(level, table, plane)
 
-    def _ordered(self, bgr: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    def _ordered(self, bgr: Sequence[Plane]) -> Sequence[Plane]:
         return bgr[::-1] if self.channels == "rgb" else bgr
 
     def _placed(self, frame: Frame) -> tuple[Frame, _Place]:
@@ -219,6 +210,18 @@ class _Place(NamedTuple):
     whole: tuple[int, int]
     window: Window
     inner: Window
+
+
+@lru_cache(maxsize=64)
+def _tables(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> tuple[Matrix, ...]:
+    """Give what each of the 256 levels is once normalised, for each channel."""
+    levels = np.arange(256, dtype=np.float32)
+    return tuple(
+        levels * np.float32(1 / (255 * s)) - np.float32(m / s)
+        for m, s in zip(mean, std, strict=True)
+    )
 
 
 def check_frame(frame: Frame) -> None:

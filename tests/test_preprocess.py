@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from edgeml import Preprocess
 from edgeml.errors import InputError, SpecError
@@ -74,7 +75,40 @@ def test_squash_of_real_photos_is_within_50_db_of_pillow(
     assert len(photos) > 10
     for photo in photos:
         expected = pillow(photo, (size, size), interpolation)
-        assert psnr(preprocess.fit(photo), expected) >= 50
+        # Small as they are, they are sharper than what a camera gives; some are blurred, sampled.
+        assert psnr(preprocess.fit(photo), expected) >= (48 if interpolation == "linear" else 50)
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize(("height", "width"), [(213, 213), (200, 260), (192, 192), (160, 224)])
+def test_sharp_photos_that_are_blurred_and_sampled_are_within_46_db_of_pillow(
+    name: str, height: int, width: int
+) -> None:
+    photo = load_sample_image(name)  # 427 x 640
+    size = height, width
+    assert psnr(resize(photo, size), pillow(photo, size)) >= 46
+    # What linear sampling alone would be: the test can tell.
+    sampled = cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR)
+    assert psnr(sampled, pillow(photo, size)) < 37
+
+
+@pytest.mark.parametrize("scale", [2.0, 2.1, 2.5, 3.0, 4.0, 4.7, 5.9])
+def test_a_blur_and_a_sample_are_as_wide_as_the_triangle_that_they_stand_for(scale: float) -> None:
+    points = round(scale * 24)
+
+    def variances(of: Callable[[Frame, tuple[int, int]], Frame]) -> NDArray[np.float64]:
+        """Measure the filter of each point of the result, by lines that light up one by one."""
+        lit = np.zeros((points, points, points, 3), np.uint8)
+        lit[np.arange(points), np.arange(points)] = 255
+        weights = np.stack([of(frame, (24, 24))[:, 12, 0] for frame in lit]).astype(float)
+        weights /= weights.sum(axis=0)
+        places = np.arange(points)[:, None]
+        centres = (weights * places).sum(axis=0)
+        # At the border all filters end.
+        return (weights * (places - centres) ** 2).sum(axis=0)[4:-4]
+
+    expected = variances(pillow).mean()
+    assert variances(resize).mean() == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("interpolation", FILTERS)
@@ -116,7 +150,7 @@ def test_strips_and_single_pixels_match_pillow(sides: tuple[int, int], interpola
 
 
 def test_where_nothing_is_halved_no_sample_is_further_than_one_level_from_pillow() -> None:
-    frame = noise(200, 300)  # the worst input for rounding
+    frame = noise(180, 250)  # the worst input for rounding
     for interpolation in FILTERS:
         result = resize(frame, (96, 128), interpolation)  # type: ignore[arg-type]
         # Pillow rounds between its two passes, which moves a sample by one level at most.
@@ -190,7 +224,8 @@ def test_crop_is_the_centre_of_the_picture_resized_in_proportion(
     shape = [short if s == min(sides) else int(short * s / min(sides)) for s in sides]
     whole = pillow(frame, (shape[0], shape[1]))
     top, left = (round((side - 112) / 2) for side in shape)
-    bar = 50 if min(sides) < 4 * short else 46  # a drawing that is halved, see above
+    # A drawing that is halved, see above, or at least blurred and sampled.
+    bar = 50 if min(sides) < 2 * short else 49 if min(sides) < 4 * short else 46
     assert psnr(preprocess.fit(frame), whole[top : top + 112, left : left + 112]) >= bar
 
 
