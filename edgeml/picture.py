@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 
 from edgeml.errors import EdgemlError
 from edgeml.images import Image, encode_jpeg, read_image
@@ -28,7 +29,9 @@ class Picture:
 
     def __init__(self, image: Image) -> None:
         self._seen: Any = None
-        if isinstance(image, (str, os.PathLike)):
+        if isinstance(image, np.ndarray):
+            self._seen = weakref.ref(image)
+        elif isinstance(image, (str, os.PathLike)):
             self._seen = image
         elif not isinstance(image, (bytes, bytearray, memoryview)):
             with suppress(TypeError):

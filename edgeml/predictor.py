@@ -20,7 +20,7 @@ from edgeml.metrics import decide, decide_row
 from edgeml.picture import Picture, of_picture
 from edgeml.preprocess import Frame
 from edgeml.runtimes import Runtime, open_runtime
-from edgeml.runtimes._base import Exactness, Mode
+from edgeml.runtimes._base import Exactness, Mode, run_prepared
 from edgeml.runtimes._fitted import of_any_batch, take_output
 from edgeml.spec import METADATA_KEY, ModelSpec
 
@@ -190,11 +190,11 @@ class Predictor:
 
     def classify(self, frames: Sequence[Frame]) -> list[Prediction]:
         """Classify frames (H, W, 3) uint8 BGR in one run of the network."""
-        return self.interpret(self.runtime.run(self.prepare(frames)))
+        return self.interpret(self.logits(frames))
 
     def logits(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
         """Give the network's raw output (N, labels) float32 for frames (H, W, 3) uint8 BGR."""
-        return self.runtime.run(self.prepare(frames))
+        return run_prepared(self.runtime, self.prepare(frames))
 
     def read(self, image: Image) -> Frame:
         """Decode an image, no larger than the preprocessing needs it."""

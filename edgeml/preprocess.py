@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import cv2
@@ -84,7 +84,7 @@ class Preprocess:
         if not all(np.isfinite(self.mean)) or not all(np.isfinite(self.std)) or min(self.std) <= 0:
             raise SpecError(f"preprocess.mean {self.mean} or std {self.std} is not usable.")
 
-    @property
+    @cached_property
     def whole(self) -> tuple[int, int]:
         """The least (height, width) that a whole picture is resized to, before any of it is cut.
 

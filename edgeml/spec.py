@@ -174,7 +174,7 @@ class ModelSpec:
                 scores[i] = share
         return scores
 
-    @property
+    @cached_property
     def channels_last(self) -> bool:
         """Whether the network takes (N, H, W, 3)."""
         return self.layout == "nhwc" or (self.layout == "auto" and self.input == "uint8")

@@ -75,8 +75,7 @@ def test_squash_of_real_photos_is_within_50_db_of_pillow(
     assert len(photos) > 10
     for photo in photos:
         expected = pillow(photo, (size, size), interpolation)
-        # Small as they are, they are sharper than what a camera gives; some are blurred, sampled.
-        assert psnr(preprocess.fit(photo), expected) >= (48 if interpolation == "linear" else 50)
+        assert psnr(preprocess.fit(photo), expected) >= 50
 
 
 @pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
@@ -93,7 +92,10 @@ def test_sharp_photos_that_are_blurred_and_sampled_are_within_46_db_of_pillow(
 
 
 @pytest.mark.parametrize("scale", [2.0, 2.1, 2.5, 3.0, 4.0, 4.7, 5.9])
-def test_a_blur_and_a_sample_are_as_wide_as_the_triangle_that_they_stand_for(scale: float) -> None:
+def test_a_blur_and_a_sample_are_as_wide_as_the_triangle_that_they_stand_for(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeml.resample._LARGE", 0)
     points = round(scale * 24)
 
     def variances(of: Callable[[Frame, tuple[int, int]], Frame]) -> NDArray[np.float64]:
@@ -150,7 +152,7 @@ def test_strips_and_single_pixels_match_pillow(sides: tuple[int, int], interpola
 
 
 def test_where_nothing_is_halved_no_sample_is_further_than_one_level_from_pillow() -> None:
-    frame = noise(180, 250)  # the worst input for rounding
+    frame = noise(200, 300)  # the worst input for rounding
     for interpolation in FILTERS:
         result = resize(frame, (96, 128), interpolation)  # type: ignore[arg-type]
         # Pillow rounds between its two passes, which moves a sample by one level at most.
@@ -224,8 +226,7 @@ def test_crop_is_the_centre_of_the_picture_resized_in_proportion(
     shape = [short if s == min(sides) else int(short * s / min(sides)) for s in sides]
     whole = pillow(frame, (shape[0], shape[1]))
     top, left = (round((side - 112) / 2) for side in shape)
-    # A drawing that is halved, see above, or at least blurred and sampled.
-    bar = 50 if min(sides) < 2 * short else 49 if min(sides) < 4 * short else 46
+    bar = 50 if min(sides) < 4 * short else 46  # a drawing that is halved, see above
     assert psnr(preprocess.fit(frame), whole[top : top + 112, left : left + 112]) >= bar
 
 

@@ -12,6 +12,7 @@ from time import perf_counter, perf_counter_ns
 
 from edgeml.bench.plan import Plan
 from edgeml.predictor import Predictor
+from edgeml.runtimes._base import run_prepared
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "total")
 
@@ -66,7 +67,7 @@ def time_stages(predictor: Predictor, image: Path) -> tuple[int, int, int, int]:
     decoded = perf_counter_ns()
     batch = predictor.prepare([frame])
     prepared = perf_counter_ns()
-    logits = predictor.runtime.run(batch)
+    logits = run_prepared(predictor.runtime, batch)
     inferred = perf_counter_ns()
     predictor.interpret(logits)
     interpreted = perf_counter_ns()

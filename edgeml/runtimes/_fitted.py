@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import SpecError
-from edgeml.runtimes._base import Runtime
+from edgeml.runtimes._base import Run, Runtime, run_prepared
 
 
 def of_any_batch(runtime: Runtime) -> Runtime:
@@ -52,12 +53,22 @@ class _FixedBatch:
         return self._runtime.metadata
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+        return self._in_rounds(self._runtime.run, batch)
+
+    def run_prepared(
+        self, batch: NDArray[np.float32] | NDArray[np.uint8], /
+    ) -> NDArray[np.float32]:
+        return self._in_rounds(partial(run_prepared, self._runtime), batch)
+
+    def _in_rounds(
+        self, run: Run, batch: NDArray[np.float32] | NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
         size = self._runtime.input_shape[0] or len(batch)
         if len(batch) == size:
-            return self._runtime.run(batch)
+            return run(batch)
         # What is missing from the last round is the last image again.
         rows = np.arange(-(-len(batch) // size) * size).clip(max=len(batch) - 1)
-        parts = [self._runtime.run(batch[part]) for part in rows.reshape(-1, size)]
+        parts = [run(batch[part]) for part in rows.reshape(-1, size)]
         return np.concatenate(parts)[: len(batch)]
 
     def close(self) -> None:

@@ -89,9 +89,10 @@ class OrtRuntime:
         self._session: ort.InferenceSession | None = session
         self._replayed = _replayed(path, session, provider) if graphs else None
         self._label = provider.label
-        self._input = session.get_inputs()[0]
-        self._dtype = _DTYPES.get(self._input.type, self._input.type)
-        self._shape = tuple(side if isinstance(side, int) else None for side in self._input.shape)
+        taken = session.get_inputs()[0]
+        self._feed = taken.name
+        self._dtype = _DTYPES.get(taken.type, taken.type)
+        self._shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
         self._timeout = timeout
         # On the CPU it does survive a fork: who calls does the work of threads that are missing.
         self._process = None if provider.name == CPU else os.getpid()
@@ -125,16 +126,27 @@ class OrtRuntime:
             InputError: The batch is not what the model takes, or not finite.
             InferenceError: The runtime is closed, the session fails, or it took too long.
         """
+        return self._run(batch)
+
+    def run_prepared(
+        self, batch: NDArray[np.float32] | NDArray[np.uint8], /
+    ) -> NDArray[np.float32]:
+        """Do the same for a batch of `Predictor.prepare`, see there."""
+        return self._run(batch, prepared=True)
+
+    def _run(
+        self, batch: NDArray[np.float32] | NDArray[np.uint8], *, prepared: bool = False
+    ) -> NDArray[np.float32]:
         session = self._session
         if session is None:
             raise InferenceError("This model is closed; open it again.")
         if self._process is not None:
             check_process(self._process, "a GPU")
-        check_batch(batch, self._shape, self._dtype)
+        check_batch(batch, self._shape, self._dtype, prepared=prepared)
         try:
             if self._replayed is not None:
                 return self._replayed.run(batch)
-            feed = {self._input.name: batch}
+            feed = {self._feed: batch}
             if self._timeout is None:
                 (logits,) = session.run(self._outputs, feed)
             else:

@@ -105,12 +105,23 @@ class OpenVinoRuntime:
             InputError: The batch is not what the model takes, or not finite.
             InferenceError: The runtime is closed, the request fails, or it took too long.
         """
+        return self._run(batch)
+
+    def run_prepared(
+        self, batch: NDArray[np.float32] | NDArray[np.uint8], /
+    ) -> NDArray[np.float32]:
+        """Do the same for a batch of `Predictor.prepare`, see there."""
+        return self._run(batch, prepared=True)
+
+    def _run(
+        self, batch: NDArray[np.float32] | NDArray[np.uint8], *, prepared: bool = False
+    ) -> NDArray[np.float32]:
         compiled, local = self._compiled, self._local
         if compiled is None:
             raise InferenceError("This model is closed; open it again.")
         if self._process is not None:
             check_process(self._process, "OpenVINO in this mode")
-        check_batch(batch, self._shape, self._dtype)
+        check_batch(batch, self._shape, self._dtype, prepared=prepared)
         request = getattr(local, "request", None)
         if request is None:
             request = local.request = compiled.create_infer_request()
