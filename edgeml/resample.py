@@ -30,7 +30,7 @@ _BLOCKS = (2, 4, 8)
 _MOST_RUNS = 16
 
 # Samples of a picture that are resampled at once, and the least points that are worth a part.
-_IN_CACHE = 1 << 20
+_IN_CACHE = 1 << 19
 _FEWEST_POINTS = 16
 
 # OpenBLAS does a product of fewer multiplications in the thread that asks for it
