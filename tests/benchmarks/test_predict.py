@@ -195,7 +195,18 @@ def test_the_rows_come_out_with_their_bars(
     assert judged["score difference, photos as they are"]["holds"] is True
     assert set(row["stages ms"]) == {"decode", "preprocess", "infer", "postprocess"}
     row = floor.overhead(1, pace)
-    assert [bar["at_most"] for bar in row["bars"]] == [40, None, 40, None, None, None]
+    assert [bar["at_most"] for bar in row["bars"]] == [
+        40,
+        None,
+        40,
+        None,
+        40,
+        None,
+        40,
+        None,
+        None,
+        None,
+    ]
 
 
 @pytest.mark.runtime
