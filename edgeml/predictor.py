@@ -290,7 +290,8 @@ def _spec_of(path: Path | None, runtime: Runtime) -> ModelSpec:
 
     Beside an engine that file is its passport, out of which its runtime gives the spec.
     """
-    sidecar = path.with_name(path.name + ".json") if path and path.suffix != ".engine" else None
+    is_engine = path is not None and path.suffix.lower() == ".engine"
+    sidecar = path.with_name(path.name + ".json") if path and not is_engine else None
     if sidecar and sidecar.is_file():
         return ModelSpec.from_json(sidecar.read_text(encoding="utf-8"))
     inside = runtime.metadata.get(METADATA_KEY)

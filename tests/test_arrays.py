@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeml import EdgemlError, Predictor
-from edgeml.errors import ImageError, InputError
+from edgeml.errors import ImageError, InferenceError, InputError
+from edgeml.runtimes._base import run_prepared
 from tests.tiny import TinyRuntime
 
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
@@ -214,3 +215,21 @@ def test_what_is_no_batch_is_refused_in_the_same_words(case: str, tiny_onnx: Pat
             predictor.runtime.run(make())
         told.add(str(error.value))
     assert len(told) == 1
+
+
+@pytest.mark.runtime
+def test_a_batch_that_edgeml_made_is_run_without_a_look_for_nan_and_any_other_with_one(
+    predictor: Predictor,
+) -> None:
+    batch = predictor.prepare([FRAME, FRAME[::-1]])
+    expected = predictor.runtime.run(batch)
+    np.testing.assert_array_equal(run_prepared(predictor.runtime, batch), expected)
+    np.testing.assert_array_equal(predictor.logits([FRAME, FRAME[::-1]]), expected)
+    with pytest.raises(InputError, match="not finite"):
+        predictor.runtime.run(broken(np.nan))
+    # It is still refused, after it has been through the network.
+    with pytest.raises(InferenceError, match="not a finite number"):
+        predictor.interpret(run_prepared(predictor.runtime, broken(np.nan)))
+    # A runtime of somebody else needs no such method.
+    other = TinyRuntime()
+    np.testing.assert_array_equal(run_prepared(other, batch), other.run(batch))

@@ -159,6 +159,14 @@ def test_each_colour_mode_is_read_as_pillow_reads_it_from_file_and_from_pil(mode
     assert difference(read_image(Image.open(io.BytesIO(data))), expected) <= 1
 
 
+def test_the_other_four_colours_of_a_jpeg_are_read_as_pillow_reads_them() -> None:
+    data = bytearray(encoded(Image.fromarray(smooth()).convert("CMYK"), "JPEG", quality=95))
+    transform = data.index(b"Adobe") + 11
+    assert data[transform] == 0
+    data[transform] = 2  # YCCK: luminance, two differences, black
+    assert difference(read_image(bytes(data)), by_pillow(bytes(data))) <= 1
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_keep_their_high_byte(kind: str) -> None:
     samples = (np.arange(40 * 61).reshape(40, 61) * 26).astype(np.uint16)

@@ -376,6 +376,12 @@ class TestCommand:
                 child.wait(timeout=60)
             assert (child.returncode, err) == (0, "")
 
+    def test_without_a_model_nothing_is_written(self, photos: Path, tmp_path: Path) -> None:
+        status, text, err = self.finish("no.onnx", photos, "--jsonl", tmp_path / "new" / "r.jsonl")
+        assert (status, text) == (2, "")
+        assert err == "edgeml: There is no model 'no.onnx'.\n"
+        assert not (tmp_path / "new").exists()
+
     @pytest.mark.parametrize("option", ["--jsonl", "--csv"])
     def test_a_full_disk_is_one_line_and_what_was_done_is_kept(
         self, tiny_onnx: Path, photos: Path, tmp_path: Path, option: str

@@ -450,12 +450,12 @@ _MOST_NAMES = 30
 
 
 def _shown(value: object) -> str:
+    if value is None or value in ({}, [], ()):
+        return "-"
     if isinstance(value, dict):
         return ", ".join(f"{key}={_shown(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         if len(value) > _MOST_NAMES:
             return f"{_shown(value[:5])} ... {len(value)} in all"
         return ", ".join(_shown(item) for item in value)
-    if value is None:
-        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

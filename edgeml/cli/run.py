@@ -40,16 +40,16 @@ def predict(
     from edgeml.predictor import Predictor
 
     outputs = Outputs(jsonl=jsonl, csv=csv, parquet=parquet, overlay=overlay)
-    outputs.check(sources)
     files = list_files(sources)
     mode: Literal["latency", "throughput"] = "latency" if len(files) == 1 else "throughput"
-    with (
-        Predictor(model, runtime=runtime, device=device, mode=mode) as predictor,
-        # Lines go to stdout unless a file takes them; JSON that is asked for, always.
-        json_list() if json else nullcontext(_say if not outputs.files else None) as told,
-    ):
+    with Predictor(model, runtime=runtime, device=device, mode=mode) as predictor:
+        outputs.check(sources)
         origin = origin_of(predictor, model)
-        done = classify(predictor, files, outputs, origin=origin, told=told, progress=progress())
+        # Lines go to stdout unless a file takes them; JSON that is asked for, always.
+        with json_list() if json else nullcontext(_say if not outputs.files else None) as told:
+            done = classify(
+                predictor, files, outputs, origin=origin, told=told, progress=progress()
+            )
     if outputs.files and not json:
         where = ", ".join(map(str, outputs.files))
         typer.echo(f"{done.images} images, {done.failed} failed: {where}")
