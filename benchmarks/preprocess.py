@@ -28,9 +28,10 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from edgeml.filters import Interpolation
 from edgeml.images import read_image
 from edgeml.preprocess import Frame, Preprocess
-from edgeml.resample import Interpolation, resize
+from edgeml.resample import resize
 
 CASES = ((480, 640), (481, 641), (960, 1280), (961, 1283), (1080, 1920), (3024, 4032))
 TARGETS = (96, 160, 224)

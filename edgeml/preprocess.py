@@ -13,15 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError, SpecError
-from edgeml.resample import (
-    Interpolation,
-    Matrix,
-    Plane,
-    Window,
-    resize,
-    resize_planes,
-    whole_of,
-)
+from edgeml.filters import Interpolation, Matrix
+from edgeml.resample import Plane, Window, resize, resize_planes, whole_of
 
 Frame = NDArray[np.uint8]
 """(H, W, 3) uint8, BGR: what OpenCV reads."""

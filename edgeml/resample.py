@@ -7,27 +7,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeml.filters import Interpolation, Matrix, Products, Rows, Weights, weights_of
+
 if TYPE_CHECKING:
     from edgeml.preprocess import Frame
 
-Interpolation = Literal["linear", "cubic", "lanczos", "nearest"]
-Matrix = NDArray[np.float32]
 Plane = NDArray[np.uint8]
 
 Window = tuple[slice, slice]
 """Rows and columns."""
-
-# Points of output computed together. Small blocks waste few multiplications outside the filter's
-# band, large ones need fewer calls: the first size is taken that needs few enough of them.
-_BLOCKS = (2, 4, 8)
-_MOST_RUNS = 16
 
 # Samples of a picture that are resampled at once, and the least points that are worth a part.
 _IN_CACHE = 1 << 19
@@ -216,8 +210,8 @@ def _multiply_out(
     overshoots = interpolation in ("cubic", "lanczos") and not plain
     for part in _parts(rows if overshoots else columns, frame.size):
         down, across = (part, columns) if overshoots else (rows, part)
-        y = _weights(frame.shape[0], height, size[0], down.start, down.stop, interpolation, plain)
-        x = _weights(
+        y = weights_of(frame.shape[0], height, size[0], down.start, down.stop, interpolation, plain)
+        x = weights_of(
             frame.shape[1], width, size[1], across.start, across.stop, interpolation, plain
         )
         picture = frame[y.source, x.source]
@@ -243,7 +237,7 @@ def _parts(points: slice, samples: int) -> Iterator[slice]:
 
 
 def _resample_both(
-    picture: Frame, first: _Weights, second: _Weights, *, overshoots: bool
+    picture: Frame, first: Weights, second: Weights, *, overshoots: bool
 ) -> NDArray[np.uint8]:
     """Resample (A, B, 3) uint8 along its first axis, then its second; (3, second, first) uint8.
 
@@ -262,10 +256,6 @@ def _resample_both(
     np.clip(plan.out, 0, 255, out=plan.out)
     whole = cv2.convertScaleAbs(plan.out.reshape(-1, first.count))  # rounds; none is negative
     return cast("NDArray[np.uint8]", whole.reshape(plan.out.shape))
-
-
-Products = list[tuple[Matrix, Matrix, Matrix]]
-"""Blocks of weights, what they are to be multiplied by, and where the result goes."""
 
 
 def _multiply(products: Products) -> None:
@@ -301,7 +291,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.kept: dict[str, Matrix] = {}
-        self.plans: dict[tuple[_Weights, _Weights, int], _Plan] = {}
+        self.plans: dict[tuple[Weights, Weights, int], _Plan] = {}
 
     def take(self, name: str, shape: tuple[int, ...]) -> Matrix:
         """Give an array that holds any finite numbers, valid until `name` is taken again."""
@@ -313,7 +303,7 @@ class _Scratch(threading.local):
             self.kept[name] = np.zeros(count, np.float32)
         return self.kept[name][:count].reshape(shape)
 
-    def plan(self, first: _Weights, second: _Weights, width: int) -> _Plan:
+    def plan(self, first: Weights, second: Weights, width: int) -> _Plan:
         """Plan `_resample_both` for a picture of `width` samples, or give the plan that is kept."""
         key = (first, second, width)
         if key in self.plans:
@@ -325,7 +315,7 @@ class _Scratch(threading.local):
             self.plans[key] = made
         return made
 
-    def _new_plan(self, first: _Weights, second: _Weights, width: int) -> _Plan:
+    def _new_plan(self, first: Weights, second: Weights, width: int) -> _Plan:
         half = self.take("half", (first.count, width))
         turned = self.take("turned", (width, first.count))
         out = self.take("out", (3, second.count, first.count))
@@ -338,14 +328,14 @@ class _Scratch(threading.local):
             floats = self.take("floats", (taken, columns.stop - start))
             row, length = half.strides[0], columns.stop - start
             products = first.products(
-                _Rows(floats, row=floats.strides[0], length=length),
-                _Rows(half, row=row, length=length, at=start * half.itemsize),
+                Rows(floats, row=floats.strides[0], length=length),
+                Rows(half, row=row, length=length, at=start * half.itemsize),
             )
             strips.append((columns, floats, products))
         row, plane = out.strides[1], out.strides[0]
         products = second.products(
-            _Rows(turned, planes=3, plane=row, row=3 * row, length=first.count),
-            _Rows(out, planes=3, plane=plane, row=row, length=first.count),
+            Rows(turned, planes=3, plane=row, row=3 * row, length=first.count),
+            Rows(out, planes=3, plane=plane, row=row, length=first.count),
         )
         return _Plan(strips, half, turned, products, out)
 
@@ -372,157 +362,3 @@ def _halve(frame: Frame, size: tuple[int, int]) -> tuple[Frame, tuple[float, flo
         even = frame[: rows * y, : columns * x]
         halved = cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA)
         frame = cast("Frame", halved)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """Blocks of output points at equal distances that have the same weights.
-
-    Attributes:
-        count: How many blocks.
-        first: The first point and the first tap of the first block.
-        step: Points and taps from one block to the next.
-        weights: (points, taps) of each block.
-    """
-
-    count: int
-    first: tuple[int, int]
-    step: tuple[int, int]
-    weights: Matrix
-
-
-@dataclass(frozen=True, eq=False)
-class _Weights:
-    """How to resample one axis: the points of the input that are used, and products of blocks."""
-
-    source: slice
-    count: int
-    runs: tuple[_Run, ...]
-
-    @property
-    def largest(self) -> int:
-        """The size of the largest block."""
-        return max(run.weights.size for run in self.runs)
-
-    def products(self, picture: _Rows, out: _Rows) -> Products:
-        """Say what is to be multiplied to resample the rows of a picture into those of `out`."""
-        return [
-            (
-                run.weights,
-                picture.blocks(run.count, run.first[1], run.step[1], run.weights.shape[1]),
-                out.blocks(run.count, run.first[0], run.step[0], run.weights.shape[0]),
-            )
-            for run in self.runs
-        ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Planes of rows of `length` floats in one piece of memory; distances are in bytes."""
-
-    memory: Matrix
-    row: int
-    length: int
-    planes: int = 1
-    plane: int = 0
-    at: int = 0
-
-    def blocks(self, count: int, first: int, step: int, rows: int) -> Matrix:
-        """View blocks of rows that may overlap: (count, planes, rows, length).
-
-        It is what `numpy.lib.stride_tricks.as_strided` does, in a fraction of its time.
-        """
-        return np.ndarray(
-            (count, self.planes, rows, self.length),
-            np.float32,
-            self.memory,
-            self.at + first * self.row,
-            (step * self.row, self.plane, self.row, 4),
-        )
-
-
-@lru_cache(maxsize=256)
-def _weights(
-    count: int,
-    length: float,
-    target: int,
-    start: int,
-    stop: int,
-    interpolation: Interpolation,
-    plain: bool = False,
-) -> _Weights:
-    """Give the weights for the points `start` to `stop` of an axis resampled to `target` points.
-
-    Follows Pillow's `precompute_coeffs` (src/libImaging/Resample.c): the output point i looks at
-    the input around (i + 0.5) * scale, through a kernel widened by max(scale, 1), or by nothing
-    if it shall be `plain`. The input has `count` points; `length` says how many it had if it had
-    its last fraction too.
-    """
-    scale = length / target
-    stretch = 1.0 if plain else max(scale, 1.0)
-    support = stretch * _SUPPORTS[interpolation]
-    centre = (np.arange(start, stop) + 0.5) * scale
-    low = np.maximum((centre - support + 0.5).astype(int), 0)
-    high = np.minimum((centre + support + 0.5).astype(int), count)
-    point = low[:, None] + np.arange((high - low).max())
-    taps = _kernel((point + 0.5 - centre[:, None]) / stretch, interpolation, plain)
-    taps *= point < high[:, None]
-    taps /= taps.sum(axis=1, keepdims=True)
-    low, high = low - low[0], high - low[0]
-    choices = (_runs(low, high, taps, size) for size in _BLOCKS)
-    runs = next((found for found in choices if len(found) <= _MOST_RUNS), None)
-    source = slice(int(point[0, 0]), int(point[0, 0] + high[-1]))
-    return _Weights(source, stop - start, runs or _runs(low, high, taps, _BLOCKS[-1]))
-
-
-def _runs(
-    low: NDArray[np.int_], high: NDArray[np.int_], taps: NDArray[np.float64], size: int
-) -> tuple[_Run, ...]:
-    """Cut points into blocks of `size`, and gather those that differ by their place alone.
-
-    Where the sides of a picture have a simple ratio, as those of cameras, few products are left.
-    """
-    found: dict[bytes, list[tuple[int, int, Matrix]]] = {}
-    for first in range(0, len(low), size):
-        last = min(first + size, len(low))
-        block = np.zeros((last - first, high[last - 1] - low[first]))
-        for row, i in zip(block, range(first, last), strict=True):
-            row[low[i] - low[first] : high[i] - low[first]] = taps[i, : high[i] - low[i]]
-        # What differs behind the sixth digit does so by the rounding of its place.
-        key = np.append(block.round(6), block.shape).tobytes()
-        found.setdefault(key, []).append((first, int(low[first]), block.astype(np.float32)))
-    runs = []
-    for blocks in found.values():
-        while blocks:
-            count = _equally_far([(first, tap) for first, tap, _ in blocks])
-            (first, tap, block), (after, next_tap, _) = blocks[0], blocks[min(1, count - 1)]
-            runs.append(_Run(count, (first, tap), (after - first, next_tap - tap), block))
-            blocks = blocks[count:]
-    return tuple(runs)
-
-
-def _equally_far(places: Sequence[tuple[int, int]]) -> int:
-    """Say how many of the first places lie at equal distances."""
-    steps = [(b - a, d - c) for (a, c), (b, d) in pairwise(places)]
-    return 1 + next((i for i, step in enumerate(steps) if step != steps[0]), len(steps))
-
-
-_SUPPORTS: dict[Interpolation, float] = {"nearest": 0.5, "linear": 1, "cubic": 2, "lanczos": 3}
-
-
-def _kernel(
-    x: NDArray[np.float64], interpolation: Interpolation, plain: bool
-) -> NDArray[np.float64]:
-    """Evaluate the box, the triangle, Keys' cubic kernel (1981), or the sinc of three lobes."""
-    x = np.abs(x)
-    match interpolation:
-        case "nearest":
-            return np.ones_like(x)
-        case "linear":
-            return np.clip(1 - x, 0, None)
-        case "lanczos":
-            return np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
-    a = -0.75 if plain else -0.5
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))

@@ -10,8 +10,8 @@ import typer
 from edgeml.cli._shared import Delimiter, Html, Json, Model, print_json, print_table, progress
 from edgeml.errors import FidelityError, InputError, needs
 from edgeml.files import check_writable
+from edgeml.filters import Interpolation
 from edgeml.preprocess import Resize
-from edgeml.resample import Interpolation
 
 if TYPE_CHECKING:
     from edgeml.compare import Fidelity

@@ -1,0 +1,177 @@
+"""The filters of Pillow: weights to resample an axis by, in blocks that BLAS multiplies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Interpolation = Literal["linear", "cubic", "lanczos", "nearest"]
+Matrix = NDArray[np.float32]
+
+Products = list[tuple[Matrix, Matrix, Matrix]]
+"""Blocks of weights, what they are to be multiplied by, and where the result goes."""
+
+# Points of output computed together. Small blocks waste few multiplications outside the filter's
+# band, large ones need fewer calls: the first size is taken that needs few enough of them.
+_BLOCKS = (2, 4, 8)
+_MOST_RUNS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Blocks of output points at equal distances that have the same weights.
+
+    Attributes:
+        count: How many blocks.
+        first: The first point and the first tap of the first block.
+        step: Points and taps from one block to the next.
+        weights: (points, taps) of each block.
+    """
+
+    count: int
+    first: tuple[int, int]
+    step: tuple[int, int]
+    weights: Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """How to resample one axis: the points of the input that are used, and products of blocks."""
+
+    source: slice
+    count: int
+    runs: tuple[Run, ...]
+
+    @property
+    def largest(self) -> int:
+        """The size of the largest block."""
+        return max(run.weights.size for run in self.runs)
+
+    def products(self, picture: Rows, out: Rows) -> Products:
+        """Say what is to be multiplied to resample the rows of a picture into those of `out`."""
+        return [
+            (
+                run.weights,
+                picture.blocks(run.count, run.first[1], run.step[1], run.weights.shape[1]),
+                out.blocks(run.count, run.first[0], run.step[0], run.weights.shape[0]),
+            )
+            for run in self.runs
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Planes of rows of `length` floats in one piece of memory; distances are in bytes."""
+
+    memory: Matrix
+    row: int
+    length: int
+    planes: int = 1
+    plane: int = 0
+    at: int = 0
+
+    def blocks(self, count: int, first: int, step: int, rows: int) -> Matrix:
+        """View blocks of rows that may overlap: (count, planes, rows, length).
+
+        It is what `numpy.lib.stride_tricks.as_strided` does, in a fraction of its time.
+        """
+        return np.ndarray(
+            (count, self.planes, rows, self.length),
+            np.float32,
+            self.memory,
+            self.at + first * self.row,
+            (step * self.row, self.plane, self.row, 4),
+        )
+
+
+@lru_cache(maxsize=256)
+def weights_of(
+    count: int,
+    length: float,
+    target: int,
+    start: int,
+    stop: int,
+    interpolation: Interpolation,
+    plain: bool = False,
+) -> Weights:
+    """Give the weights for the points `start` to `stop` of an axis resampled to `target` points.
+
+    Follows Pillow's `precompute_coeffs` (src/libImaging/Resample.c): the output point i looks at
+    the input around (i + 0.5) * scale, through a kernel widened by max(scale, 1), or by nothing
+    if it shall be `plain`. The input has `count` points; `length` says how many it had if it had
+    its last fraction too.
+    """
+    scale = length / target
+    stretch = 1.0 if plain else max(scale, 1.0)
+    support = stretch * _SUPPORTS[interpolation]
+    centre = (np.arange(start, stop) + 0.5) * scale
+    low = np.maximum((centre - support + 0.5).astype(int), 0)
+    high = np.minimum((centre + support + 0.5).astype(int), count)
+    point = low[:, None] + np.arange((high - low).max())
+    taps = _kernel((point + 0.5 - centre[:, None]) / stretch, interpolation, plain)
+    taps *= point < high[:, None]
+    taps /= taps.sum(axis=1, keepdims=True)
+    low, high = low - low[0], high - low[0]
+    choices = (_runs(low, high, taps, size) for size in _BLOCKS)
+    runs = next((found for found in choices if len(found) <= _MOST_RUNS), None)
+    source = slice(int(point[0, 0]), int(point[0, 0] + high[-1]))
+    return Weights(source, stop - start, runs or _runs(low, high, taps, _BLOCKS[-1]))
+
+
+def _runs(
+    low: NDArray[np.int_], high: NDArray[np.int_], taps: NDArray[np.float64], size: int
+) -> tuple[Run, ...]:
+    """Cut points into blocks of `size`, and gather those that differ by their place alone.
+
+    Where the sides of a picture have a simple ratio, as those of cameras, few products are left.
+    """
+    found: dict[bytes, list[tuple[int, int, Matrix]]] = {}
+    for first in range(0, len(low), size):
+        last = min(first + size, len(low))
+        block = np.zeros((last - first, high[last - 1] - low[first]))
+        for row, i in zip(block, range(first, last), strict=True):
+            row[low[i] - low[first] : high[i] - low[first]] = taps[i, : high[i] - low[i]]
+        # What differs behind the sixth digit does so by the rounding of its place.
+        key = np.append(block.round(6), block.shape).tobytes()
+        found.setdefault(key, []).append((first, int(low[first]), block.astype(np.float32)))
+    runs = []
+    for blocks in found.values():
+        while blocks:
+            count = _equally_far([(first, tap) for first, tap, _ in blocks])
+            (first, tap, block), (after, next_tap, _) = blocks[0], blocks[min(1, count - 1)]
+            runs.append(Run(count, (first, tap), (after - first, next_tap - tap), block))
+            blocks = blocks[count:]
+    return tuple(runs)
+
+
+def _equally_far(places: Sequence[tuple[int, int]]) -> int:
+    """Say how many of the first places lie at equal distances."""
+    steps = [(b - a, d - c) for (a, c), (b, d) in pairwise(places)]
+    return 1 + next((i for i, step in enumerate(steps) if step != steps[0]), len(steps))
+
+
+_SUPPORTS: dict[Interpolation, float] = {"nearest": 0.5, "linear": 1, "cubic": 2, "lanczos": 3}
+
+
+def _kernel(
+    x: NDArray[np.float64], interpolation: Interpolation, plain: bool
+) -> NDArray[np.float64]:
+    """Evaluate the box, the triangle, Keys' cubic kernel (1981), or the sinc of three lobes."""
+    x = np.abs(x)
+    match interpolation:
+        case "nearest":
+            return np.ones_like(x)
+        case "linear":
+            return np.clip(1 - x, 0, None)
+        case "lanczos":
+            return np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+    a = -0.75 if plain else -0.5
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
