@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -197,6 +197,18 @@ def test_squash_crop_is_the_centre_of_the_squashed_picture(sides: tuple[int, int
 def test_resize_to_its_own_size_gives_the_very_samples() -> None:
     frame = noise(50, 40)
     assert np.array_equal(resize(frame, (50, 40)), frame)
+
+
+@given(
+    sides=st.tuples(st.integers(420, 2000), st.integers(420, 2000)),
+    scales=st.tuples(st.floats(2, 4.5), st.floats(2, 4.5)),
+)
+@settings(max_examples=60)
+def test_whatever_is_left_out_in_halving_the_result_has_the_size_that_was_asked_for(
+    sides: tuple[int, int], scales: tuple[float, float]
+) -> None:
+    size = int(sides[0] / scales[0]), int(sides[1] / scales[1])
+    assert resize(np.zeros((*sides, 3), np.uint8), size).shape == (*size, 3)
 
 
 def test_an_odd_side_is_halved_without_stretching_the_picture() -> None:
