@@ -271,7 +271,7 @@ def _tiff(data: bytes) -> Header:
     else:
         piece = width * min(tags.get(_ROWS_A_STRIP) or height, height)
     unpacked = piece * tags.get(_SAMPLES, 1) * tags.get(_BITS, 1) // 8
-    return Header("tiff", height, width, 6 * height * width + max(3 * unpacked // 2, 4 * piece))
+    return Header("tiff", height, width, 6 * height * width + max(2 * unpacked, 4 * piece))
 
 
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS_A_STRIP, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = (
