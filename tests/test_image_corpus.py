@@ -59,7 +59,7 @@ def test_each_file_gives_a_frame_or_its_reason_in_little_memory(
     assert found["megabytes"] <= 300
 
 
-def _fuzzed(seed: int, count: int) -> None:
+def _assert_mutants_do_no_harm(seed: int, count: int) -> None:
     if not hasattr(os, "fork"):
         pytest.skip("mutants are read in forks, which this system has not")
     found = json.loads(_run("tests.image_fuzz", str(seed), str(count)))
@@ -68,13 +68,13 @@ def _fuzzed(seed: int, count: int) -> None:
 
 
 def test_no_mutant_crashes_or_takes_more_than_300_mb() -> None:
-    _fuzzed(seed=0, count=1000)
+    _assert_mutants_do_no_harm(seed=0, count=1000)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_none_of_a_hundred_thousand_mutants_crashes_or_takes_more_than_300_mb(seed: int) -> None:
-    _fuzzed(seed, count=10_000)
+    _assert_mutants_do_no_harm(seed, count=10_000)
 
 
 def _onnxruntime(model: Path) -> Predictor:

@@ -110,7 +110,7 @@ class OpenVinoRuntime:
     def run_prepared(
         self, batch: NDArray[np.float32] | NDArray[np.uint8], /
     ) -> NDArray[np.float32]:
-        """Do the same for a batch of `Predictor.prepare`, see there."""
+        """Do the same for a batch that `Predictor.prepare` made, without a look for NaN."""
         return self._run(batch, prepared=True)
 
     def _run(

@@ -544,12 +544,16 @@ def test_any_value_in_any_field_gives_facts_or_a_spec_error(
 def test_any_text_in_any_key_gives_facts_or_a_spec_error(value: str, data: st.DataObject) -> None:
     theirs = DRAWN["ultralytics"]["classify"]["metadata"]
     with suppress(SpecError):
-        formats.ultralytics(theirs | {data.draw(st.sampled_from(sorted(theirs))): value}, "m")
+        told = formats.ultralytics(
+            theirs | {data.draw(st.sampled_from(sorted(theirs))): value}, "m"
+        )
+        assert "labels" in told
     keys = ["pad_value", "confidence_threshold", "mean_values", "scale_values", "resize_type",
             "multilabel", "orig_height", "embedded_processing", "interpolation_mode"]  # fmt: skip
     info = DRAWN["model_api"]["standard"]["metadata"] | {"embedded_processing": "True"}
     with suppress(SpecError):
-        formats.model_api(info | {data.draw(st.sampled_from(keys)): value}, "m")
+        told = formats.model_api(info | {data.draw(st.sampled_from(keys)): value}, "m")
+        assert "labels" in told
 
 
 @settings(deadline=None, max_examples=100)

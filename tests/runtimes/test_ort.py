@@ -11,7 +11,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError, ModelLoadError
-from tests.runtimes.nets import every_layer_onnx, in_threads, noise
+from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec, tiny_weights
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -125,7 +125,7 @@ def test_for_throughput_a_run_has_one_thread(tiny_onnx: Path) -> None:
 
 def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
     with Predictor(net) as predictor:
-        in_threads(predictor)
+        assert_same_in_threads(predictor)
 
 
 def test_an_array_of_another_size_is_an_error_in_one_line(runtime: OrtRuntime) -> None:

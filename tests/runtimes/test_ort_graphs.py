@@ -10,7 +10,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError, ModelLoadError
-from tests.runtimes.nets import every_layer_onnx, in_threads, noise
+from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 from edgeml.runtimes import ort as module  # noqa: E402
@@ -74,7 +74,7 @@ def test_another_type_of_a_recorded_shape_is_an_error(replayed: OrtRuntime) -> N
 
 def test_eight_threads_get_what_one_alone_gets(replayed: OrtRuntime) -> None:
     with Predictor(replayed) as predictor:
-        in_threads(predictor)
+        assert_same_in_threads(predictor)
 
 
 def test_threads_that_bring_other_shapes_do_not_mix_them_up(

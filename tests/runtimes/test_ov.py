@@ -10,7 +10,7 @@ import pytest
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError, ModelLoadError
 from edgeml.runtimes import open_runtime
-from tests.runtimes.nets import every_layer_onnx, in_threads, noise
+from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 ov = pytest.importorskip("openvino", reason="openvino is not installed")
@@ -82,7 +82,7 @@ def test_the_spec_is_found_in_an_onnx_and_in_an_xml(tmp_path: Path) -> None:
 
 def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
     with Predictor(net, runtime="openvino") as predictor:
-        in_threads(predictor)
+        assert_same_in_threads(predictor)
 
 
 def test_a_result_outlives_the_next_call(runtime: OpenVinoRuntime) -> None:

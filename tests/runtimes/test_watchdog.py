@@ -17,7 +17,7 @@ from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError
 from edgeml.runtimes import _watchdog
 from edgeml.runtimes._watchdog import stopped_after
-from tests.runtimes.nets import endless_onnx, in_threads, slow_onnx
+from tests.runtimes.nets import assert_same_in_threads, endless_onnx, slow_onnx
 from tests.tiny import TinyRuntime
 
 FRAME = np.zeros((32, 32, 3), np.uint8)
@@ -110,7 +110,7 @@ def test_openvino_is_stopped_at_a_layer_and_goes_on_with_the_next_run(tmp_path: 
 def test_with_time_enough_threads_get_what_one_alone_gets(runtime: str, tiny_onnx: Path) -> None:
     pytest.importorskip(runtime)
     with Predictor(tiny_onnx, runtime=runtime, timeout=100) as predictor:
-        in_threads(predictor)
+        assert_same_in_threads(predictor)
 
 
 @pytest.mark.runtime

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError, MissingDependencyError, ModelLoadError
 from edgeml.runtimes import open_runtime
-from tests.runtimes.nets import every_layer_onnx, in_threads, noise
+from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -148,7 +148,7 @@ def test_threads_that_share_it_get_their_own_results(
     here: Machine, net: Path, tmp_path: Path
 ) -> None:
     with Predictor(here.build(net, tmp_path / "m.engine")) as predictor:
-        in_threads(predictor, threads=8, each=60)
+        assert_same_in_threads(predictor, threads=8, each=60)
         assert here.cuda.alive["streams"] <= MOST_LANES
     del predictor
     gc.collect()
@@ -253,7 +253,7 @@ def test_memory_that_is_not_enough_is_told_in_bytes(tiny_onnx: Path, tmp_path: P
 def test_threads_share_the_lanes_that_memory_is_enough_for(net: Path, tmp_path: Path) -> None:
     with machine("11.4", memory=250_000) as made:
         with Predictor(made.build(net, tmp_path / "m.engine")) as predictor:
-            in_threads(predictor, threads=4, each=10)
+            assert_same_in_threads(predictor, threads=4, each=10)
             assert made.cuda.alive["streams"] <= 2
         del predictor
         gc.collect()
