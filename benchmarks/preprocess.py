@@ -29,8 +29,9 @@ import PIL
 from PIL import Image
 
 from edgeml.filters import Interpolation
+from edgeml.frame import Frame
 from edgeml.images import read_image
-from edgeml.preprocess import Frame, Preprocess
+from edgeml.preprocess import Preprocess
 from edgeml.resample import resize
 
 CASES = ((480, 640), (481, 641), (960, 1280), (961, 1283), (1080, 1920), (3024, 4032))

@@ -32,8 +32,8 @@ from PIL import Image
 
 from edgeml import Predictor, Preprocess
 from edgeml.bench.corpus import draw_photo
-from edgeml.images import encode_jpeg
-from edgeml.preprocess import Frame
+from edgeml.frame import Frame
+from edgeml.jpeg import encode_jpeg
 
 SCALES = {
     1: cv2.IMREAD_COLOR,

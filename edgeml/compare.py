@@ -8,21 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.bootstrap import Drops, drop_intervals
 from edgeml.data import Dataset
-from edgeml.errors import InferenceError, MissingSpecError, NotComparableError
+from edgeml.errors import ExportError, InferenceError, MissingSpecError, NotComparableError
 from edgeml.evaluation import align_targets
+from edgeml.frame import Batch, Frame
 from edgeml.images import read_image
 from edgeml.metrics import Metrics, Scores, Targets, decide, evaluate
 from edgeml.predictor import Predictor
-from edgeml.preprocess import Batch, Frame
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 """Shares of all outputs at which their difference is told."""
@@ -320,3 +323,19 @@ def _difference(
 def _or_none(value: float) -> float | None:
     """JSON has no infinity."""
     return value if math.isfinite(value) else None
+
+
+class FidelityError(ExportError):
+    """The exported model disagrees with its source by more than is allowed.
+
+    Attributes:
+        fidelity: What the comparison found.
+        report: The page that shows it, if one was written.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, fidelity: Fidelity) -> None:
+        super().__init__(message)
+        self.fidelity = fidelity
+        self.report: Path | None = None

@@ -12,7 +12,7 @@ EdgemlError                    except this to catch all of them
 ├── InferenceError                            the runtime failed while running, or is closed
 ├── ExportError                               a step of an export failed
 │   ├── CalibrationError                      too few images for INT8, or unusable ones
-│   └── FidelityError                         written, but it disagrees with its source
+│   └── FidelityError                         written, but it disagrees with its source (compare.py)
 └── NotComparableError                        two reports of unlike machines or plans
 
 A message says what happened, with the values; then what to do.
@@ -22,16 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from edgeml.compare import Fidelity
+from typing import ClassVar, Literal
 
 
 class EdgemlError(Exception):
-    """Base class: `except EdgemlError` catches everything edgeml raises on purpose."""
+    """Base class: `except EdgemlError` catches everything edgeml raises on purpose.
+
+    Attributes:
+        exit_status: What the command line exits with: 2, bad input; 1, a check failed.
+    """
+
+    exit_status: ClassVar = 2
 
 
 class MissingDependencyError(EdgemlError, ImportError):
@@ -102,20 +103,6 @@ class ExportError(EdgemlError):
 
 class CalibrationError(ExportError):
     """The images for INT8 calibration are too few or unusable."""
-
-
-class FidelityError(ExportError):
-    """The exported model disagrees with its source by more than is allowed.
-
-    Attributes:
-        fidelity: What the comparison found.
-        report: The page that shows it, if one was written.
-    """
-
-    def __init__(self, message: str, fidelity: Fidelity) -> None:
-        super().__init__(message)
-        self.fidelity = fidelity
-        self.report: Path | None = None
 
 
 class NotComparableError(EdgemlError):

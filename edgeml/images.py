@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ImageError, ImageReason
+from edgeml.frame import Frame, check_frame
 from edgeml.headers import Header, read_header, without_animation
-from edgeml.preprocess import Frame, check_frame
 from edgeml.quiet import quiet_opencv
 
 Image = Union[str, "os.PathLike[str]", bytes, Frame, Any]
@@ -148,15 +148,6 @@ def _read(file: FileIO) -> bytes | None:
 
 def _named(path: str | os.PathLike[str]) -> str:
     return os.fsdecode(path)
-
-
-def encode_jpeg(frame: Frame, quality: int = 90) -> bytes:
-    """Encode a frame (H, W, 3) uint8 BGR as JPEG; `quality` is 1 to 100."""
-    check_frame(frame)
-    ok, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        raise ImageError(f"OpenCV could not encode a frame of {frame.shape} as JPEG.")
-    return data.tobytes()
 
 
 def decode_image(

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from edgeml.spec import ModelSpec, named, printable_label
+
 if TYPE_CHECKING:
-    from edgeml.predictor import Prediction, Predictor
-    from edgeml.spec import ModelSpec
+    from edgeml.metrics import Scores
+    from edgeml.picture import Picture
+    from edgeml.runtimes import Runtime
 
 # Of a model with a thousand labels, what matters.
 _ROWS = 12
@@ -26,40 +29,30 @@ _PRESENT = "#1f9d6b"
 _QUIET = "opacity:.66"
 
 
-def prediction_line(prediction: Prediction) -> str:
+def prediction_line(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> str:
     """Say the labels that are present with their scores, best first; of none, the best one."""
-    ranked = prediction.top(len(prediction.scores))
-    present = [item for item in ranked if item[0] in prediction.labels]
+    ranked = _ranked(spec, scores)
+    present = [item for item in ranked if item[0] in labels]
     if not present:
         label, score = ranked[0]
-        return f"Prediction(no label; best is {_plain(label)} {score:.2f})"
-    shown = [f"{_plain(label)} {score:.2f}" for label, score in present[:5]]
+        return f"Prediction(no label; best is {printable_label(label)} {score:.2f})"
+    shown = [f"{printable_label(label)} {score:.2f}" for label, score in present[:5]]
     if len(present) > len(shown):
         shown.append(f"and {len(present) - len(shown)} more")
     return f"Prediction({', '.join(shown)})"
 
 
-def spec_line(spec: ModelSpec) -> str:
-    """Say how many labels there are, and which, and what the network takes."""
-    height, width = spec.preprocess.size
-    return (
-        f"ModelSpec({_named(spec.labels, 5)}; {width} x {height} {spec.preprocess.resize}, "
-        f"{spec.input}, {spec.precision})"
-    )
-
-
-def predictor_line(predictor: Predictor) -> str:
+def predictor_line(runtime: Runtime, spec: ModelSpec) -> str:
     """Say what runs, in which precision, and what the model names."""
-    computes_in = predictor.runtime.metadata.get("precision", "unknown")
-    return (
-        f"Predictor({predictor.runtime.name}, computes in {computes_in}, "
-        f"{_named(predictor.spec.labels, 5)})"
-    )
+    computes_in = runtime.metadata.get("precision", "unknown")
+    return f"Predictor({runtime.name}, computes in {computes_in}, {named(spec.labels, 5)})"
 
 
-def prediction_html(prediction: Prediction) -> str:
+def prediction_html(
+    spec: ModelSpec, scores: Scores, labels: Sequence[str], picture: Picture | None
+) -> str:
     """Show the picture, and a bar for each label that matters, group by group."""
-    url = prediction.picture.url(224) if prediction.picture else None
+    url = picture.url(224) if picture else None
     image = (
         f'<img src="{url}" alt="the picture" style="max-width:224px;max-height:224px;'
         'border-radius:4px;margin:0">'
@@ -73,44 +66,45 @@ def prediction_html(prediction: Prediction) -> str:
     return (
         '<div style="display:flex;flex-wrap:wrap;gap:18px;align-items:flex-start;'
         'font-size:13px;line-height:1.35;padding:4px 0">'
-        f'{image}<div style="{grid}">{"".join(_bars(prediction))}</div></div>'
+        f'{image}<div style="{grid}">{"".join(_bars(spec, scores, labels))}</div></div>'
     )
 
 
-def spec_html(spec: ModelSpec) -> str:
-    """Show what a model names and takes."""
-    return _facts(f"{len(spec.labels)} labels", _spec_facts(spec))
-
-
-def predictor_html(predictor: Predictor) -> str:
+def predictor_html(runtime: Runtime, spec: ModelSpec) -> str:
     """Show what runs, and what the model says of itself: as `edgeml inspect` does."""
-    runtime = predictor.runtime
     shape = ", ".join("N" if side is None else str(side) for side in runtime.input_shape)
     facts = [
         ("computes in", escape(runtime.metadata.get("precision", "unknown"))),
         ("input shape", f"({shape})"),
-        *_spec_facts(predictor.spec),
+        *_spec_facts(spec),
     ]
     return _facts(runtime.name, facts)
 
 
-def _bars(prediction: Prediction) -> Iterator[str]:
+def _ranked(spec: ModelSpec, scores: Scores) -> list[tuple[str, float]]:
+    """Return all labels with their scores, best first."""
+    return sorted(
+        zip(spec.labels, map(float, scores), strict=True), key=lambda item: item[1], reverse=True
+    )
+
+
+def _bars(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> Iterator[str]:
     """Give a heading for each group and four cells for each of its labels that is shown."""
-    spec = prediction.spec
-    score_of = dict(zip(spec.labels, map(float, prediction.scores), strict=True))
+    ranked = _ranked(spec, scores)
+    score_of = dict(ranked)
     threshold_of = dict(zip(spec.labels, spec.thresholds, strict=True))
-    present = set(prediction.labels)
-    shown = present | {label for label, score in prediction.top(_ROWS) if score >= _LEAST}
-    for heading, labels, one in _sections(spec):
+    present = set(labels)
+    shown = present | {label for label, score in ranked[:_ROWS] if score >= _LEAST}
+    for heading, members, one in _sections(spec):
         if heading:
             yield f'<div style="grid-column:1/-1;{_QUIET};margin-top:4px">{heading}</div>'
-        ranked = sorted(labels, key=lambda label: -score_of[label])
-        drawn = [label for label in ranked if label in shown] or ranked[:1]
+        best_first = sorted(members, key=lambda label: -score_of[label])
+        drawn = [label for label in best_first if label in shown] or best_first[:1]
         for label in drawn:
             # Of labels of which one is chosen, the best is, whatever its threshold.
             threshold = None if one else threshold_of[label]
             yield _bar(label, score_of[label], threshold, label in present)
-        if rest := [label for label in ranked if label not in drawn]:
+        if rest := [label for label in best_first if label not in drawn]:
             best = score_of[rest[0]]
             most = f"at most {best:.2f}" if best >= _LEAST else f"under {_LEAST}"
             text = f"{len(rest)} more, {most}"
@@ -196,14 +190,3 @@ def _facts(heading: str, facts: Iterable[tuple[str, str]]) -> str:
         '<div style="display:grid;grid-template-columns:max-content 1fr;column-gap:14px;'
         f'row-gap:2px;text-align:left">{cells}</div></div>'
     )
-
-
-def _named(labels: Sequence[str], most: int) -> str:
-    """Say how many labels there are and the first of them."""
-    names = ", ".join(map(_plain, labels[:most])) + (", ..." if len(labels) > most else "")
-    return f"{len(labels)} label{'s' if len(labels) > 1 else ''}: {names}"
-
-
-def _plain(label: str) -> str:
-    """Keep a label on one line of a terminal, whatever is in it."""
-    return label if label.isprintable() else repr(label)

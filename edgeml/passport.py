@@ -14,14 +14,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from edgeml.errors import EngineMismatchError, ModelLoadError, SpecError
 from edgeml.files import write_text
 from edgeml.spec import ModelSpec, Precision, first_fault
-
-if TYPE_CHECKING:
-    from edgeml.runtimes._cuda import Gpu
 
 FORMAT = "edgeml.engine/1"
 
@@ -369,3 +366,20 @@ def _again(library: Library) -> str:
         f"Build it on this machine: edgeml export MODEL.onnx --fmt {fmt}, "
         f'or Predictor("MODEL.onnx", runtime="{library}").'
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU and the driver that serves it.
+
+    Attributes:
+        name: As the driver calls it, for example `NVIDIA H100 80GB HBM3`.
+        compute_capability: `9.0`.
+        driver: `580.65.06`; where Linux does not tell, `CUDA 13.0`.
+        cuda: The newest CUDA that the driver serves: `13.0`.
+    """
+
+    name: str
+    compute_capability: str
+    driver: str
+    cuda: str

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import numpy as np
 
 from edgeml.errors import EdgemlError
-from edgeml.images import Image, encode_jpeg, read_image
-from edgeml.preprocess import Frame
-
-if TYPE_CHECKING:
-    from edgeml.predictor import Prediction
+from edgeml.images import Image, read_image
+from edgeml.jpeg import jpeg_url
 
 
 class Picture:
@@ -50,21 +46,3 @@ class Picture:
             return jpeg_url(read_image(image, at_least=(side, side)), side)
         except EdgemlError:
             return None
-
-
-def of_picture(prediction: Prediction, image: Image) -> Prediction:
-    """Let a prediction know what it is of."""
-    object.__setattr__(prediction, "picture", Picture(image))
-    return prediction
-
-
-def jpeg_url(frame: Frame, side: int = 192, quality: int = 80) -> str:
-    """Give a frame (H, W, 3) uint8 BGR as a data URL, its longer side at most `side` pixels."""
-    import base64  # not by those who never show a picture
-
-    scale = side / max(frame.shape[:2])
-    if scale < 1:
-        size = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
-        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    encoded = base64.b64encode(encode_jpeg(frame, quality)).decode("ascii")
-    return f"data:image/jpeg;base64,{encoded}"

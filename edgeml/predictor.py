@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Union
@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import EdgemlError, InferenceError, InputError, MissingSpecError, SpecError
+from edgeml.frame import Frame
 from edgeml.images import Image, read_image
 from edgeml.metrics import decide, decide_row
-from edgeml.picture import Picture, of_picture
-from edgeml.preprocess import Frame
+from edgeml.picture import Picture
 from edgeml.runtimes import Runtime, open_runtime
 from edgeml.runtimes._base import Exactness, Mode, run_prepared
 from edgeml.runtimes._fitted import of_any_batch, take_output
 from edgeml.spec import METADATA_KEY, ModelSpec
+from edgeml.throughput import ordered_map, usable_cpus
 
 Model = Union[str, "os.PathLike[str]", Runtime]
 
@@ -61,12 +62,12 @@ class Prediction:
     def __repr__(self) -> str:
         from edgeml.notebook import prediction_line
 
-        return prediction_line(self)
+        return prediction_line(self.spec, self.scores, self.labels)
 
     def _repr_html_(self) -> str:
         from edgeml.notebook import prediction_html
 
-        return prediction_html(self)
+        return prediction_html(self.spec, self.scores, self.labels, self.picture)
 
 
 class Predictor:
@@ -161,8 +162,8 @@ class Predictor:
         """Classify several images in one run of the network. Raises as `predict` does."""
         if not len(images):
             return []
-        predictions = self.classify([self.read(image) for image in images])
-        return [of_picture(*pair) for pair in zip(predictions, images, strict=True)]
+        logits = self.logits([self.read(image) for image in images])
+        return self.interpret(logits, images)
 
     def predict_many(
         self, images: Iterable[Image], *, batch: int = 1, workers: int | None = None
@@ -182,11 +183,41 @@ class Predictor:
             InputError: `batch` or `workers` is below 1.
             InferenceError: The Predictor is closed.
         """
-        from edgeml.throughput import predict_many, usable_cpus
-
         if workers is None:
             workers = self._threads or usable_cpus()
-        return predict_many(self, images, batch=batch, workers=workers)
+        for name, value in (("batch", batch), ("workers", workers)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be 1 or more.")
+        remaining = iter(images)
+        batches = iter(lambda: list(islice(remaining, batch)), [])
+        results = ordered_map(self._results, batches, workers=workers, name="edgeml-predict")
+        return (prediction for batch_results in results for prediction in batch_results)
+
+    def _results(self, images: Sequence[Image]) -> list[Prediction | EdgemlError]:
+        """Classify a few images in one run of the network; an error takes its image's place.
+
+        Raises:
+            InferenceError: The Predictor is closed.
+        """
+        results: list[Prediction | EdgemlError | None] = []
+        frames, readable = [], []
+        for image in images:
+            try:
+                frames.append(self.read(image))
+                readable.append(image)
+                results.append(None)
+            except EdgemlError as err:
+                results.append(err)
+        try:
+            found: list[Any] = self.interpret(self.logits(frames), readable) if frames else []
+        except InferenceError as err:
+            if self.closed:
+                raise
+            # One image at a time shows which of several it was.
+            alone = len(readable) == 1
+            found = [err] if alone else [self._results([image])[0] for image in readable]
+        good = iter(found)
+        return [next(good) if result is None else result for result in results]
 
     def classify(self, frames: Sequence[Frame]) -> list[Prediction]:
         """Classify frames (H, W, 3) uint8 BGR in one run of the network."""
@@ -206,22 +237,29 @@ class Predictor:
             return self.spec.laid_out(np.stack([self.spec.preprocess.fit(f) for f in frames]))
         return self.spec.laid_out(self.spec.preprocess(frames))
 
-    def interpret(self, logits: NDArray[np.float32]) -> list[Prediction]:
+    def interpret(
+        self, logits: NDArray[np.float32], images: Sequence[Image] = ()
+    ) -> list[Prediction]:
         """Turn the network's output (N, labels) into predictions.
+
+        Args:
+            logits: (N, labels) float32.
+            images: What the N predictions are of, so that a notebook can show it; may be left out.
 
         Raises:
             InferenceError: The output has another width than the spec, or is not finite.
         """
+        pictures = map(Picture, images) if len(images) else repeat(None)
         if logits.shape[:1] == (1,) and logits.size <= _FEW:
-            return [self._interpret_row(logits)]
+            return [self._interpret_row(logits, next(pictures))]
         scores = self.probabilities(logits)
         present = decide(scores, self.spec)
         return [
-            Prediction(row, tuple(compress(self.spec.labels, flags)), self.spec)
-            for row, flags in zip(scores, present, strict=True)
+            Prediction(row, tuple(compress(self.spec.labels, flags)), self.spec, picture)
+            for row, flags, picture in zip(scores, present, pictures, strict=False)
         ]
 
-    def _interpret_row(self, logits: NDArray[np.float32]) -> Prediction:
+    def _interpret_row(self, logits: NDArray[np.float32], picture: Picture | None) -> Prediction:
         """Do the same for one picture of few labels; see `ModelSpec.probabilities_of_row`."""
         self._check_width(logits)
         row = logits[0].tolist()
@@ -229,7 +267,8 @@ class Predictor:
             raise InferenceError(_NOT_FINITE)
         scores = np.array(self.spec.probabilities_of_row(row), np.float32)
         present = decide_row(scores.tolist(), self.spec)
-        return Prediction(scores, tuple(compress(self.spec.labels, present)), self.spec)
+        labels = tuple(compress(self.spec.labels, present))
+        return Prediction(scores, labels, self.spec, picture)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply what the spec says is still to be applied: (N, labels) to (N, labels).
@@ -257,12 +296,12 @@ class Predictor:
     def __repr__(self) -> str:
         from edgeml.notebook import predictor_line
 
-        return predictor_line(self)
+        return predictor_line(self.runtime, self.spec)
 
     def _repr_html_(self) -> str:
         from edgeml.notebook import predictor_html
 
-        return predictor_html(self)
+        return predictor_html(self.runtime, self.spec)
 
     def __enter__(self) -> Predictor:
         return self

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeml.filters import Interpolation, Matrix, Products, Rows, Weights, weights_of
 
 if TYPE_CHECKING:
-    from edgeml.preprocess import Frame
+    from edgeml.frame import Frame
 
 Plane = NDArray[np.uint8]
 

@@ -200,14 +200,11 @@ class ModelSpec:
         return np.ascontiguousarray(batch, dtype=self.input)
 
     def __repr__(self) -> str:
-        from edgeml.notebook import spec_line
-
-        return spec_line(self)
-
-    def _repr_html_(self) -> str:
-        from edgeml.notebook import spec_html
-
-        return spec_html(self)
+        height, width = self.preprocess.size
+        return (
+            f"ModelSpec({named(self.labels, 5)}; {width} x {height} {self.preprocess.resize}, "
+            f"{self.input}, {self.precision})"
+        )
 
     def to_json(self) -> str:
         """Write the spec as one line of JSON, with its format first."""
@@ -261,3 +258,16 @@ def first_fault(error: ValidationError, whole: str) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or whole
     return f"{where!r}: {first['msg']}"
+
+
+def named(labels: Sequence[str], limit: int) -> str:
+    """Return how many labels there are and the names of the first `limit`, on one line."""
+    names = ", ".join(map(printable_label, labels[:limit])) + (
+        ", ..." if len(labels) > limit else ""
+    )
+    return f"{len(labels)} label{'s' if len(labels) > 1 else ''}: {names}"
+
+
+def printable_label(label: str) -> str:
+    """Keep a label on one line of a terminal, whatever is in it."""
+    return label if label.isprintable() else repr(label)

@@ -14,7 +14,8 @@ import cv2
 from numpy.typing import NDArray
 
 from edgeml.errors import ImageError
-from edgeml.images import encode_jpeg, read_image
+from edgeml.images import read_image
+from edgeml.jpeg import encode_jpeg
 from edgeml.preprocess import Preprocess
 from tests.image_corpus import encoded, picture, write_corpus
 

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgeml.errors import ImageError, InputError
-from edgeml.images import MAX_PIXELS, SUFFIXES, encode_jpeg, read_image
-from edgeml.preprocess import Frame
+from edgeml.frame import Frame
+from edgeml.images import MAX_PIXELS, SUFFIXES, read_image
+from edgeml.jpeg import encode_jpeg
 from edgeml.resample import resize
 
 LOSSLESS: dict[str, dict[str, Any]] = {

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeml import LabelGroup, ModelSpec, Prediction, Predictor, Preprocess
-from edgeml.preprocess import Frame
+from edgeml.frame import Frame
+from edgeml.notebook import predictor_html
 from tests.tiny import TinyRuntime, tiny_spec
 
 COLOURS, OTHERS = ("red", "green", "blue"), ("striped", "torn", "wet", "old")
@@ -118,7 +119,7 @@ class TestHtml:
         runtime = TinyRuntime(tiny_spec(("a", "b"), size=8))
         runtime.name = hostile
         shown = prediction_of(spec, {hostile: 0.9, "b": 0.7}, (hostile,))
-        for thing in (shown, spec, Predictor(runtime, spec=spec)):
+        for thing in (shown, Predictor(runtime, spec=spec)):
             page = Page(thing._repr_html_())
             assert {tag for tag, _ in page.elements} <= {"div", "span"}
             assert {name for _, found in page.elements for name in found} <= {"style", "title"}
@@ -129,7 +130,7 @@ class TestHtml:
         cv2.imwrite(str(tmp_path / "x.png"), np.full((40, 50, 3), 90, np.uint8))
         predictor = Predictor(TinyRuntime())
         shown = predictor.predict(tmp_path / "x.png")
-        for thing in (shown, predictor, predictor.spec):
+        for thing in (shown, predictor):
             page = Page(thing._repr_html_())
             for _, attributes in page.elements:
                 style = str(attributes.get("style"))
@@ -162,7 +163,7 @@ class TestHtml:
         spec = replace(spec_of(), task="multiclass", activation="softmax")
         html = prediction_of(spec, {"wet": 0.875, "old": 0.125}, ("wet",))._repr_html_()
         assert [text for text in Page(html).texts if text][:2] == ["one of 7", "wet"]
-        assert "threshold" not in html + spec._repr_html_()
+        assert "threshold" not in html + predictor_html(TinyRuntime(), spec)
 
     def test_of_a_thousand_labels_the_best_are_shown(self) -> None:
         labels = tuple(f"label {i}" for i in range(1000))
@@ -170,7 +171,7 @@ class TestHtml:
         page = Page(prediction_of(spec_of(labels), scores)._repr_html_())
         assert sum("title" in attributes for _, attributes in page.elements) == 12
         assert "988 more, at most 0.99" in page.texts
-        assert len(spec_of(labels)._repr_html_()) < 10_000
+        assert len(predictor_html(TinyRuntime(), spec_of(labels))) < 10_000
 
 
 class TestPicture:

@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_image
 
 from edgeml import Preprocess
 from edgeml.errors import InputError, SpecError
-from edgeml.preprocess import Frame
+from edgeml.frame import Frame
 from edgeml.resample import resize
 
 SIZES = (64, 96, 128, 160, 224)

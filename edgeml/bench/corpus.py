@@ -11,8 +11,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from edgeml.images import encode_jpeg, read_file
-from edgeml.preprocess import Frame
+from edgeml.frame import Frame
+from edgeml.images import read_file
+from edgeml.jpeg import encode_jpeg
 
 MAX_IMAGES = 100
 """More are thinned out evenly: each must come up several times in a short run."""

@@ -13,7 +13,7 @@ import sys
 import typer
 
 from edgeml.cli import data, deploy, machine, run, training
-from edgeml.errors import EdgemlError, FidelityError
+from edgeml.errors import EdgemlError
 
 app = typer.Typer(
     name="edgeml",
@@ -51,9 +51,9 @@ def main() -> None:
         sys.stdout.flush()
         if status == _INTERRUPTED:  # typer makes Ctrl-C a silent exit of this status
             _say("Stopped.", _INTERRUPTED)
-    except FidelityError as err:
-        status = _say(err, 1)
-    except (EdgemlError, typer.TyperException) as err:
+    except EdgemlError as err:
+        status = _say(err, err.exit_status)
+    except typer.TyperException as err:
         status = _say(err, 2)
     except typer.Abort:
         status = _say("Stopped.", _INTERRUPTED)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgeml.cli._shared import Delimiter, Html, Json, Model, print_json, print_table, progress
-from edgeml.errors import FidelityError, InputError, needs
+from edgeml.compare import FidelityError
+from edgeml.errors import InputError, needs
 from edgeml.files import check_writable
 from edgeml.filters import Interpolation
 from edgeml.preprocess import Resize

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from edgeml.errors import InputError, MissingDependencyError
 from edgeml.files import user_cache
-from edgeml.preprocess import Frame, Preprocess
+from edgeml.frame import Frame
+from edgeml.preprocess import Preprocess
 
 _VERSION = 1
 """Raise it whenever `read_image` or `Preprocess.fit` give other pixels than before."""

@@ -14,7 +14,7 @@ from edgeml.analysis import cooccurrence
 from edgeml.data.audit import ODDITIES, RARE, Audit
 from edgeml.errors import ImageError
 from edgeml.images import read_image
-from edgeml.picture import jpeg_url
+from edgeml.jpeg import jpeg_url
 from edgeml.report.demo import Tile
 from edgeml.report.drawn import heatmap
 from edgeml.report.page import figure, percent, write_page

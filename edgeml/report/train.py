@@ -13,7 +13,7 @@ from markupsafe import Markup
 from edgeml.errors import ImageError
 from edgeml.files import write_text
 from edgeml.images import read_image
-from edgeml.picture import jpeg_url
+from edgeml.jpeg import jpeg_url
 from edgeml.report.contents import Training
 from edgeml.report.demo import Tile
 from edgeml.report.drawn import curve, heatmap

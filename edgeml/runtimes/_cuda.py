@@ -17,25 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, MissingDependencyError, ModelLoadError
+from edgeml.passport import Gpu
 
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A GPU and the driver that serves it.
-
-    Attributes:
-        name: As the driver calls it, for example `NVIDIA H100 80GB HBM3`.
-        compute_capability: `9.0`.
-        driver: `580.65.06`; where Linux does not tell, `CUDA 13.0`.
-        cuda: The newest CUDA that the driver serves: `13.0`.
-    """
-
-    name: str
-    compute_capability: str
-    driver: str
-    cuda: str
 
 
 def bindings() -> Any:

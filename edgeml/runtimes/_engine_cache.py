@@ -19,7 +19,7 @@ from edgeml.progress import Progress, TerminalProgress
 from edgeml.runtimes import _cuda, _tensorrt
 
 if TYPE_CHECKING:
-    from edgeml.runtimes._cuda import Gpu
+    from edgeml.passport import Gpu
     from edgeml.runtimes.trt import TensorRtRuntime
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import unicodedata
 import cv2
 import numpy as np
 
+from edgeml.frame import Frame
 from edgeml.predictor import Prediction
-from edgeml.preprocess import Frame
 
 _PRESENT = (96, 200, 64)
 _ABSENT = (128, 128, 128)

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgeml.frame import Frame
 from edgeml.predictor import Prediction
-from edgeml.preprocess import Frame
 from edgeml.stream.sources import Kind
 
 Ended = Literal["eof", "max_seconds", "stopped", "lost"]

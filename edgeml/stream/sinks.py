@@ -15,7 +15,8 @@ import cv2
 
 from edgeml.errors import InputError
 from edgeml.files import staged, staging
-from edgeml.preprocess import Frame, Preprocess
+from edgeml.frame import Frame
+from edgeml.preprocess import Preprocess
 from edgeml.progress import SILENT, Progress
 from edgeml.quiet import quiet_opencv
 from edgeml.stream.overlay import draw

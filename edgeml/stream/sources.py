@@ -12,8 +12,8 @@ from typing import Literal, Protocol, cast
 import cv2
 
 from edgeml.errors import DataError, ImageError, InputError
+from edgeml.frame import Frame
 from edgeml.images import SUFFIXES, read_image
-from edgeml.preprocess import Frame
 from edgeml.quiet import quiet_opencv
 
 Kind = Literal["camera", "video", "folder", "url"]

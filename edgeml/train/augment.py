@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.preprocess import Frame, Preprocess
+from edgeml.frame import Frame
+from edgeml.preprocess import Preprocess
 from edgeml.train.config import Augment
 from edgeml.train.randaugment import randaugment
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from edgeml.preprocess import Frame
+from edgeml.frame import Frame
 
 OPERATIONS = 2
 MAGNITUDE = 9

@@ -31,7 +31,6 @@ from edgeml.thresholds import carry_thresholds
 from edgeml.train.card import licence_note
 from edgeml_export.artifact import (
     SUFFIXES,
-    Exported,
     Format,
     Input,
     default_path,
@@ -42,13 +41,15 @@ from edgeml_export.artifact import (
     staged_model,
     write_onnx,
 )
-from edgeml_export.engine_layers import EngineReport, products_of
+from edgeml_export.engine_layers import products_of
+from edgeml_export.engine_step import EngineReport
 from edgeml_export.images import Roles, assign_roles
 from edgeml_export.legality import refused_by_tensorrt, violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.page import Heard, Page, reported
 from edgeml_export.plan import Plan, check_needs, check_place, check_source, made_before
 from edgeml_export.ranges import Method
+from edgeml_export.result import Exported
 from edgeml_export.retarget import retargeted_from_onnx
 from edgeml_export.search import Candidates, Choice, choose_layers, choose_method
 from edgeml_export.targets import Target

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-from edgeml.passport import NAMES
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeml_export.to_engine import Built
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where nearly all of a network's arithmetic is."""
@@ -187,53 +184,3 @@ def products_of(layers: Iterable[Layer], network: onnx.ModelProto) -> dict[str, 
             narrowest = next((t for t in ("int8", "fp8", "fp16", "bf16", "fp32") if t in types), "")
             found.setdefault(node.op_type, Counter())[narrowest or "unknown"] += 1
     return {kind: dict(counts.most_common()) for kind, counts in found.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineReport:
-    """What an export says of its engine.
-
-    Attributes:
-        built: The engine.
-        products: Its convolutions and products by operator and type, see `products_of`.
-        checked_by: What was compared with the source: `engine`, or its `onnx`, rounded as a GPU
-            rounds, where no GPU is that runs the engine.
-    """
-
-    built: Built
-    products: Mapping[str, Mapping[str, int]]
-    checked_by: Literal["engine", "onnx"] | None = None
-
-    def sentence(self) -> str:
-        """Say in a line what computes in what."""
-        counted = (
-            f"{count} of {sum(types.values())} {kind} in {name}"
-            for kind, types in self.products.items()
-            for name, count in types.items()
-        )
-        passport = self.built.passport
-        on = passport.gpu or f"compute capability {', '.join(passport.compute_capability)}"
-        least, _, most = passport.profile
-        batches = f"batches of {least}" + (f" to {most}" if most > least else "")
-        return (
-            f"{NAMES[passport.library]} {passport.version} built for {on}, {batches}: "
-            f"{', '.join(counted) or 'no layers'}."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml export --json` prints of it."""
-        passport = self.built.passport
-        return {
-            "library": passport.library,
-            "version": passport.version,
-            "gpu": passport.gpu,
-            "compute_capability": list(passport.compute_capability),
-            "portable": passport.portable,
-            "profile": list(passport.profile),
-            "bytes": passport.plan_bytes,
-            "types": dict(passport.layers),
-            "products": {kind: dict(types) for kind, types in self.products.items()},
-            "layers": [layer.to_dict() for layer in self.built.layers],
-            "warnings": list(self.built.warnings),
-            "checked_by": self.checked_by,
-        }

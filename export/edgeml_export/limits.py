@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from edgeml.bootstrap import Drop
-from edgeml.compare import Fidelity
-from edgeml.errors import DataError, FidelityError, InputError
+from edgeml.compare import Fidelity, FidelityError
+from edgeml.errors import DataError, InputError
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import Precision
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.bench.sidebyside import Speedup
-from edgeml.compare import Fidelity
-from edgeml.errors import FidelityError
+from edgeml.compare import Fidelity, FidelityError
 from edgeml.metrics import Scores
 from edgeml.progress import Advance, Progress
-from edgeml_export.engine_layers import EngineReport
+from edgeml_export.engine_step import EngineReport
 from edgeml_export.images import Roles
 from edgeml_export.limits import Limits
 from edgeml_export.plan import Plan

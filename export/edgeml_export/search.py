@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.compare import Fidelity, Outputs, measure
+from edgeml.compare import Fidelity, FidelityError, Outputs, measure
 from edgeml.data import Dataset
-from edgeml.errors import FidelityError
 from edgeml.evaluation import align_targets
+from edgeml.frame import Frame
 from edgeml.images import read_image
 from edgeml.metrics import Scores
-from edgeml.preprocess import Frame
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime
 from edgeml.spec import ModelSpec

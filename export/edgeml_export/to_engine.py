@@ -45,7 +45,7 @@ from edgeml_export.engine_layers import Layer, layers_of_inspector, layers_of_lo
 from edgeml_export.legality import refused_by_tensorrt
 
 if TYPE_CHECKING:
-    from edgeml.runtimes._cuda import Gpu
+    from edgeml.passport import Gpu
     from edgeml.runtimes._tensorrt import Heard
 
 _log = logging.getLogger(__name__)

@@ -10,11 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeml.compare import Fidelity, Outputs, measure, run_both
+from edgeml.compare import Fidelity, FidelityError, Outputs, measure, run_both
 from edgeml.data import Dataset
 from edgeml.errors import (
     EngineMismatchError,
-    FidelityError,
     InferenceError,
     InputError,
     MissingDependencyError,
@@ -23,11 +22,11 @@ from edgeml.errors import (
 )
 from edgeml.evaluation import choose_part
 from edgeml.files import sha256_of_file
+from edgeml.frame import Frame
 from edgeml.inspection import model_files
 from edgeml.metrics import Scores
 from edgeml.passport import read_engine
 from edgeml.predictor import Predictor
-from edgeml.preprocess import Frame
 from edgeml.progress import SILENT, Progress
 from edgeml.spec import ModelSpec
 from edgeml_export.artifact import read_onnx

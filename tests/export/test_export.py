@@ -14,11 +14,11 @@ import onnx
 import pytest
 
 from edgeml import EdgemlError, Predictor
+from edgeml.compare import FidelityError
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.errors import (
     CalibrationError,
     DataError,
-    FidelityError,
     InputError,
     MissingDependencyError,
     ModelLoadError,

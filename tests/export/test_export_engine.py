@@ -10,20 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeml.compare import FidelityError
 from edgeml.data import Dataset
-from edgeml.errors import (
-    ExportError,
-    FidelityError,
-    InputError,
-    MissingDependencyError,
-    ModelLoadError,
-)
+from edgeml.errors import ExportError, InputError, MissingDependencyError, ModelLoadError
 from edgeml.files import sha256_of_file
 from edgeml.passport import read_engine
 from edgeml.spec import Precision
 from edgeml_export import export
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
-from edgeml_export.engine_layers import EngineReport
+from edgeml_export.engine_step import EngineReport
 from edgeml_export.legality import refused_by_tensorrt
 from edgeml_export.ranges import Ranges
 from edgeml_export.to_engine import EngineOptions, Profile, engine_from_onnx

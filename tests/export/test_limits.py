@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from edgeml.bootstrap import Drop, Drops
-from edgeml.compare import Fidelity
-from edgeml.errors import DataError, FidelityError
+from edgeml.compare import Fidelity, FidelityError
+from edgeml.errors import DataError
 from edgeml.metrics import LabelMetrics, Metrics
 from edgeml_export.limits import exceeded, judge, limits_for
 from tests.notes import Notes

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from edgeml import ModelSpec, Predictor
+from edgeml.compare import FidelityError
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
-from edgeml.errors import FidelityError
 from edgeml.evaluation import score
 from edgeml.thresholds import fit_thresholds
 from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
