@@ -28,11 +28,11 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from edgeml.filters import Interpolation
-from edgeml.frame import Frame
-from edgeml.images import read_image
-from edgeml.preprocess import Preprocess
-from edgeml.resample import resize
+from edgeml.image.filters import Interpolation
+from edgeml.image.frame import Frame
+from edgeml.image.preprocess import Preprocess
+from edgeml.image.reading import read_image
+from edgeml.image.resample import resize
 
 CASES = ((480, 640), (481, 641), (960, 1280), (961, 1283), (1080, 1920), (3024, 4032))
 TARGETS = (96, 160, 224)

@@ -5,7 +5,7 @@
 A photo is decoded at each scale that leaves its short side at least as long as the target's, then
 fitted as `Preprocess` does. Fidelity is told against Pillow: decoded in full, resized with its
 antialiased filter of the model. The ratio is the short side after decoding over the target's;
-`edgeml.images` scales while it is at least 2. Scores are probabilities, the largest difference of
+`edgeml.image.reading` scales while it is at least 2. Scores are probabilities, the largest difference of
 any label. Time is CPU time of the thread, the 20th percentile of turns.
 
 Without --photos, photos of clothes from ../shared are enlarged to a short side of 1080 pixels.
@@ -32,8 +32,8 @@ from PIL import Image
 
 from edgeml import Predictor, Preprocess
 from edgeml.bench.corpus import draw_photo
-from edgeml.frame import Frame
-from edgeml.jpeg import encode_jpeg
+from edgeml.image.frame import Frame
+from edgeml.image.jpeg import encode_jpeg
 
 SCALES = {
     1: cv2.IMREAD_COLOR,

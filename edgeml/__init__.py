@@ -13,8 +13,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
 
 from edgeml.errors import EdgemlError
+from edgeml.image.preprocess import Preprocess
 from edgeml.predictor import Prediction, Predictor
-from edgeml.preprocess import Preprocess
 from edgeml.spec import LabelGroup, ModelSpec
 
 __all__ = ["EdgemlError", "LabelGroup", "ModelSpec", "Prediction", "Predictor", "Preprocess"]

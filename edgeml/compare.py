@@ -17,8 +17,8 @@ from edgeml.bootstrap import Drops, drop_intervals
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InferenceError, MissingSpecError, NotComparableError
 from edgeml.evaluation import align_targets
-from edgeml.frame import Batch, Frame
-from edgeml.images import read_image
+from edgeml.image.frame import Batch, Frame
+from edgeml.image.reading import read_image
 from edgeml.metrics import Metrics, Scores, Targets, decide, evaluate
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress

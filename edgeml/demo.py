@@ -15,7 +15,7 @@ from edgeml.compare import Fidelity
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthesize
 from edgeml.errors import InputError, needs
 from edgeml.files import write_text
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.inspection import model_files
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from edgeml import foreign_formats as formats
 from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecError
 from edgeml.files import staged, write_text
-from edgeml.filters import Interpolation
 from edgeml.foreign_formats import Fact, Facts
 from edgeml.graphs import Graph, Port, read_graph, with_onnx_metadata
-from edgeml.preprocess import Preprocess, Resize
+from edgeml.image.filters import Interpolation
+from edgeml.image.preprocess import Preprocess, Resize
 from edgeml.spec import METADATA_KEY, Activation, Layout, ModelSpec, Task
 
 GRAPH = "the graph"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgeml.errors import EdgemlError
-from edgeml.images import Image, read_image
-from edgeml.jpeg import jpeg_url
+from edgeml.image.jpeg import jpeg_url
+from edgeml.image.reading import Image, read_image
 
 
 class Picture:

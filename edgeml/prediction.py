@@ -14,10 +14,10 @@ from pathlib import Path
 
 from edgeml.errors import ImageError, InputError
 from edgeml.files import check_writable, sha256_of_file, staged
-from edgeml.images import SUFFIXES, read_image
+from edgeml.image.jpeg import encode_jpeg
+from edgeml.image.reading import SUFFIXES, read_image
 from edgeml.inspection import model_files
 from edgeml.journal import UNFINISHED, Entry, Journal, Stamp, open_journal, stamp_of
-from edgeml.jpeg import encode_jpeg
 from edgeml.predictor import Prediction, Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.tables import check_parquet, write_csv, write_parquet

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import EdgemlError, InferenceError, InputError, MissingSpecError, SpecError
-from edgeml.frame import Frame
-from edgeml.images import Image, read_image
+from edgeml.image.frame import Frame
+from edgeml.image.reading import Image, read_image
 from edgeml.metrics import decide, decide_row
 from edgeml.picture import Picture
 from edgeml.runtimes import Runtime, open_runtime

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import SpecError
+from edgeml.image.preprocess import Preprocess
 from edgeml.plain import read_plain
-from edgeml.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -19,7 +19,7 @@ import cv2
 
 from edgeml import EdgemlError, Predictor
 from edgeml.data import synthesize
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.progress import TerminalProgress
 from edgeml.stream import FrameResult, StreamInfo, run_stream
 

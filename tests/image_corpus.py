@@ -289,8 +289,8 @@ def measured(read: Callable[[], object]) -> dict[str, Any]:
 
 def main() -> None:
     """Read each file of a folder as path, bytes and PathLike, and print a JSON object of all."""
-    from edgeml.images import read_image
-    from edgeml.preprocess import Preprocess
+    from edgeml.image.preprocess import Preprocess
+    from edgeml.image.reading import read_image
 
     fit = Preprocess(size=(32, 32))
     fit([read_image(picture())])  # what is loaded at the first use is not the files' cost

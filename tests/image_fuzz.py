@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from edgeml.errors import ImageError
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from tests.image_corpus import encoded, picture
 
 _FORK = 100

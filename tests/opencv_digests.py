@@ -14,9 +14,9 @@ import cv2
 from numpy.typing import NDArray
 
 from edgeml.errors import ImageError
-from edgeml.images import read_image
-from edgeml.jpeg import encode_jpeg
-from edgeml.preprocess import Preprocess
+from edgeml.image.jpeg import encode_jpeg
+from edgeml.image.preprocess import Preprocess
+from edgeml.image.reading import read_image
 from tests.image_corpus import encoded, picture, write_corpus
 
 PREPROCESSES = {

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from edgeml.errors import ImageError
-from edgeml.headers import read_header, without_animation
-from edgeml.images import MAX_MEMORY, MAX_PIXELS, read_image
+from edgeml.image.headers import read_header, without_animation
+from edgeml.image.reading import MAX_MEMORY, MAX_PIXELS, read_image
 from tests.image_corpus import encoded, picture, png, png_header, resized_jpeg
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import ImageError, ImageReason
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from tests.image_corpus import CORPUS, corpus, picture, write_corpus
 from tests.tiny import TinyRuntime
 

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgeml.errors import ImageError, InputError
-from edgeml.frame import Frame
-from edgeml.images import MAX_PIXELS, SUFFIXES, read_image
-from edgeml.jpeg import encode_jpeg
-from edgeml.resample import resize
+from edgeml.image.frame import Frame
+from edgeml.image.jpeg import encode_jpeg
+from edgeml.image.reading import MAX_PIXELS, SUFFIXES, read_image
+from edgeml.image.resample import resize
 
 LOSSLESS: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -344,7 +344,7 @@ def test_a_png_with_a_chunk_of_gigabytes_is_refused_fast(length: int) -> None:
 def test_a_file_without_end_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/zero").exists():
         pytest.skip("there is no /dev/zero on this system")
-    monkeypatch.setattr("edgeml.images.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("edgeml.image.reading.MAX_BYTES", 1 << 20)
     with pytest.raises(ImageError, match="bytes; refused") as caught:
         read_image("/dev/zero")
     assert caught.value.reason == "too_many_bytes"
@@ -356,7 +356,7 @@ def test_a_large_file_is_refused_before_it_is_read(
     data = encoded(Image.fromarray(smooth()), "PNG")
     path = tmp_path / "shirt.png"
     path.write_bytes(data)
-    monkeypatch.setattr("edgeml.images.MAX_BYTES", len(data))
+    monkeypatch.setattr("edgeml.image.reading.MAX_BYTES", len(data))
     assert read_image(path).shape == (40, 61, 3)
     with open(path, "ab") as file:
         file.truncate(1 << 40)  # a terabyte of nothing, which takes no room
@@ -467,7 +467,7 @@ def test_opencvs_log_level_is_restored_after_a_damaged_picture() -> None:
     code = (
         "from cv2.utils import logging as log\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from edgeml.images import read_image\n"
+        "from edgeml.image.reading import read_image\n"
         "from edgeml.errors import ImageError\n"
         "def read(data):\n"
         "    try: read_image(data)\n"
@@ -490,7 +490,7 @@ def test_the_memory_of_a_picture_is_kept_for_the_next_one(tmp_path: Path) -> Non
     path.write_bytes(encode_jpeg(smooth(1080, 1920)))
     code = (
         "import resource, sys\n"
-        "from edgeml.images import read_image\n"
+        "from edgeml.image.reading import read_image\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(5): read_image(sys.argv[1])\n"
         "before = faults()\n"

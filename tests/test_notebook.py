@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeml import LabelGroup, ModelSpec, Prediction, Predictor, Preprocess
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from edgeml.notebook import predictor_html
 from tests.tiny import TinyRuntime, tiny_spec
 

@@ -23,7 +23,7 @@ from edgeml.errors import (
     ModelLoadError,
     SpecError,
 )
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from tests.tiny import LABELS, TinyRuntime, make_tiny_onnx, tiny_spec
 
 RED, GREEN, BLUE = (0, 0, 255), (0, 255, 0), (255, 0, 0)  # BGR

@@ -17,8 +17,8 @@ from sklearn.datasets import load_sample_image
 
 from edgeml import Preprocess
 from edgeml.errors import InputError, SpecError
-from edgeml.frame import Frame
-from edgeml.resample import resize
+from edgeml.image.frame import Frame
+from edgeml.image.resample import resize
 
 SIZES = (64, 96, 128, 160, 224)
 FILTERS = {
@@ -95,7 +95,7 @@ def test_sharp_photos_that_are_blurred_and_sampled_are_within_46_db_of_pillow(
 def test_a_blur_and_a_sample_are_as_wide_as_the_triangle_that_they_stand_for(
     scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeml.resample._LARGE", 0)
+    monkeypatch.setattr("edgeml.image.resample._LARGE", 0)
     points = round(scale * 24)
 
     def variances(of: Callable[[Frame, tuple[int, int]], Frame]) -> NDArray[np.float64]:

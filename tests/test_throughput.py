@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeml import EdgemlError, Prediction, Predictor
 from edgeml.errors import ImageError, InferenceError, InputError
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from tests.tiny import TinyRuntime
 
 

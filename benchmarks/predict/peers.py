@@ -34,7 +34,7 @@ from turns import Block, Pace, cpu_ms, ratio, take_turns, told, wall_ms
 
 from edgeml.bench.process import Worker
 from edgeml.errors import EdgemlError
-from edgeml.preprocess import Resize
+from edgeml.image.preprocess import Resize
 
 HERE = Path(__file__).parent
 

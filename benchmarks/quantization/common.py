@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from edgeml import ModelSpec, Preprocess
 from edgeml.bench.environment import capture_host, capture_software
 from edgeml.data import Dataset, read_dataset
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.train.heads import Head
 from edgeml.train.model import build_model, training_args
 from edgeml.train.optim import parameter_groups, training_mode

@@ -30,7 +30,7 @@ from torch import nn
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.metrics import decide
 from edgeml.runtimes import open_runtime
 from edgeml.thresholds import fit_thresholds

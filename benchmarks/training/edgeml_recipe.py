@@ -71,7 +71,7 @@ def save_predictions(run: Path, split: Path) -> None:
     """Write what the kept model says of both sides, for scoring.py."""
     from edgeml.data import read_dataset
     from edgeml.data.frames import Frames
-    from edgeml.images import read_image
+    from edgeml.image.reading import read_image
     from edgeml.train.checkpoint import load_checkpoint
     from edgeml.train.sides import predict_logits
 

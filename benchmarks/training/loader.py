@@ -37,7 +37,7 @@ from torch.nn import functional
 
 from edgeml.data import Dataset, read_dataset
 from edgeml.data.frames import Frames, decoded_frames
-from edgeml.preprocess import Preprocess
+from edgeml.image.preprocess import Preprocess
 from edgeml.train import augment
 from edgeml.train.batches import Ahead
 from edgeml.train.config import Augment

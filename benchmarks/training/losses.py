@@ -28,9 +28,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
-from edgeml.images import read_image
+from edgeml.image.preprocess import Preprocess
+from edgeml.image.reading import read_image
 from edgeml.metrics import average_precision
-from edgeml.preprocess import Preprocess
 from edgeml.reliability import reliability
 from edgeml.thresholds import fit_thresholds
 from edgeml.train.config import TrainConfig

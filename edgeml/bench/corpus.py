@@ -11,9 +11,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from edgeml.frame import Frame
-from edgeml.images import read_file
-from edgeml.jpeg import encode_jpeg
+from edgeml.image.frame import Frame
+from edgeml.image.jpeg import encode_jpeg
+from edgeml.image.reading import read_file
 
 MAX_IMAGES = 100
 """More are thinned out evenly: each must come up several times in a short run."""

@@ -11,8 +11,8 @@ from edgeml.cli._shared import Delimiter, Html, Json, Model, print_json, print_t
 from edgeml.compare import FidelityError
 from edgeml.errors import InputError, needs
 from edgeml.files import check_writable
-from edgeml.filters import Interpolation
-from edgeml.preprocess import Resize
+from edgeml.image.filters import Interpolation
+from edgeml.image.preprocess import Resize
 
 if TYPE_CHECKING:
     from edgeml.compare import Fidelity

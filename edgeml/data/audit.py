@@ -18,11 +18,11 @@ from edgeml.analysis import cooccurrence
 from edgeml.data.dataset import Dataset, Skipped, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
 from edgeml.data.folders import files_below, is_picture
-from edgeml.data.kinds import Kind, kind_of
 from edgeml.data.readers import read_dataset
 from edgeml.data.thumbnails import thumbnails
 from edgeml.errors import ImageError
-from edgeml.images import read_file
+from edgeml.image.kinds import Kind, kind_of
+from edgeml.image.reading import read_file
 from edgeml.progress import SILENT, Progress
 
 RARE = 20

@@ -22,7 +22,7 @@ from edgeml.data.rows import (
     text_fault,
 )
 from edgeml.errors import DataError
-from edgeml.images import SUFFIXES
+from edgeml.image.reading import SUFFIXES
 from edgeml.spec import LabelGroup
 
 logger = logging.getLogger(__name__)

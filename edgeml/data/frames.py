@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from edgeml.data.framestore import FrameStore, check_room
 from edgeml.errors import DataError, ImageError
-from edgeml.frame import Frame
-from edgeml.images import decode_image, read_file, read_image
-from edgeml.preprocess import Preprocess
+from edgeml.image.frame import Frame
+from edgeml.image.preprocess import Preprocess
+from edgeml.image.reading import decode_image, read_file, read_image
 from edgeml.progress import Advance
 
 Pictures = tuple[Sequence[Path], Preprocess]

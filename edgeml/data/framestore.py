@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from edgeml.errors import InputError, MissingDependencyError
 from edgeml.files import user_cache
-from edgeml.frame import Frame
-from edgeml.preprocess import Preprocess
+from edgeml.image.frame import Frame
+from edgeml.image.preprocess import Preprocess
 
 _VERSION = 1
 """Raise it whenever `read_image` or `Preprocess.fit` give other pixels than before."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeml.data.dataset import Dataset, Skipped, relative_name
 from edgeml.data.frames import content_hashes, frames_and_faults
 from edgeml.errors import DataError
-from edgeml.preprocess import Preprocess
+from edgeml.image.preprocess import Preprocess
 from edgeml.progress import SILENT, Progress
 
 SIDE = 24

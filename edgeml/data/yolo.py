@@ -26,7 +26,7 @@ from edgeml.data.rows import (
     usable_rows,
 )
 from edgeml.errors import DataError, needs
-from edgeml.images import SUFFIXES
+from edgeml.image.reading import SUFFIXES
 
 logger = logging.getLogger(__name__)
 

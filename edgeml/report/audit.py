@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgeml.analysis import cooccurrence
 from edgeml.data.audit import ODDITIES, RARE, Audit
 from edgeml.errors import ImageError
-from edgeml.images import read_image
-from edgeml.jpeg import jpeg_url
+from edgeml.image.jpeg import jpeg_url
+from edgeml.image.reading import read_image
 from edgeml.report.demo import Tile
 from edgeml.report.drawn import heatmap
 from edgeml.report.page import figure, percent, write_page

@@ -10,7 +10,7 @@ from typing import Protocol
 from edgeml.bench.environment import Host
 from edgeml.bench.sidebyside import Speedup
 from edgeml.compare import Fidelity
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from edgeml.metrics import Metrics, Scores, Targets
 from edgeml.spec import ModelSpec
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeml.jpeg import jpeg_url
+from edgeml.image.jpeg import jpeg_url
 from edgeml.report.contents import Demo, DemoRow, Sample
 from edgeml.report.facts import facts_of
 from edgeml.report.page import is_known, ms, percent, write_page

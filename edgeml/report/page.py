@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeml.files import write_text
-from edgeml.jpeg import jpeg_url
+from edgeml.image.jpeg import jpeg_url
 
 UNKNOWN = "–"
 """Shown for what was not measured, or cannot be told."""

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from edgeml.errors import ImageError
 from edgeml.files import write_text
-from edgeml.images import read_image
-from edgeml.jpeg import jpeg_url
+from edgeml.image.jpeg import jpeg_url
+from edgeml.image.reading import read_image
 from edgeml.report.contents import Training
 from edgeml.report.demo import Tile
 from edgeml.report.drawn import curve, heatmap

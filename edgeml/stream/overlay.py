@@ -7,7 +7,7 @@ import unicodedata
 import cv2
 import numpy as np
 
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from edgeml.predictor import Prediction
 
 _PRESENT = (96, 200, 64)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from edgeml.predictor import Prediction
 from edgeml.stream.sources import Kind
 

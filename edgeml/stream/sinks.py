@@ -15,10 +15,10 @@ import cv2
 
 from edgeml.errors import InputError
 from edgeml.files import staged, staging
-from edgeml.frame import Frame
-from edgeml.preprocess import Preprocess
+from edgeml.image.frame import Frame
+from edgeml.image.preprocess import Preprocess
+from edgeml.image.quiet import quiet_opencv
 from edgeml.progress import SILENT, Progress
-from edgeml.quiet import quiet_opencv
 from edgeml.stream.overlay import draw
 from edgeml.stream.results import FrameResult, StreamInfo
 

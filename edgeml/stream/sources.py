@@ -12,9 +12,9 @@ from typing import Literal, Protocol, cast
 import cv2
 
 from edgeml.errors import DataError, ImageError, InputError
-from edgeml.frame import Frame
-from edgeml.images import SUFFIXES, read_image
-from edgeml.quiet import quiet_opencv
+from edgeml.image.frame import Frame
+from edgeml.image.quiet import quiet_opencv
+from edgeml.image.reading import SUFFIXES, read_image
 
 Kind = Literal["camera", "video", "folder", "url"]
 

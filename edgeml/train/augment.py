@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.frame import Frame
-from edgeml.preprocess import Preprocess
+from edgeml.image.frame import Frame
+from edgeml.image.preprocess import Preprocess
 from edgeml.train.config import Augment
 from edgeml.train.randaugment import randaugment
 

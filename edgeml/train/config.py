@@ -21,8 +21,8 @@ from typing import (
 )
 
 from edgeml.errors import InputError, needs
-from edgeml.filters import Interpolation
-from edgeml.preprocess import Resize
+from edgeml.image.filters import Interpolation
+from edgeml.image.preprocess import Resize
 from edgeml.thresholds import parse_objective
 
 if TYPE_CHECKING:

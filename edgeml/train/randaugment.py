@@ -12,7 +12,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 
 OPERATIONS = 2
 MAGNITUDE = 9

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from edgeml.data.frames import Frames, decoded_frames
 from edgeml.data.framestore import default_cache
+from edgeml.image.preprocess import Preprocess
 from edgeml.metrics import UNKNOWN, Targets
-from edgeml.preprocess import Preprocess
 from edgeml.progress import Progress
 from edgeml.train import augment
 from edgeml.train.config import TrainConfig

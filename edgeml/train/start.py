@@ -15,7 +15,7 @@ from torch import nn
 from edgeml.data.split import split_digest
 from edgeml.errors import DataError, InputError
 from edgeml.files import check_writable, sha256_of_file
-from edgeml.preprocess import Preprocess
+from edgeml.image.preprocess import Preprocess
 from edgeml.progress import Progress
 from edgeml.spec import ModelSpec
 from edgeml.train.card import licence_note

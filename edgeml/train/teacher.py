@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeml.errors import ModelLoadError
-from edgeml.preprocess import Preprocess
+from edgeml.image.preprocess import Preprocess
 from edgeml.spec import ModelSpec
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.losses import log_odds

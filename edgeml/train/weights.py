@@ -15,8 +15,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from edgeml.errors import ModelLoadError, SpecError
-from edgeml.filters import Interpolation
-from edgeml.preprocess import Preprocess
+from edgeml.image.filters import Interpolation
+from edgeml.image.preprocess import Preprocess
 from edgeml.spec import METADATA_KEY, ModelSpec
 from edgeml.train.card import Card, card_of_config, read_card
 from edgeml.train.config import ModelArg

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeml.data import Dataset
 from edgeml.errors import CalibrationError, ImageError
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.progress import SILENT, Advance, Progress
 from edgeml.spec import ModelSpec
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edgeml.compare import Fidelity, FidelityError, Outputs, measure
 from edgeml.data import Dataset
 from edgeml.evaluation import align_targets
-from edgeml.frame import Frame
-from edgeml.images import read_image
+from edgeml.image.frame import Frame
+from edgeml.image.reading import read_image
 from edgeml.metrics import Scores
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from edgeml.errors import ExportError, needs
 from edgeml.files import sha256_of_file
-from edgeml.preprocess import Preprocess
+from edgeml.image.preprocess import Preprocess
 from edgeml.runtimes.ort import OrtRuntime
 from edgeml.spec import ModelSpec
 from edgeml.train.checkpoint import load_checkpoint

@@ -22,7 +22,7 @@ from edgeml.errors import (
 )
 from edgeml.evaluation import choose_part
 from edgeml.files import sha256_of_file
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from edgeml.inspection import model_files
 from edgeml.metrics import Scores
 from edgeml.passport import read_engine

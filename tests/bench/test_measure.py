@@ -15,7 +15,7 @@ import pytest
 from edgeml.bench import BenchReport, Plan, measure
 from edgeml.bench.corpus import MAX_IMAGES, draw_photo, gather
 from edgeml.errors import ImageError, InputError, ModelLoadError
-from edgeml.jpeg import encode_jpeg
+from edgeml.image.jpeg import encode_jpeg
 from edgeml.progress import Progress
 from edgeml.spec import ModelSpec
 from tests.tiny import make_tiny_onnx, tiny_spec

@@ -26,7 +26,7 @@ from edgeml.errors import (
     MissingDependencyError,
     ModelLoadError,
 )
-from edgeml.jpeg import encode_jpeg
+from edgeml.image.jpeg import encode_jpeg
 from tests.tiny import make_tiny_onnx
 
 QUICK = Plan(min_s=0.1, min_calls=10, block_s=0.05, warmup_max_s=0.1)

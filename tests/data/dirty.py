@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 
 
 def scene(seed: int, size: tuple[int, int] = (96, 120)) -> Frame:

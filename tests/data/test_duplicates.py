@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from edgeml.data import Dataset, duplicates, read_dataset
 from edgeml.data.duplicates import find_duplicates, near_duplicates, near_pairs
 from edgeml.data.thumbnails import SIDE, thumbnails
-from edgeml.frame import Frame
-from edgeml.preprocess import Preprocess
+from edgeml.image.frame import Frame
+from edgeml.image.preprocess import Preprocess
 
 SHIRT = np.array(
     [(30, 20), (45, 12), (75, 12), (90, 20), (115, 45), (98, 58), (88, 48), (88, 110), (32, 110),

@@ -20,7 +20,7 @@ from edgeml.data import frames as frames_module
 from edgeml.data.frames import Frames, decoded_frames, frames_and_faults
 from edgeml.data.framestore import FrameStore, cache_size, clear_cache, default_cache
 from edgeml.errors import DataError, InputError
-from edgeml.preprocess import Preprocess
+from edgeml.image.preprocess import Preprocess
 
 SMALL = Preprocess(size=(24, 28), interpolation="cubic")
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ FILL = """
 import sys, time
 from pathlib import Path
 from edgeml.data import frames
-from edgeml.preprocess import Preprocess
+from edgeml.image.preprocess import Preprocess
 
 folder, cache, chunk, seconds = Path(sys.argv[1]), Path(sys.argv[2]), *map(float, sys.argv[3:])
 frames._CHUNK_PICTURES = int(chunk)

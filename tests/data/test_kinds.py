@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from edgeml.data.kinds import Kind, kind_of
+from edgeml.image.kinds import Kind, kind_of
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 

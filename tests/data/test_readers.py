@@ -11,7 +11,7 @@ import pytest
 
 from edgeml.data import Dataset, find_images, read_dataset
 from edgeml.errors import DataError, InputError
-from edgeml.images import SUFFIXES
+from edgeml.image.reading import SUFFIXES
 from edgeml.spec import LabelGroup
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import CalibrationError
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml_export.calibration import choose_calibration
 from tests.notes import Notes
 

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, read_dataset
 from edgeml.data.synth import synthesize
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.train.heads import Head
 from edgeml.train.model import build_model, training_args

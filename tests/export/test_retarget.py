@@ -279,6 +279,6 @@ def test_our_own_files_for_others_are_rewritten(
 
 
 def _frames(data: Any) -> list[Any]:
-    from edgeml.images import read_image
+    from edgeml.image.reading import read_image
 
     return [read_image(path) for path in data.paths[::40]]

@@ -22,7 +22,7 @@ import torch
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InputError, ModelLoadError
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.passport import read_engine, read_passport
 from edgeml.progress import Advance, Progress
 from edgeml.spec import Precision

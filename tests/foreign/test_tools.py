@@ -17,7 +17,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.foreign import Said, spec_for
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from tests.conftest import ROOT
 from tests.foreign.drawn import drawn
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from edgeml.stream.sources import Kind, Opened, Shot
 
 COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}

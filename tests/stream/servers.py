@@ -11,7 +11,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 
 
 def stamped(number: int, size: tuple[int, int] = (120, 160)) -> Frame:

@@ -14,7 +14,7 @@ import torch
 from edgeml import EdgemlError, ModelSpec, Predictor, Preprocess
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.errors import DataError, InputError, ModelLoadError
-from edgeml.images import read_image
+from edgeml.image.reading import read_image
 from edgeml.metrics import UNKNOWN, evaluate
 from edgeml.reliability import fit_temperature
 from edgeml.train.checkpoint import load_checkpoint

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from edgeml.frame import Frame
+from edgeml.image.frame import Frame
 from edgeml.train import randaugment as ops
 
 pytestmark = pytest.mark.train

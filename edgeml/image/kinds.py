@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from edgeml.errors import ImageError
-from edgeml.headers import Format, read_header
+from edgeml.image.headers import Format, read_header
 
 Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
 """How a file stores colours; `rgba` is whatever has a transparency, grey pictures included."""

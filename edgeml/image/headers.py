@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from edgeml.avif import avif_size
 from edgeml.errors import ImageError
+from edgeml.image.avif import avif_size
 
 FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
 

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.filters import Interpolation, Matrix, Products, Rows, Weights, weights_of
+from edgeml.image.filters import Interpolation, Matrix, Products, Rows, Weights, weights_of
 
 if TYPE_CHECKING:
-    from edgeml.frame import Frame
+    from edgeml.image.frame import Frame
 
 Plane = NDArray[np.uint8]
 

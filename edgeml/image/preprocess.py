@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from edgeml.errors import SpecError
-from edgeml.filters import Interpolation, Matrix
-from edgeml.frame import Batch, Frame, check_frame
-from edgeml.resample import Plane, Window, resize, resize_planes, whole_of
+from edgeml.image.filters import Interpolation, Matrix
+from edgeml.image.frame import Batch, Frame, check_frame
+from edgeml.image.resample import Plane, Window, resize, resize_planes, whole_of
 
 Resize = Literal["squash", "crop", "squash_crop", "letterbox"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ImageError, ImageReason
-from edgeml.frame import Frame, check_frame
-from edgeml.headers import Header, read_header, without_animation
-from edgeml.quiet import quiet_opencv
+from edgeml.image.frame import Frame, check_frame
+from edgeml.image.headers import Header, read_header, without_animation
+from edgeml.image.quiet import quiet_opencv
 
 Image = Union[str, "os.PathLike[str]", bytes, Frame, Any]
 """A path, encoded bytes, a PIL image, or a frame (H, W, 3) uint8 BGR."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 
 from edgeml.errors import ImageError
-from edgeml.frame import Frame, check_frame
+from edgeml.image.frame import Frame, check_frame
 
 
 def encode_jpeg(frame: Frame, quality: int = 90) -> bytes:
