@@ -168,7 +168,7 @@ def pictures(predictor: Any, work: Path) -> Any:
 
 
 def flips_per_1000(predictor: Any, expected: Any, got: Any) -> float:
-    from edgeml.metrics import decide
+    from edgeml.spec.decide import decide
 
     before, after = (
         decide(predictor.probabilities(logits), predictor.spec) for logits in (expected, got)

@@ -83,7 +83,7 @@ def models(notes: Notes, work: Path) -> None:
 
     from edgeml import ModelSpec, Preprocess
     from edgeml.data import read_dataset
-    from edgeml.spec import ModelSpec as Spec
+    from edgeml.spec.model_spec import ModelSpec as Spec
     from edgeml_export.calibration import choose_calibration
     from edgeml_export.to_fp16 import fp16_from_onnx
     from edgeml_export.to_int8 import int8_from_onnx, measure_ranges

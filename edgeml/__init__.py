@@ -15,6 +15,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
 from edgeml.errors import EdgemlError
 from edgeml.image.preprocess import Preprocess
 from edgeml.predictor import Prediction, Predictor
-from edgeml.spec import LabelGroup, ModelSpec
+from edgeml.spec.labels import LabelGroup
+from edgeml.spec.model_spec import ModelSpec
 
 __all__ = ["EdgemlError", "LabelGroup", "ModelSpec", "Prediction", "Predictor", "Preprocess"]

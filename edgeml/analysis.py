@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, Scores, Targets, decide
-from edgeml.spec import LabelGroup, ModelSpec
+from edgeml.spec.decide import decide
+from edgeml.spec.labels import UNKNOWN, LabelGroup, Scores, Targets
+from edgeml.spec.model_spec import ModelSpec
 
 # The least probability that a loss is taken of: the step of float32 below 1.
 _LEAST = 2.0**-24

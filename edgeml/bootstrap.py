@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, Scores, Targets, average_precision
+from edgeml.metrics import average_precision
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 Counts = NDArray[np.int32]
 """(resamples, N): how often each image is drawn in each resample."""

@@ -19,10 +19,12 @@ from edgeml.errors import ExportError, InferenceError, MissingSpecError, NotComp
 from edgeml.evaluation import align_targets
 from edgeml.image.frame import Batch, Frame
 from edgeml.image.reading import read_image
-from edgeml.metrics import Metrics, Scores, Targets, decide, evaluate
+from edgeml.metrics import Metrics, evaluate
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.decide import decide
+from edgeml.spec.labels import Scores, Targets
+from edgeml.spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from edgeml.image.reading import read_image
 from edgeml.inspection import model_files
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import Precision
+from edgeml.spec.model_spec import Precision
 from edgeml_export import Exported, export
 
 if TYPE_CHECKING:

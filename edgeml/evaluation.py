@@ -10,10 +10,11 @@ from edgeml.data import Dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.data.split import known_split
 from edgeml.errors import DataError, EdgemlError, NotComparableError
-from edgeml.metrics import UNKNOWN, Metrics, Scores, Targets, evaluate
+from edgeml.metrics import Metrics, evaluate
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
+from edgeml.spec.model_spec import ModelSpec
 
 Part = Literal["train", "val", "test", "all"]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from edgeml.errors import SpecError
 from edgeml.files import sha256_of_file
-from edgeml.foreign import NOTHING, Reading, Said, spec_for, spec_sources, write_spec
 from edgeml.passport import describe_engine
 from edgeml.predictor import Predictor, model_in
+from edgeml.spec.foreign.merge import NOTHING, Reading, Said, spec_for, spec_sources
+from edgeml.spec.storage import write_spec
 
 
 def describe(

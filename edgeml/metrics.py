@@ -12,7 +12,6 @@ labels, and is told as absent. What was claimed of it still counts in OP, OF1 an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,14 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
-from edgeml.spec import ModelSpec
-
-Scores = NDArray[np.float32]
-Targets = NDArray[np.int8]
-"""(N, labels): 1 where a picture has a label, 0 where it has not, UNKNOWN where nobody looked."""
-
-UNKNOWN = -1
-Decisions = NDArray[np.bool_]
+from edgeml.spec.decide import decide
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
+from edgeml.spec.model_spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,41 +136,6 @@ def evaluate(scores: Scores, targets: Targets, spec: ModelSpec) -> Metrics:
         top1=_top(1, scores, positive) if spec.task == "multiclass" else None,
         top5=_top(5, scores, positive) if spec.task == "multiclass" else None,
     )
-
-
-def decide(scores: Scores, spec: ModelSpec) -> Decisions:
-    """Turn scores (N, labels) into present labels (N, labels): the only such rule in edgeml.
-
-    A label is present at or above its threshold. In a group with rule `one` exactly the label
-    with the highest score is, whatever the thresholds say. In a multiclass model the label with
-    the highest score is, if it reaches its threshold, and no other.
-    """
-    present: Decisions = scores >= spec.limits
-    if spec.task == "multiclass":
-        best = scores.argmax(axis=1)
-        present &= best[:, None] == np.arange(scores.shape[1])
-    for columns in spec.exclusive:
-        best = scores[:, columns].argmax(axis=1)
-        present[:, columns] = best[:, None] == np.arange(len(columns))
-    return present
-
-
-def decide_row(scores: Sequence[float], spec: ModelSpec) -> list[bool]:
-    """Do what `decide` does for one picture, without numpy: see `ModelSpec.probabilities_of_row`.
-
-    Args:
-        scores: Floats that float32 can hold, as those of thresholds are.
-        spec: The model's.
-    """
-    present = [score >= limit for score, limit in zip(scores, spec.limits_of_row, strict=True)]
-    if spec.task == "multiclass":
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return [here and i == best for i, here in enumerate(present)]
-    for columns in spec.exclusive:
-        best = max(columns, key=scores.__getitem__)
-        for i in columns:
-            present[i] = i == best
-    return present
 
 
 def average_precision(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> float:

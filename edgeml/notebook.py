@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from edgeml.spec import ModelSpec, named, printable_label
+from edgeml.spec.model_spec import ModelSpec, named, printable_label
 
 if TYPE_CHECKING:
-    from edgeml.metrics import Scores
     from edgeml.picture import Picture
     from edgeml.runtimes import Runtime
+    from edgeml.spec.labels import Scores
 
 # Of a model with a thousand labels, what matters.
 _ROWS = 12

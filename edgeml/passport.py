@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from edgeml.errors import EngineMismatchError, ModelLoadError, SpecError
 from edgeml.files import write_text
-from edgeml.spec import ModelSpec, Precision, first_fault
+from edgeml.spec.model_spec import ModelSpec, Precision, first_fault
 
 FORMAT = "edgeml.engine/1"
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from edgeml.errors import EdgemlError, InferenceError, InputError, MissingSpecError, SpecError
 from edgeml.image.frame import Frame
 from edgeml.image.reading import Image, read_image
-from edgeml.metrics import decide, decide_row
 from edgeml.picture import Picture
 from edgeml.runtimes import Runtime, open_runtime
 from edgeml.runtimes._base import Exactness, Mode, run_prepared
 from edgeml.runtimes._fitted import of_any_batch, take_output
-from edgeml.spec import METADATA_KEY, ModelSpec
+from edgeml.spec.decide import decide, decide_row
+from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 from edgeml.throughput import ordered_map, usable_cpus
 
 Model = Union[str, "os.PathLike[str]", Runtime]
@@ -319,7 +319,7 @@ def model_in(path: Path) -> Path:
     """Give the model file in a folder of another tool; anything else as it is."""
     if not path.is_dir():
         return path
-    from edgeml.foreign import model_file
+    from edgeml.spec.foreign.merge import model_file
 
     return model_file(path)
 
@@ -335,7 +335,7 @@ def _spec_of(path: Path | None, runtime: Runtime) -> ModelSpec:
         return ModelSpec.from_json(sidecar.read_text(encoding="utf-8"))
     inside = runtime.metadata.get(METADATA_KEY)
     if inside is None and path is not None and path.suffix.lower() in (".onnx", ".xml"):
-        from edgeml.foreign import spec_for
+        from edgeml.spec.foreign.merge import spec_for
 
         return spec_for(path).spec
     if inside is None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, Scores, Targets
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 # A model that divides its validation pictures without an error has no best temperature: ever
 # colder is better. Beyond these a temperature is a sign of that, or of a broken model.

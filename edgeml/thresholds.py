@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, Scores, Targets
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 # Below this many positives a label's own best threshold is mostly noise.
 FEW_POSITIVES = 20

@@ -15,7 +15,8 @@ from sklearn import metrics as reference
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.analysis import confusion, cooccurrence, precision_recall_curve, worst_errors
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, Scores, Targets, average_precision
+from edgeml.metrics import average_precision
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 COLOUR = LabelGroup(name="colour", labels=("red", "black", "blue"), rule="one")
 SPEC = ModelSpec(

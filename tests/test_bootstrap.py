@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score
 
 from edgeml.bootstrap import FEWEST_POSITIVES, Drop, Drops, drop_intervals
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, average_precision
+from edgeml.metrics import average_precision
+from edgeml.spec.labels import UNKNOWN
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int8]]
 

@@ -15,7 +15,7 @@ from edgeml import ModelSpec, Predictor
 from edgeml.compare import both_open, compare, measure, run_both
 from edgeml.data import Dataset
 from edgeml.errors import ImageError, MissingSpecError, NotComparableError, SpecError
-from edgeml.metrics import UNKNOWN
+from edgeml.spec.labels import UNKNOWN
 from tests.notes import Notes
 from tests.tiny import LABELS, TinyRuntime, make_tiny_onnx, tiny_spec
 

@@ -10,7 +10,7 @@ from edgeml import Predictor
 from edgeml.cli._shared import print_metrics
 from edgeml.data import Dataset
 from edgeml.evaluation import align_targets, evaluate_model
-from edgeml.metrics import UNKNOWN
+from edgeml.spec.labels import UNKNOWN
 from tests.notes import Notes
 from tests.tiny import TinyRuntime, tiny_spec
 

@@ -16,7 +16,9 @@ from sklearn import metrics as reference
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, average_precision, decide, decide_row, evaluate
+from edgeml.metrics import average_precision, evaluate
+from edgeml.spec.decide import decide, decide_row
+from edgeml.spec.labels import UNKNOWN
 
 LABELS = ("black", "red", "dress", "shirt", "hat")
 SPEC = ModelSpec(labels=LABELS, thresholds=(0.5,) * 5, preprocess=Preprocess(size=(8, 8)))

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import SpecError
-from edgeml.plain import OddError, read_plain
+from edgeml.spec.plain import OddError, read_plain
 from tests.tiny import tiny_spec
 
 SPEC = ModelSpec(

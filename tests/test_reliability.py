@@ -12,8 +12,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, Targets
 from edgeml.reliability import fit_temperature, reliability
+from edgeml.spec.labels import UNKNOWN, Targets
 
 
 def example(seed: int = 0, n: int = 3000) -> tuple[NDArray[np.float32], Targets]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from edgeml.errors import InputError
-from edgeml.metrics import UNKNOWN, Scores, Targets
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
 from edgeml.thresholds import (
     FEW_POSITIVES,
     Objective,

@@ -23,8 +23,9 @@ from measure import logits
 
 from edgeml.bench.sidebyside import speedup
 from edgeml.data import read_dataset
-from edgeml.metrics import decide, evaluate
+from edgeml.metrics import evaluate
 from edgeml.runtimes import open_runtime
+from edgeml.spec.decide import decide
 from edgeml_export.budget import divergence
 from edgeml_export.calibration import choose_calibration
 from edgeml_export.targets import RECIPES

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.metrics import Targets, decide, evaluate
-from edgeml.spec import ModelSpec
+from edgeml.metrics import evaluate
+from edgeml.spec.decide import decide
+from edgeml.spec.labels import Targets
+from edgeml.spec.model_spec import ModelSpec
 from edgeml.thresholds import carry_thresholds, fit_thresholds
 
 Logits = NDArray[np.float32]

@@ -31,8 +31,8 @@ from torch import nn
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.image.reading import read_image
-from edgeml.metrics import decide
 from edgeml.runtimes import open_runtime
+from edgeml.spec.decide import decide
 from edgeml.thresholds import fit_thresholds
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.heads import Head

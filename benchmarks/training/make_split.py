@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeml.data import SplitPlan, read_dataset, split_dataset, write_split
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 
 PHOTOS = Path("../shared/data/clothing_cc0/labels.csv")
 SPLIT = Path("build/training/split.csv")

@@ -24,7 +24,7 @@ from edgeml.bench.statistics import per_second, summarize
 from edgeml.errors import InputError
 from edgeml.files import sha256_of_file
 from edgeml.progress import SILENT, Advance, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 
 
 def measure(

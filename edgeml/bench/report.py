@@ -12,7 +12,7 @@ from edgeml.bench.environment import Host
 from edgeml.bench.plan import Plan
 from edgeml.bench.stages import WarmUp
 from edgeml.bench.statistics import Samples, Summary
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 
 SCHEMA = "edgeml.bench/1"
 

@@ -371,9 +371,9 @@ def inspect(
 
     The options say what a model of another tool does not.
     """
-    from edgeml.foreign import Said
-    from edgeml.foreign_formats import read_labels
     from edgeml.inspection import describe
+    from edgeml.spec.foreign.merge import Said
+    from edgeml.spec.foreign.values import read_labels
 
     if inside and not write_spec:
         raise InputError("--inside says where --write-spec writes: give both.")

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from edgeml.errors import DataError
 from edgeml.files import sha256_of_file
-from edgeml.metrics import UNKNOWN, Targets
 from edgeml.progress import Progress
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import UNKNOWN, LabelGroup, Targets
 
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")

@@ -23,7 +23,7 @@ from edgeml.data.rows import (
 )
 from edgeml.errors import DataError
 from edgeml.image.reading import SUFFIXES
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 
 logger = logging.getLogger(__name__)
 

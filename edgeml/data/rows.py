@@ -15,8 +15,7 @@ import numpy as np
 
 from edgeml.data.dataset import Dataset, Side, Skipped
 from edgeml.errors import DataError
-from edgeml.metrics import UNKNOWN
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import UNKNOWN, LabelGroup
 
 logger = logging.getLogger(__name__)
 

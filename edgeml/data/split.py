@@ -16,7 +16,7 @@ from edgeml.data.duplicates import near_duplicates
 from edgeml.data.thumbnails import thumbnails
 from edgeml.errors import DataError, InputError, SpecError
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 
 Counts = NDArray[np.float64]
 

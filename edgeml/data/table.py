@@ -31,7 +31,7 @@ from edgeml.data.rows import (
 )
 from edgeml.errors import DataError
 from edgeml.files import write_text
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from edgeml.bench.environment import Host
 from edgeml.bench.sidebyside import Speedup
 from edgeml.compare import Fidelity
 from edgeml.image.frame import Frame
-from edgeml.metrics import Metrics, Scores, Targets
-from edgeml.spec import ModelSpec
+from edgeml.metrics import Metrics
+from edgeml.spec.labels import Scores, Targets
+from edgeml.spec.model_spec import ModelSpec
 
 
 class EpochRow(Protocol):

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.analysis import confusion, cooccurrence, precision_recall_curve, worst_errors
-from edgeml.metrics import UNKNOWN, Metrics, Scores, Targets, decide, evaluate
+from edgeml.metrics import Metrics, evaluate
 from edgeml.reliability import Reliability, reliability
 from edgeml.report.contents import FullRow, Scored, Training
-from edgeml.spec import ModelSpec
+from edgeml.spec.decide import decide
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
+from edgeml.spec.model_spec import ModelSpec
 
 SCHEMA = "edgeml.train/1"
 

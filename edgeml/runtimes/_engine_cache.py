@@ -87,7 +87,7 @@ def _remove_superseded(engine: Path) -> None:
 def _build(
     path: Path, engine: Path, library: Library, gpu: Gpu, index: int, progress: Progress
 ) -> None:
-    from edgeml.spec import ModelSpec
+    from edgeml.spec.model_spec import ModelSpec
     from edgeml_export.to_engine import Profile, engine_from_onnx
 
     progress.note(f"Building {path.name} for {gpu.name} with {NAMES[library]}, once: {engine}")

@@ -25,7 +25,7 @@ from edgeml.runtimes._base import (
 from edgeml.runtimes._watchdog import stopped_after
 from edgeml.runtimes.ort_graphs import ReplayedSession
 from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
-from edgeml.spec import METADATA_KEY
+from edgeml.spec.model_spec import METADATA_KEY
 
 logger = logging.getLogger(__name__)
 

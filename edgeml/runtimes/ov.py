@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeml.errors import InferenceError, InputError, ModelLoadError, SpecError
 from edgeml.runtimes._base import Exactness, Mode, check_batch, check_process, too_late
 from edgeml.runtimes._telemetry import without_telemetry
-from edgeml.spec import METADATA_KEY
+from edgeml.spec.model_spec import METADATA_KEY
 
 with without_telemetry():
     import openvino as ov

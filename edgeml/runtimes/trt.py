@@ -16,7 +16,7 @@ from edgeml.runtimes import _cuda, _tensorrt
 from edgeml.runtimes._base import check_batch, check_process
 from edgeml.runtimes._lanes import MOST_LANES, Batch, Lane, Model, Pool, why
 from edgeml.runtimes._tensorrt import listening
-from edgeml.spec import METADATA_KEY
+from edgeml.spec.model_spec import METADATA_KEY
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
 _PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "int8"}

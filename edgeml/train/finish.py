@@ -18,7 +18,7 @@ from edgeml.metrics import Metrics, evaluate
 from edgeml.progress import Progress
 from edgeml.reliability import fit_temperature
 from edgeml.report import Scored, Training, train_report
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml.thresholds import fit_thresholds, unreached
 from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.train.config import TrainConfig

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeml.errors import InputError
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml.train.config import TrainConfig
 from edgeml.train.losses import Loss, Prior, build_loss, distillation, log_odds
 from edgeml.train.mixing import mix

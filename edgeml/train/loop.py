@@ -19,7 +19,7 @@ from edgeml.errors import EdgemlError
 from edgeml.files import write_text
 from edgeml.metrics import evaluate
 from edgeml.progress import SILENT, Advance, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml.thresholds import fit_thresholds
 from edgeml.train import augment
 from edgeml.train.batches import Ahead

@@ -21,7 +21,7 @@ from timm.loss.zlpr_loss import ZlprLoss
 from torch import Tensor
 from torch.nn import functional
 
-from edgeml.metrics import UNKNOWN, Targets
+from edgeml.spec.labels import UNKNOWN, Targets
 from edgeml.train.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -11,7 +11,7 @@ from edgeml.data.framestore import default_cache
 from edgeml.data.thumbnails import readable
 from edgeml.errors import DataError
 from edgeml.progress import Progress
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 from edgeml.train.config import TrainConfig
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from edgeml.data.frames import Frames, decoded_frames
 from edgeml.data.framestore import default_cache
 from edgeml.image.preprocess import Preprocess
-from edgeml.metrics import UNKNOWN, Targets
 from edgeml.progress import Progress
+from edgeml.spec.labels import UNKNOWN, Targets
 from edgeml.train import augment
 from edgeml.train.config import TrainConfig
 from edgeml.train.parts import Parts

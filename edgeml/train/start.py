@@ -17,7 +17,7 @@ from edgeml.errors import DataError, InputError
 from edgeml.files import check_writable, sha256_of_file
 from edgeml.image.preprocess import Preprocess
 from edgeml.progress import Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml.train.card import licence_note
 from edgeml.train.config import ModelArg, TrainConfig
 from edgeml.train.heads import start_at_prevalence

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from edgeml.errors import ModelLoadError
 from edgeml.image.preprocess import Preprocess
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.losses import log_odds
 

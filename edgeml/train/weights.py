@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Preprocess
-from edgeml.spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 from edgeml.train.card import Card, card_of_config, read_card
 from edgeml.train.config import ModelArg
 from edgeml.train.heads import CsraHead, Head, head_layers

@@ -26,7 +26,7 @@ from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import _cuda, open_runtime
 from edgeml.runtimes._base import FP16_ON_X86
-from edgeml.spec import ModelSpec, Precision
+from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml.thresholds import carry_thresholds
 from edgeml.train.card import licence_note
 from edgeml_export.artifact import (

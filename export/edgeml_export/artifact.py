@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from edgeml.errors import ExportError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
 from edgeml.passport import passport_path, read_passport, write_passport
-from edgeml.spec import METADATA_KEY, ModelSpec, Precision
+from edgeml.spec.model_spec import METADATA_KEY, ModelSpec, Precision
 
 if TYPE_CHECKING:
     import onnx

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.metrics import Scores
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.labels import Scores
+from edgeml.spec.model_spec import ModelSpec
 
 Clock = Callable[[], float]
 

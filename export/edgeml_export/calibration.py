@@ -14,7 +14,7 @@ from edgeml.data import Dataset
 from edgeml.errors import CalibrationError, ImageError
 from edgeml.image.reading import read_image
 from edgeml.progress import SILENT, Advance, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 
 LIMIT = 300
 """Images that are enough: NNCF's default. Ranges hardly move beyond it, and time grows on."""

@@ -10,7 +10,7 @@ from edgeml.data.framestore import usual_cache
 from edgeml.errors import CalibrationError, DataError
 from edgeml.evaluation import check_labels
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.calibration import Calibration, choose_calibration
 
 # Fewer than these are not divided: each part would be too small for what it is for.

@@ -9,7 +9,7 @@ from edgeml.bootstrap import Drop
 from edgeml.compare import Fidelity, FidelityError
 from edgeml.errors import DataError, InputError
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import Precision
+from edgeml.spec.model_spec import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

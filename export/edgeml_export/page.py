@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from edgeml.bench.sidebyside import Speedup
 from edgeml.compare import Fidelity, FidelityError
-from edgeml.metrics import Scores
 from edgeml.progress import Advance, Progress
+from edgeml.spec.labels import Scores
 from edgeml_export.engine_step import EngineReport
 from edgeml_export.images import Roles
 from edgeml_export.limits import Limits

@@ -17,7 +17,7 @@ from edgeml.errors import (
 from edgeml.files import check_writable
 from edgeml.passport import Library
 from edgeml.runtimes import _cuda, _tensorrt
-from edgeml.spec import ModelSpec, Precision
+from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.artifact import SUFFIXES, Format, Input, read_onnx
 from edgeml_export.legality import QUANTIZERS
 from edgeml_export.ranges import METHODS, Method, read_ranges

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeml.errors import CalibrationError, ExportError, needs
 from edgeml.files import write_text
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.calibration import Calibration
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeml.compare import Fidelity
-from edgeml.spec import Precision
+from edgeml.spec.model_spec import Precision
 from edgeml_export.artifact import Format
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ExportError
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.legality import (
     LAYERS,

@@ -18,10 +18,10 @@ from edgeml.data import Dataset
 from edgeml.evaluation import align_targets
 from edgeml.image.frame import Frame
 from edgeml.image.reading import read_image
-from edgeml.metrics import Scores
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime
-from edgeml.spec import ModelSpec
+from edgeml.spec.labels import Scores
+from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.budget import divergence, fewest, rank
 from edgeml_export.layers import quantizable

@@ -13,7 +13,7 @@ from typing import Literal
 from edgeml.errors import InputError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
 from edgeml.runtimes._telemetry import without_telemetry
-from edgeml.spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 from edgeml_export.artifact import read_onnx
 
 Server = Literal["triton", "ovms"]

@@ -38,7 +38,7 @@ from edgeml.passport import (
 )
 from edgeml.progress import SILENT, Advance, Progress
 from edgeml.runtimes import _cuda, _tensorrt
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.artifact import read_onnx, spec_of_onnx, staged_model
 from edgeml_export.build_steps import monitor_of
 from edgeml_export.engine_layers import Layer, layers_of_inspector, layers_of_log, types_of

@@ -22,7 +22,7 @@ from edgeml.errors import ExportError, needs
 from edgeml.files import sha256_of_file
 from edgeml.image.preprocess import Preprocess
 from edgeml.runtimes.ort import OrtRuntime
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml_export.artifact import Input, write_onnx
 

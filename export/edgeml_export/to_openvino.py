@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeml.errors import ExportError
 from edgeml.runtimes._telemetry import without_telemetry
-from edgeml.spec import METADATA_KEY
+from edgeml.spec.model_spec import METADATA_KEY
 from edgeml_export.artifact import model_info, read_onnx, spec_of_onnx, staged_model
 
 with without_telemetry():

@@ -24,11 +24,11 @@ from edgeml.evaluation import choose_part
 from edgeml.files import sha256_of_file
 from edgeml.image.frame import Frame
 from edgeml.inspection import model_files
-from edgeml.metrics import Scores
 from edgeml.passport import read_engine
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.labels import Scores
+from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.artifact import read_onnx
 from edgeml_export.legality import violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for

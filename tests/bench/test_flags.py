@@ -12,7 +12,7 @@ from edgeml.bench.plan import Plan
 from edgeml.bench.report import Disturbance, ModelResult
 from edgeml.bench.stages import STAGES, WarmUp
 from edgeml.bench.statistics import summarize
-from edgeml.spec import Precision
+from edgeml.spec.model_spec import Precision
 from tests.tiny import tiny_spec
 
 QUIET = Disturbance(pressure=0.0, stolen=0.0, switches_per_call=0.0)

@@ -17,7 +17,7 @@ from edgeml.bench.corpus import MAX_IMAGES, draw_photo, gather
 from edgeml.errors import ImageError, InputError, ModelLoadError
 from edgeml.image.jpeg import encode_jpeg
 from edgeml.progress import Progress
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 QUICK = Plan(min_s=0.2, min_calls=20, block_s=0.05, warmup_max_s=0.3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edgeml.data import Dataset, read_dataset, write_split
 from edgeml.data.dataset import SIDES, targets_from_names
 from edgeml.errors import DataError
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 
 # What a file may be called, and what a .csv could trip over.
 NAMES = (

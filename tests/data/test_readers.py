@@ -12,7 +12,7 @@ import pytest
 from edgeml.data import Dataset, find_images, read_dataset
 from edgeml.errors import DataError, InputError
 from edgeml.image.reading import SUFFIXES
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 
 
 def touch(root: Path, *names: str) -> None:

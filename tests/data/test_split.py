@@ -28,7 +28,7 @@ from edgeml.data.dataset import SIDES
 from edgeml.data.split import split_digest
 from edgeml.errors import DataError, InputError, SpecError
 from edgeml.image.preprocess import Preprocess
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from tests.notes import Notes
 
 

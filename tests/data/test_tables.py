@@ -12,7 +12,7 @@ import pytest
 from edgeml.data import Dataset, read_dataset, write_split
 from edgeml.data.dataset import SIDES
 from edgeml.errors import DataError
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 from tests.data.test_readers import told, touch, write_table
 
 PICTURES = ("1.jpg", "2.jpg", "3.jpg")

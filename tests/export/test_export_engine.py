@@ -15,7 +15,7 @@ from edgeml.data import Dataset
 from edgeml.errors import ExportError, InputError, MissingDependencyError, ModelLoadError
 from edgeml.files import sha256_of_file
 from edgeml.passport import read_engine
-from edgeml.spec import Precision
+from edgeml.spec.model_spec import Precision
 from edgeml_export import export
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.engine_step import EngineReport

@@ -13,7 +13,7 @@ import pytest
 from edgeml import Predictor
 from edgeml.compare import FidelityError
 from edgeml.data import Dataset, SplitPlan, split_dataset
-from edgeml.spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec
 from edgeml_export import Exported, export
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.budget import divergence

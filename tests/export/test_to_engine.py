@@ -25,7 +25,7 @@ from edgeml.errors import ExportError, InputError, ModelLoadError
 from edgeml.image.reading import read_image
 from edgeml.passport import read_engine, read_passport
 from edgeml.progress import Advance, Progress
-from edgeml.spec import Precision
+from edgeml.spec.model_spec import Precision
 from edgeml_export import to_engine
 from edgeml_export.artifact import read_onnx
 from edgeml_export.calibration import choose_calibration

@@ -20,7 +20,7 @@ from edgeml.data import Dataset
 from edgeml.errors import ExportError
 from edgeml.runtimes.ort import OrtRuntime, _is_for_another_runtime
 from edgeml.runtimes.ov import OpenVinoRuntime
-from edgeml.spec import METADATA_KEY
+from edgeml.spec.model_spec import METADATA_KEY
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.calibration import Calibration, choose_calibration
 from edgeml_export.legality import violations

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeml import ModelSpec, Predictor
-from edgeml import foreign_formats as formats
 from edgeml.compare import compare
 from edgeml.data import read_dataset
 from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecError
-from edgeml.foreign import NOTHING, Said, model_file, spec_for, write_spec
+from edgeml.spec.foreign import values as formats
+from edgeml.spec.foreign.merge import NOTHING, Said, model_file, spec_for
+from edgeml.spec.storage import write_spec
 from edgeml_export.artifact import model_info
 from tests.command import Command, colour_folders
 from tests.foreign.drawn import LABELS, block_means, drawn
@@ -601,7 +602,7 @@ def test_keys_for_model_api_say_one_label_or_several_and_nothing_that_they_canno
 def test_a_model_of_our_own_is_opened_without_what_reads_those_of_others(tiny_onnx: Path) -> None:
     code = (
         "import sys; from edgeml import Predictor; Predictor(sys.argv[1]); "
-        "assert not {'edgeml.foreign', 'edgeml.graphs', 'xml.etree'} & set(sys.modules)"
+        "assert not {'edgeml.spec.foreign.merge', 'edgeml.spec.foreign.read_graph', 'xml.etree'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tiny_onnx)], check=True)
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeml.errors import EdgemlError, ModelLoadError
-from edgeml.graphs import Graph, read_graph, with_onnx_metadata
+from edgeml.spec.foreign.endings import Graph
+from edgeml.spec.foreign.onnx_graph import with_onnx_metadata
+from edgeml.spec.foreign.read_graph import read_graph
 from tests.foreign.nets import make_net
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from edgeml import Predictor
-from edgeml.foreign import Said, spec_for
 from edgeml.image.reading import read_image
+from edgeml.spec.foreign.merge import Said, spec_for
 from tests.conftest import ROOT
 from tests.foreign.drawn import drawn
 

@@ -26,7 +26,8 @@ from edgeml.report import Scored, Training, train_report, write_lr_report
 from edgeml.report.drawn import curve, heatmap
 from edgeml.report.findings import find, per_label_csv, report_json
 from edgeml.report.training_plots import smoothed
-from edgeml.spec import LabelGroup, ModelSpec
+from edgeml.spec.labels import LabelGroup
+from edgeml.spec.model_spec import ModelSpec
 from tests.report.pages import EVIL, Page, check_page
 
 LABELS = ("red", "green", "blue", "shirt", "dress", "kids")

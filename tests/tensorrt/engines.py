@@ -15,7 +15,7 @@ import pytest
 from edgeml.files import sha256_of_file
 from edgeml.passport import Library, Passport, Tensor, write_passport
 from edgeml.runtimes import _cuda, _tensorrt
-from edgeml.spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 from tests.tensorrt.cuda_standin import CudaStandin
 from tests.tensorrt.standin import standin, state_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeml import ModelSpec, Predictor, Preprocess
 from edgeml.files import sha256_of_file
-from edgeml.metrics import decide
+from edgeml.spec.decide import decide
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")

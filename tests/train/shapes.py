@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edgeml.data import Dataset
-from edgeml.spec import LabelGroup
+from edgeml.spec.labels import LabelGroup
 
 LABELS = ("blue", "disc", "red", "square")
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from edgeml.errors import SpecError
 from edgeml.image.preprocess import Preprocess
-from edgeml.plain import read_plain
+from edgeml.spec.labels import LabelGroup
+from edgeml.spec.plain import read_plain
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -30,23 +31,6 @@ Activation = Literal["sigmoid", "softmax", "group_softmax", "none"]
 Task = Literal["multilabel", "multiclass"]
 InputType = Literal["float32", "float16", "uint8"]
 Layout = Literal["auto", "nchw", "nhwc"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelGroup:
-    """Labels that belong together.
-
-    Attributes:
-        name: What they are, for example `colour`.
-        labels: Their names; each must be a label of the model, in no other group.
-        rule: `one`: exactly one of them is present, the best one; `any`: each for itself.
-    """
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    name: str
-    labels: tuple[str, ...]
-    rule: Literal["one", "any"] = "any"
 
 
 @dataclass(frozen=True, kw_only=True)

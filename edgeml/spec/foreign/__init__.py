@@ -1,0 +1,1 @@
+"""Specs of models that other tools made."""
