@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeml.bench import BenchReport, Plan, measure
-from edgeml.compare import Fidelity
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthesize
 from edgeml.errors import InputError, needs
 from edgeml.files import write_text
 from edgeml.image.reading import read_image
 from edgeml.inspection import model_files
+from edgeml.measure.compare import Fidelity
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import Precision

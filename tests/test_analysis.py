@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
-from edgeml.analysis import confusion, cooccurrence, precision_recall_curve, worst_errors
+from edgeml.data.dataset import cooccurrence
 from edgeml.errors import InputError
-from edgeml.metrics import average_precision
+from edgeml.measure.analysis import confusion, precision_recall_curve, worst_errors
+from edgeml.measure.metrics import average_precision
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 COLOUR = LabelGroup(name="colour", labels=("red", "black", "blue"), rule="one")

@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from edgeml.bootstrap import FEWEST_POSITIVES, Drop, Drops, drop_intervals
 from edgeml.errors import InputError
-from edgeml.metrics import average_precision
+from edgeml.measure.bootstrap import FEWEST_POSITIVES, Drop, Drops, drop_intervals
+from edgeml.measure.metrics import average_precision
 from edgeml.spec.labels import UNKNOWN
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int8]]
@@ -83,9 +83,9 @@ def test_intervals_are_those_of_scikit_learn_on_each_resample(digits: int, unkno
 
 def test_chunks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = drop_intervals(*example(), names(4), resamples=50)
-    monkeypatch.setattr("edgeml.bootstrap._CHUNK", 7 * 120)
+    monkeypatch.setattr("edgeml.measure.bootstrap._CHUNK", 7 * 120)
     assert drop_intervals(*example(), names(4), resamples=50) == whole
-    monkeypatch.setattr("edgeml.bootstrap._CHUNK", 1)
+    monkeypatch.setattr("edgeml.measure.bootstrap._CHUNK", 1)
     assert drop_intervals(*example(), names(4), resamples=50) == whole
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from edgeml import ModelSpec, Predictor
-from edgeml.compare import both_open, compare, measure, run_both
 from edgeml.data import Dataset
 from edgeml.errors import ImageError, MissingSpecError, NotComparableError, SpecError
+from edgeml.measure.compare import both_open, compare, measure, run_both
 from edgeml.spec.labels import UNKNOWN
 from tests.notes import Notes
 from tests.tiny import LABELS, TinyRuntime, make_tiny_onnx, tiny_spec
@@ -311,7 +311,7 @@ def test_the_dictionary_is_json(data: Dataset) -> None:
 
 
 def test_every_image_is_decoded_once(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    import edgeml.compare as module
+    import edgeml.measure.compare as module
 
     decoded: list[Path] = []
     read = module.read_image

@@ -9,7 +9,7 @@ import pytest
 from edgeml import Predictor
 from edgeml.cli._shared import print_metrics
 from edgeml.data import Dataset
-from edgeml.evaluation import align_targets, evaluate_model
+from edgeml.measure.evaluation import align_targets, evaluate_model
 from edgeml.spec.labels import UNKNOWN
 from tests.notes import Notes
 from tests.tiny import TinyRuntime, tiny_spec

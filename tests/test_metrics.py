@@ -16,7 +16,7 @@ from sklearn import metrics as reference
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import InputError
-from edgeml.metrics import average_precision, evaluate
+from edgeml.measure.metrics import average_precision, evaluate
 from edgeml.spec.decide import decide, decide_row
 from edgeml.spec.labels import UNKNOWN
 

@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from edgeml.errors import InputError
-from edgeml.reliability import fit_temperature, reliability
+from edgeml.measure.reliability import fit_temperature, reliability
 from edgeml.spec.labels import UNKNOWN, Targets
 
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from edgeml.errors import InputError
-from edgeml.spec.labels import UNKNOWN, Scores, Targets
-from edgeml.thresholds import (
+from edgeml.measure.thresholds import (
     FEW_POSITIVES,
     Objective,
     carry_thresholds,
@@ -24,6 +23,7 @@ from edgeml.thresholds import (
     parse_objective,
     unreached,
 )
+from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 Case = tuple[Scores, Targets]
 

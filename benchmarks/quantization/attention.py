@@ -23,7 +23,7 @@ from measure import logits
 
 from edgeml.bench.sidebyside import speedup
 from edgeml.data import read_dataset
-from edgeml.metrics import evaluate
+from edgeml.measure.metrics import evaluate
 from edgeml.runtimes import open_runtime
 from edgeml.spec.decide import decide
 from edgeml_export.budget import divergence

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.metrics import evaluate
+from edgeml.measure.metrics import evaluate
+from edgeml.measure.thresholds import carry_thresholds, fit_thresholds
 from edgeml.spec.decide import decide
 from edgeml.spec.labels import Targets
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.thresholds import carry_thresholds, fit_thresholds
 
 Logits = NDArray[np.float32]
 PerPhoto = NDArray[np.float64]

@@ -31,9 +31,9 @@ from torch import nn
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.image.reading import read_image
+from edgeml.measure.thresholds import fit_thresholds
 from edgeml.runtimes import open_runtime
 from edgeml.spec.decide import decide
-from edgeml.thresholds import fit_thresholds
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.heads import Head
 from edgeml_export.to_onnx import onnx_from_module

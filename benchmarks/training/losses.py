@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.image.preprocess import Preprocess
 from edgeml.image.reading import read_image
-from edgeml.metrics import average_precision
-from edgeml.reliability import reliability
-from edgeml.thresholds import fit_thresholds
+from edgeml.measure.metrics import average_precision
+from edgeml.measure.reliability import reliability
+from edgeml.measure.thresholds import fit_thresholds
 from edgeml.train.config import TrainConfig
 from edgeml.train.losses import Loss, Prior, build_loss
 

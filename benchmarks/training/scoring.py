@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
-from edgeml.thresholds import fit_thresholds
+from edgeml.measure.thresholds import fit_thresholds
 
 METRICS = ("mAP", "exact match", "macro F1", "CF1", "OF1")
 DECISIONS = ("0.5", "thresholds", "groups")

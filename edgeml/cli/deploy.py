@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgeml.cli._shared import Delimiter, Html, Json, Model, print_json, print_table, progress
-from edgeml.compare import FidelityError
 from edgeml.errors import InputError, needs
 from edgeml.files import check_writable
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Resize
+from edgeml.measure.compare import FidelityError
 
 if TYPE_CHECKING:
-    from edgeml.compare import Fidelity
+    from edgeml.measure.compare import Fidelity
     from edgeml_export.to_engine import Profile
 
 MaxDrop = Annotated[
@@ -168,9 +168,9 @@ def compare(
 
     A model without a spec of its own, as other tools write them, is taken at the other's word.
     """
-    from edgeml.compare import both_open, measure, run_both
     from edgeml.data import read_dataset
-    from edgeml.evaluation import choose_part
+    from edgeml.measure.compare import both_open, measure, run_both
+    from edgeml.measure.evaluation import choose_part
 
     show = progress()
     _check_page(html)

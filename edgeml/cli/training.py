@@ -99,7 +99,7 @@ def evaluate(
 ) -> None:
     """Measure a model of any format on labelled images."""
     from edgeml.data import read_dataset
-    from edgeml.evaluation import evaluate_model
+    from edgeml.measure.evaluation import evaluate_model
     from edgeml.predictor import Predictor
 
     with Predictor(model, runtime=runtime, device=device, mode="throughput") as predictor:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.analysis import cooccurrence
-from edgeml.data.dataset import Dataset, Skipped, relative_name
+from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
 from edgeml.data.folders import files_below, is_picture
 from edgeml.data.readers import read_dataset

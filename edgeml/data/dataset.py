@@ -179,3 +179,12 @@ def _content_hash(path: Path) -> str:
         return sha256_of_file(path)
     except OSError as err:
         raise DataError(f"Cannot read {str(path)!r}: {err.strerror}.") from err
+
+
+def cooccurrence(targets: Targets) -> NDArray[np.int64]:
+    """Count the pictures that are known to have both labels: (labels, labels), symmetric.
+
+    The diagonal holds the positives of each label.
+    """
+    present = (targets > 0).astype(np.float64)  # floats have a fast product, exact up to 2^53
+    return (present.T @ present).astype(np.int64)

@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from edgeml.analysis import cooccurrence
 from edgeml.data.audit import ODDITIES, RARE, Audit
+from edgeml.data.dataset import cooccurrence
 from edgeml.errors import ImageError
 from edgeml.image.jpeg import jpeg_url
 from edgeml.image.reading import read_image

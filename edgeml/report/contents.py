@@ -9,9 +9,9 @@ from typing import Protocol
 
 from edgeml.bench.environment import Host
 from edgeml.bench.sidebyside import Speedup
-from edgeml.compare import Fidelity
 from edgeml.image.frame import Frame
-from edgeml.metrics import Metrics
+from edgeml.measure.compare import Fidelity
+from edgeml.measure.metrics import Metrics
 from edgeml.spec.labels import Scores, Targets
 from edgeml.spec.model_spec import ModelSpec
 

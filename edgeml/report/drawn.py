@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from edgeml.bootstrap import Drop
+from edgeml.measure.bootstrap import Drop
 from edgeml.report.page import MINUS
 
 # Names longer than this are cut in a figure; whoever points at them sees them whole.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from edgeml.bootstrap import Drop
+from edgeml.measure.bootstrap import Drop
 from edgeml.report.contents import Comparison, MixedPrecision, RankedNode, Recovery, TriedMethod
 from edgeml.report.demo import Tile
 from edgeml.report.drawn import Scale, axis, density, whisker

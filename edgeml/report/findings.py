@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.analysis import confusion, cooccurrence, precision_recall_curve, worst_errors
-from edgeml.metrics import Metrics, evaluate
-from edgeml.reliability import Reliability, reliability
+from edgeml.data.dataset import cooccurrence
+from edgeml.measure.analysis import confusion, precision_recall_curve, worst_errors
+from edgeml.measure.metrics import Metrics, evaluate
+from edgeml.measure.reliability import Reliability, reliability
 from edgeml.report.contents import FullRow, Scored, Training
 from edgeml.spec.decide import decide
 from edgeml.spec.labels import UNKNOWN, Scores, Targets

@@ -19,7 +19,7 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
-from edgeml.reliability import Reliability
+from edgeml.measure.reliability import Reliability
 from edgeml.report.contents import FullRow
 from edgeml.report.page import is_known
 from edgeml.report.plots import WIDTH, line, mark_kept, style

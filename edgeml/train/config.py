@@ -23,7 +23,7 @@ from typing import (
 from edgeml.errors import InputError, needs
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Resize
-from edgeml.thresholds import parse_objective
+from edgeml.measure.thresholds import parse_objective
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -14,12 +14,12 @@ from torch import nn
 from edgeml.data.audit import audit
 from edgeml.data.framestore import default_cache
 from edgeml.data.split import held_out
-from edgeml.metrics import Metrics, evaluate
+from edgeml.measure.metrics import Metrics, evaluate
+from edgeml.measure.reliability import fit_temperature
+from edgeml.measure.thresholds import fit_thresholds, unreached
 from edgeml.progress import Progress
-from edgeml.reliability import fit_temperature
 from edgeml.report import Scored, Training, train_report
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.thresholds import fit_thresholds, unreached
 from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.train.config import TrainConfig
 from edgeml.train.heads import scale_head

@@ -17,10 +17,10 @@ from torch import Tensor
 from edgeml.data import Dataset, write_split
 from edgeml.errors import EdgemlError
 from edgeml.files import write_text
-from edgeml.metrics import evaluate
+from edgeml.measure.metrics import evaluate
+from edgeml.measure.thresholds import fit_thresholds
 from edgeml.progress import SILENT, Advance, Progress
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.thresholds import fit_thresholds
 from edgeml.train import augment
 from edgeml.train.batches import Ahead
 from edgeml.train.checkpoint import save_checkpoint

@@ -15,19 +15,19 @@ from typing import Literal
 import numpy as np
 
 from edgeml.bench.sidebyside import Speedup, speedup
-from edgeml.compare import measure, run_both
 from edgeml.data import Dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.data.thumbnails import readable
 from edgeml.errors import ExportError, InputError, needs
 from edgeml.files import sha256_of_file, user_cache
+from edgeml.measure.compare import measure, run_both
+from edgeml.measure.thresholds import carry_thresholds
 from edgeml.passport import Library, passport_path, read_passport
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import _cuda, open_runtime
 from edgeml.runtimes._base import FP16_ON_X86
 from edgeml.spec.model_spec import ModelSpec, Precision
-from edgeml.thresholds import carry_thresholds
 from edgeml.train.card import licence_note
 from edgeml_export.artifact import (
     SUFFIXES,

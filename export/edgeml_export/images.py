@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgeml.data import Dataset, SplitPlan, known_split, split_dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.errors import CalibrationError, DataError
-from edgeml.evaluation import check_labels
+from edgeml.measure.evaluation import check_labels
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.calibration import Calibration, choose_calibration

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from edgeml.bootstrap import Drop
-from edgeml.compare import Fidelity, FidelityError
 from edgeml.errors import DataError, InputError
+from edgeml.measure.bootstrap import Drop
+from edgeml.measure.compare import Fidelity, FidelityError
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import Precision
 

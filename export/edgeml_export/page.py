@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.bench.sidebyside import Speedup
-from edgeml.compare import Fidelity, FidelityError
+from edgeml.measure.compare import Fidelity, FidelityError
 from edgeml.progress import Advance, Progress
 from edgeml.spec.labels import Scores
 from edgeml_export.engine_step import EngineReport

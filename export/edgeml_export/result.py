@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.compare import Fidelity
+from edgeml.measure.compare import Fidelity
 from edgeml.spec.model_spec import Precision
 from edgeml_export.artifact import Format
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.compare import Fidelity, FidelityError, Outputs, measure
 from edgeml.data import Dataset
-from edgeml.evaluation import align_targets
 from edgeml.image.frame import Frame
 from edgeml.image.reading import read_image
+from edgeml.measure.compare import Fidelity, FidelityError, Outputs, measure
+from edgeml.measure.evaluation import align_targets
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime
 from edgeml.spec.labels import Scores

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeml.compare import Fidelity, FidelityError, Outputs, measure, run_both
 from edgeml.data import Dataset
 from edgeml.errors import (
     EngineMismatchError,
@@ -20,10 +19,11 @@ from edgeml.errors import (
     ModelLoadError,
     SpecError,
 )
-from edgeml.evaluation import choose_part
 from edgeml.files import sha256_of_file
 from edgeml.image.frame import Frame
 from edgeml.inspection import model_files
+from edgeml.measure.compare import Fidelity, FidelityError, Outputs, measure, run_both
+from edgeml.measure.evaluation import choose_part
 from edgeml.passport import read_engine
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress

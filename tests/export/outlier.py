@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeml import ModelSpec, Predictor
-from edgeml.bootstrap import Drops, drop_intervals
+from edgeml.measure.bootstrap import Drops, drop_intervals
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.ranges import Ranges
 from edgeml_export.targets import Target

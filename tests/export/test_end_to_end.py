@@ -12,10 +12,10 @@ import onnx
 import pytest
 
 from edgeml import ModelSpec, Predictor
-from edgeml.compare import FidelityError
 from edgeml.data import Dataset, SplitPlan, split_dataset
 from edgeml.errors import CalibrationError, DataError, InputError, NotComparableError
-from edgeml.evaluation import score
+from edgeml.measure.compare import FidelityError
+from edgeml.measure.evaluation import score
 from edgeml_export import _export, export
 from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.legality import violations

@@ -14,7 +14,6 @@ import onnx
 import pytest
 
 from edgeml import EdgemlError, Predictor
-from edgeml.compare import FidelityError
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.errors import (
     CalibrationError,
@@ -23,8 +22,9 @@ from edgeml.errors import (
     MissingDependencyError,
     ModelLoadError,
 )
-from edgeml.evaluation import evaluate_model
 from edgeml.files import sha256_of_file
+from edgeml.measure.compare import FidelityError
+from edgeml.measure.evaluation import evaluate_model
 from edgeml_export import _export, export
 from edgeml_export.artifact import read_onnx, spec_of_onnx, staged_model, write_onnx
 from edgeml_export.calibration import choose_calibration

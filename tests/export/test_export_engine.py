@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeml.compare import FidelityError
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InputError, MissingDependencyError, ModelLoadError
 from edgeml.files import sha256_of_file
+from edgeml.measure.compare import FidelityError
 from edgeml.passport import read_engine
 from edgeml.spec.model_spec import Precision
 from edgeml_export import export

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from edgeml.bootstrap import Drop, Drops
-from edgeml.compare import Fidelity, FidelityError
 from edgeml.errors import DataError
-from edgeml.metrics import LabelMetrics, Metrics
+from edgeml.measure.bootstrap import Drop, Drops
+from edgeml.measure.compare import Fidelity, FidelityError
+from edgeml.measure.metrics import LabelMetrics, Metrics
 from edgeml_export.limits import exceeded, judge, limits_for
 from tests.notes import Notes
 

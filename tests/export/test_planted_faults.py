@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from edgeml import ModelSpec, Predictor
-from edgeml.compare import FidelityError
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
-from edgeml.evaluation import score
-from edgeml.thresholds import fit_thresholds
+from edgeml.measure.compare import FidelityError
+from edgeml.measure.evaluation import score
+from edgeml.measure.thresholds import fit_thresholds
 from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml_export import _export, export
 from edgeml_export.artifact import SUFFIXES, read_onnx, rewrite_spec, spec_of_onnx, write_onnx

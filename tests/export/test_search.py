@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from edgeml import Predictor
-from edgeml.compare import FidelityError
 from edgeml.data import Dataset, SplitPlan, split_dataset
+from edgeml.measure.compare import FidelityError
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export import Exported, export
 from edgeml_export.artifact import read_onnx, spec_of_onnx

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeml import ModelSpec, Predictor
-from edgeml.compare import compare
 from edgeml.data import read_dataset
 from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecError
+from edgeml.measure.compare import compare
 from edgeml.spec.foreign import values as formats
 from edgeml.spec.foreign.merge import NOTHING, Said, model_file, spec_for
 from edgeml.spec.storage import write_spec

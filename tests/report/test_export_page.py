@@ -13,9 +13,9 @@ import pytest
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.bench.sidebyside import Speedup
-from edgeml.bootstrap import Drop
-from edgeml.compare import Fidelity, Outputs, measure
 from edgeml.errors import InputError
+from edgeml.measure.bootstrap import Drop
+from edgeml.measure.compare import Fidelity, Outputs, measure
 from edgeml.report import (
     CalibrationImages,
     Comparison,

@@ -19,7 +19,7 @@ from edgeml.bench.report import BenchReport, Disturbance, ModelResult
 from edgeml.bench.stages import STAGES, WarmUp
 from edgeml.bench.statistics import summarize
 from edgeml.errors import InputError
-from edgeml.metrics import LabelMetrics, Metrics
+from edgeml.measure.metrics import LabelMetrics, Metrics
 from edgeml.report import (
     Command,
     Demo,

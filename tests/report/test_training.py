@@ -21,7 +21,7 @@ from sklearn import metrics as sk
 
 from edgeml.errors import InputError
 from edgeml.image.preprocess import Preprocess
-from edgeml.metrics import evaluate
+from edgeml.measure.metrics import evaluate
 from edgeml.report import Scored, Training, train_report, write_lr_report
 from edgeml.report.drawn import curve, heatmap
 from edgeml.report.findings import find, per_label_csv, report_json

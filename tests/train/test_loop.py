@@ -15,8 +15,8 @@ from edgeml import EdgemlError, ModelSpec, Predictor, Preprocess
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.errors import DataError, InputError, ModelLoadError
 from edgeml.image.reading import read_image
-from edgeml.metrics import evaluate
-from edgeml.reliability import fit_temperature
+from edgeml.measure.metrics import evaluate
+from edgeml.measure.reliability import fit_temperature
 from edgeml.spec.labels import UNKNOWN
 from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.config import TrainConfig, read_settings

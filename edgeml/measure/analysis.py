@@ -14,15 +14,6 @@ from edgeml.spec.model_spec import ModelSpec
 _LEAST = 2.0**-24
 
 
-def cooccurrence(targets: Targets) -> NDArray[np.int64]:
-    """Count the pictures that are known to have both labels: (labels, labels), symmetric.
-
-    The diagonal holds the positives of each label.
-    """
-    present = (targets > 0).astype(np.float64)  # floats have a fast product, exact up to 2^53
-    return (present.T @ present).astype(np.int64)
-
-
 def confusion(
     scores: Scores, targets: Targets, spec: ModelSpec, group: LabelGroup
 ) -> NDArray[np.int64]:

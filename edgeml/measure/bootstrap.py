@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
-from edgeml.metrics import average_precision
+from edgeml.measure.metrics import average_precision
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 Counts = NDArray[np.int32]
@@ -74,7 +74,7 @@ def drop_intervals(
     Images are drawn with replacement, as many as there are, and both models are measured on the
     same draw: what makes an image hard is hard for both and cancels (Efron and Tibshirani, An
     Introduction to the Bootstrap, 1993, chapters 8 and 13). AP is that of
-    `edgeml.metrics.average_precision`.
+    `edgeml.measure.metrics.average_precision`.
 
     A label is measured on the draws that have a positive of it, and is in the mean of just these:
     within a draw both models average over the same labels, so that a label that comes and goes

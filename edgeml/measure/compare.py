@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.bootstrap import Drops, drop_intervals
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InferenceError, MissingSpecError, NotComparableError
-from edgeml.evaluation import align_targets
 from edgeml.image.frame import Batch, Frame
 from edgeml.image.reading import read_image
-from edgeml.metrics import Metrics, evaluate
+from edgeml.measure.bootstrap import Drops, drop_intervals
+from edgeml.measure.evaluation import align_targets
+from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.decide import decide
