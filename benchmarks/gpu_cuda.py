@@ -68,7 +68,7 @@ def cuda(notes: Notes, work: Path) -> None:
 def ort_cuda(notes: Notes, work: Path) -> None:
     """ONNX Runtime's CUDA provider beside its CPU provider: numbers, threads, graphs, latency."""
     common.require_gpu()
-    from edgeml.predictor import Predictor
+    from edgeml.predict.predictor import Predictor
     from edgeml.runtimes.ort import OrtRuntime
 
     _require_cuda_provider()
@@ -93,7 +93,7 @@ def ort_cuda(notes: Notes, work: Path) -> None:
 def ort_graphs(notes: Notes, work: Path) -> None:
     """The same with graphs that are recorded once for each shape, through buffers on the GPU."""
     common.require_gpu()
-    from edgeml.predictor import Predictor
+    from edgeml.predict.predictor import Predictor
     from edgeml.runtimes.ort import OrtRuntime
 
     _require_cuda_provider()
@@ -117,7 +117,7 @@ def ort_plugins(notes: Notes, work: Path) -> None:
     import onnxruntime as ort
 
     from edgeml.errors import EdgemlError
-    from edgeml.predictor import Predictor
+    from edgeml.predict.predictor import Predictor
     from edgeml.runtimes.ort_providers import _plugins
 
     packages = {name: module.get_ep_name() for name, module in _plugins()}

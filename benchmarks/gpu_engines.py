@@ -73,7 +73,7 @@ def run_engines(library: Library) -> Callable[[Notes, Path], None]:
         import numpy as np
 
         from edgeml.errors import EngineMismatchError, ModelLoadError
-        from edgeml.predictor import Predictor
+        from edgeml.predict.predictor import Predictor
         from edgeml.runtimes import open_runtime
 
         engines = [
@@ -119,7 +119,7 @@ def run_engines(library: Library) -> Callable[[Notes, Path], None]:
 def trt_cache(notes: Notes, work: Path) -> None:
     """An .onnx with runtime="tensorrt": built at the first use, found again at the second."""
     common.require_gpu()
-    from edgeml.predictor import Predictor
+    from edgeml.predict.predictor import Predictor
 
     for net, precision, path in common.made_files(work):
         name, seconds, kept = f"{net}_{precision}", [], []

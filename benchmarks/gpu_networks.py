@@ -44,7 +44,7 @@ def train(notes: Notes, work: Path) -> None:
     import numpy as np
 
     from edgeml.data import read_dataset
-    from edgeml.predictor import Predictor
+    from edgeml.predict.predictor import Predictor
     from edgeml.train.config import TrainConfig
     from edgeml.train.loop import train as train_model
 

@@ -14,7 +14,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
 
 from edgeml.errors import EdgemlError
 from edgeml.image.preprocess import Preprocess
-from edgeml.predictor import Prediction, Predictor
+from edgeml.predict.predictor import Prediction, Predictor
 from edgeml.spec.labels import LabelGroup
 from edgeml.spec.model_spec import ModelSpec
 

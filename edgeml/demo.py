@@ -15,9 +15,9 @@ from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthes
 from edgeml.errors import InputError, needs
 from edgeml.files import write_text
 from edgeml.image.reading import read_image
-from edgeml.inspection import model_files
 from edgeml.measure.compare import Fidelity
-from edgeml.predictor import Predictor
+from edgeml.predict.inspection import model_files
+from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import Precision
 from edgeml_export import Exported, export

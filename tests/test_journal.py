@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeml.errors import InputError
-from edgeml.journal import Entry, open_journal, stamp_of, to_line
+from edgeml.predict.journal import Entry, open_journal, stamp_of, to_line
 
 MADE_WITH = {"model": "m" * 64, "runtime": "tiny 1"}
 

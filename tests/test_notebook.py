@@ -20,7 +20,7 @@ from PIL import Image
 
 from edgeml import LabelGroup, ModelSpec, Prediction, Predictor, Preprocess
 from edgeml.image.frame import Frame
-from edgeml.notebook import predictor_html
+from edgeml.predict.display import predictor_html
 from tests.tiny import TinyRuntime, tiny_spec
 
 COLOURS, OTHERS = ("red", "green", "blue"), ("striped", "torn", "wet", "old")

@@ -26,8 +26,15 @@ from numpy.typing import NDArray
 
 from edgeml import Prediction, Predictor
 from edgeml.errors import InputError
-from edgeml.journal import Entry
-from edgeml.prediction import Outputs, classify, list_files, origin_of, predict_files, write_overlay
+from edgeml.predict.journal import Entry
+from edgeml.predict.many_files import (
+    Outputs,
+    classify,
+    list_files,
+    origin_of,
+    predict_files,
+    write_overlay,
+)
 from edgeml.progress import Progress
 from tests.command import Command, colour_folders
 from tests.tiny import LABELS, TinyRuntime, make_tiny_onnx, tiny_spec
@@ -183,7 +190,7 @@ class TestResults:
 
     def test_a_label_that_is_called_as_a_column_has_another_column(self, tmp_path: Path) -> None:
         pytest.importorskip("pyarrow")
-        from edgeml.tables import columns_of, write_parquet
+        from edgeml.predict.tables import columns_of, write_parquet
 
         assert columns_of(["error", "red"]) == ["source", "labels", "error", "error (score)", "red"]
         entry = {"source": "a", "labels": [], "error": None, "scores": {"error": 0.5, "red": 1.0}}
@@ -476,7 +483,7 @@ import os, signal, sys
 from pathlib import Path
 from edgeml import Predictor
 from edgeml import files as edgeml_files
-from edgeml.prediction import Outputs, classify
+from edgeml.predict.many_files import Outputs, classify
 from tests.tiny import TinyRuntime
 
 STEPS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}

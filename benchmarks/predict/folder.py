@@ -43,7 +43,7 @@ def floor(model: Path, files: Sequence[Path]) -> Callable[[], None]:
 def edgeml(model: Path, files: Sequence[Path]) -> Callable[[], None]:
     """Do what `edgeml predict MODEL FOLDER --jsonl FILE` does."""
     from edgeml import Predictor
-    from edgeml.prediction import Outputs, classify, list_files
+    from edgeml.predict.many_files import Outputs, classify, list_files
 
     predictor = Predictor(model, mode="throughput")
     predictor.predict(files[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter, perf_counter_ns
 
 from edgeml.bench.plan import Plan
-from edgeml.predictor import Predictor
+from edgeml.predict.predictor import Predictor
 from edgeml.runtimes._base import run_prepared
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "total")

@@ -25,7 +25,7 @@ from edgeml.bench.environment import Counters, peak_rss_mb, read_counters
 from edgeml.bench.plan import Plan
 from edgeml.bench.stages import time_block, time_call, turns, warm_up
 from edgeml.errors import EdgemlError
-from edgeml.predictor import Predictor
+from edgeml.predict.predictor import Predictor
 
 Message = dict[str, Any]
 

@@ -274,7 +274,7 @@ def _facts(**paths: Path | None) -> dict[str, str]:
     """Name the files of a comparison and the versions it was made with."""
     from edgeml.bench.environment import capture_software
     from edgeml.files import sha256_of_file
-    from edgeml.inspection import model_files
+    from edgeml.predict.inspection import model_files
 
     facts = {}
     for name, path in paths.items():
@@ -371,7 +371,7 @@ def inspect(
 
     The options say what a model of another tool does not.
     """
-    from edgeml.inspection import describe
+    from edgeml.predict.inspection import describe
     from edgeml.spec.foreign.merge import Said
     from edgeml.spec.foreign.values import read_labels
 

@@ -36,8 +36,8 @@ def predict(
     json: Json = False,
 ) -> None:
     """Classify images. Stopped or killed, the same command goes on where it was."""
-    from edgeml.prediction import Outputs, classify, list_files, origin_of
-    from edgeml.predictor import Predictor
+    from edgeml.predict.many_files import Outputs, classify, list_files, origin_of
+    from edgeml.predict.predictor import Predictor
 
     outputs = Outputs(jsonl=jsonl, csv=csv, parquet=parquet, overlay=overlay)
     files = list_files(sources)
@@ -128,7 +128,7 @@ def stream(
     json: Json = False,
 ) -> None:
     """Classify a camera or a video, frame by frame; frames that were dropped are counted."""
-    from edgeml.predictor import Predictor
+    from edgeml.predict.predictor import Predictor
     from edgeml.stream import run_stream
 
     with Predictor(model, runtime=runtime, device=device) as predictor:

@@ -100,7 +100,7 @@ def evaluate(
     """Measure a model of any format on labelled images."""
     from edgeml.data import read_dataset
     from edgeml.measure.evaluation import evaluate_model
-    from edgeml.predictor import Predictor
+    from edgeml.predict.predictor import Predictor
 
     with Predictor(model, runtime=runtime, device=device, mode="throughput") as predictor:
         dataset = read_dataset(data, delimiter=delimiter)

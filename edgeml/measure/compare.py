@@ -20,7 +20,7 @@ from edgeml.image.reading import read_image
 from edgeml.measure.bootstrap import Drops, drop_intervals
 from edgeml.measure.evaluation import align_targets
 from edgeml.measure.metrics import Metrics, evaluate
-from edgeml.predictor import Predictor
+from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.decide import decide
 from edgeml.spec.labels import Scores, Targets

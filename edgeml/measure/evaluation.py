@@ -11,7 +11,7 @@ from edgeml.data.framestore import usual_cache
 from edgeml.data.split import known_split
 from edgeml.errors import DataError, EdgemlError, NotComparableError
 from edgeml.measure.metrics import Metrics, evaluate
-from edgeml.predictor import Predictor
+from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 from edgeml.spec.model_spec import ModelSpec

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgeml.errors import EdgemlError, InputError
-from edgeml.predictor import Predictor
+from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.stream.capture import Capture
 from edgeml.stream.results import Ended, FrameResult, Latencies, StreamInfo, StreamSummary

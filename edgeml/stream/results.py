@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgeml.image.frame import Frame
-from edgeml.predictor import Prediction
+from edgeml.predict.predictor import Prediction
 from edgeml.stream.sources import Kind
 
 Ended = Literal["eof", "max_seconds", "stopped", "lost"]

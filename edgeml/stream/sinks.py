@@ -18,8 +18,8 @@ from edgeml.files import staged, staging
 from edgeml.image.frame import Frame
 from edgeml.image.preprocess import Preprocess
 from edgeml.image.quiet import quiet_opencv
+from edgeml.predict.overlay import draw
 from edgeml.progress import SILENT, Progress
-from edgeml.stream.overlay import draw
 from edgeml.stream.results import FrameResult, StreamInfo
 
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}

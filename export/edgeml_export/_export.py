@@ -23,7 +23,7 @@ from edgeml.files import sha256_of_file, user_cache
 from edgeml.measure.compare import measure, run_both
 from edgeml.measure.thresholds import carry_thresholds
 from edgeml.passport import Library, passport_path, read_passport
-from edgeml.predictor import Predictor
+from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import _cuda, open_runtime
 from edgeml.runtimes._base import FP16_ON_X86

@@ -21,11 +21,11 @@ from edgeml.errors import (
 )
 from edgeml.files import sha256_of_file
 from edgeml.image.frame import Frame
-from edgeml.inspection import model_files
 from edgeml.measure.compare import Fidelity, FidelityError, Outputs, measure, run_both
 from edgeml.measure.evaluation import choose_part
 from edgeml.passport import read_engine
-from edgeml.predictor import Predictor
+from edgeml.predict.inspection import model_files
+from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec

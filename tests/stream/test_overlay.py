@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgeml import Prediction
-from edgeml.stream.overlay import draw, to_ascii
+from edgeml.predict.overlay import draw, to_ascii
 from tests.tiny import tiny_spec
 
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from edgeml.errors import EdgemlError, InferenceError, InputError, MissingSpecError, SpecError
 from edgeml.image.frame import Frame
 from edgeml.image.reading import Image, read_image
-from edgeml.picture import Picture
+from edgeml.ordered import ordered_map, usable_cpus
+from edgeml.predict.picture import Picture
 from edgeml.runtimes import Runtime, open_runtime
 from edgeml.runtimes._base import Exactness, Mode, run_prepared
 from edgeml.runtimes._fitted import of_any_batch, take_output
 from edgeml.spec.decide import decide, decide_row
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
-from edgeml.throughput import ordered_map, usable_cpus
 
 Model = Union[str, "os.PathLike[str]", Runtime]
 
@@ -60,12 +60,12 @@ class Prediction:
         return {"labels": list(self.labels), "scores": scores}
 
     def __repr__(self) -> str:
-        from edgeml.notebook import prediction_line
+        from edgeml.predict.display import prediction_line
 
         return prediction_line(self.spec, self.scores, self.labels)
 
     def _repr_html_(self) -> str:
-        from edgeml.notebook import prediction_html
+        from edgeml.predict.display import prediction_html
 
         return prediction_html(self.spec, self.scores, self.labels, self.picture)
 
@@ -294,12 +294,12 @@ class Predictor:
         self.runtime.close()
 
     def __repr__(self) -> str:
-        from edgeml.notebook import predictor_line
+        from edgeml.predict.display import predictor_line
 
         return predictor_line(self.runtime, self.spec)
 
     def _repr_html_(self) -> str:
-        from edgeml.notebook import predictor_html
+        from edgeml.predict.display import predictor_html
 
         return predictor_html(self.runtime, self.spec)
 

@@ -16,12 +16,12 @@ from edgeml.errors import ImageError, InputError
 from edgeml.files import check_writable, sha256_of_file, staged
 from edgeml.image.jpeg import encode_jpeg
 from edgeml.image.reading import SUFFIXES, read_image
-from edgeml.inspection import model_files
-from edgeml.journal import UNFINISHED, Entry, Journal, Stamp, open_journal, stamp_of
-from edgeml.predictor import Prediction, Predictor
+from edgeml.ordered import usable_cpus
+from edgeml.predict.inspection import model_files
+from edgeml.predict.journal import UNFINISHED, Entry, Journal, Stamp, open_journal, stamp_of
+from edgeml.predict.predictor import Prediction, Predictor
+from edgeml.predict.tables import check_parquet, write_csv, write_parquet
 from edgeml.progress import SILENT, Progress
-from edgeml.tables import check_parquet, write_csv, write_parquet
-from edgeml.throughput import usable_cpus
 
 LIST_SUFFIX = ".txt"
 
@@ -271,7 +271,7 @@ def write_overlay(source: str, prediction: Prediction, folder: Path) -> Path:
 
     Images of one name in several folders get different names, and each the same in every run.
     """
-    from edgeml.stream.overlay import draw
+    from edgeml.predict.overlay import draw
 
     path = Path(source)
     digest = sha256(os.fsencode(source)).hexdigest()[:8]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edgeml.image.frame import Frame
-from edgeml.predictor import Prediction
+from edgeml.predict.predictor import Prediction
 
 _PRESENT = (96, 200, 64)
 _ABSENT = (128, 128, 128)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeml.errors import needs
 from edgeml.files import staged
-from edgeml.journal import Entry, says_why
+from edgeml.predict.journal import Entry, says_why
 
 _FIXED = ("source", "labels", "error")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from edgeml.spec.model_spec import ModelSpec, named, printable_label
 
 if TYPE_CHECKING:
-    from edgeml.picture import Picture
+    from edgeml.predict.picture import Picture
     from edgeml.runtimes import Runtime
     from edgeml.spec.labels import Scores
 
