@@ -81,7 +81,7 @@ def require_gpu() -> None:
     Raises:
         SkippedError: Says what the doctor says of the driver.
     """
-    from edgeml.doctor_gpu import ask_driver, examine
+    from edgeml.doctor.gpu import ask_driver, examine
 
     driver = ask_driver()
     if not driver.gpus:

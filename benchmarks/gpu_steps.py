@@ -59,7 +59,7 @@ def machine(notes: Notes, work: Path) -> None:
         asked = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
         notes.figure("nvidia_smi", done.stdout.strip().splitlines())
-    from edgeml.doctor_gpu import ask_driver, examine
+    from edgeml.doctor.gpu import ask_driver, examine
 
     driver = ask_driver()
     notes.figure("driver", {"kernel": driver.kernel, "cuda": driver.cuda, "error": driver.error})

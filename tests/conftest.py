@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeml.probes import Finding
+from edgeml.doctor.probes import Finding
 from tests.command import Command
 from tests.machines import examined
 from tests.tiny import make_tiny_onnx

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgeml import doctor_gpu, probes
-from edgeml.doctor import examine
-from edgeml.probes import Finding
+from edgeml.doctor import gpu, probes
+from edgeml.doctor.checks import examine
+from edgeml.doctor.probes import Finding
 
 Libraries = Mapping[tuple[str, str], str]
 
@@ -33,7 +33,7 @@ def examined(
         files: Texts by path; a module's name says that it can be found; `driver` is where it lies.
         answers: What a child process says whose code imports this module.
         requires: What packages ask for.
-        libraries: As `doctor_gpu.find_libraries` gives them.
+        libraries: As `gpu.find_libraries` gives them.
     """
     texts = files or {}
 
@@ -58,7 +58,7 @@ def examined(
     monkeypatch.setattr(probes, "ask", ask)
     monkeypatch.setattr(probes, "read", lambda path: texts.get(path.as_posix(), ""))
     monkeypatch.setattr(probes, "driver_file", lambda: texts.get("driver"))
-    monkeypatch.setattr(doctor_gpu, "find_libraries", lambda: libraries or {})
+    monkeypatch.setattr(gpu, "find_libraries", lambda: libraries or {})
     found = examine()
     for finding in found:
         assert "\n" not in finding.detail

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from edgeml import probes
-from edgeml.doctor import examine
+from edgeml.doctor import probes
+from edgeml.doctor.checks import examine
 
 
 def test_both_onnxruntimes_at_once_are_a_conflict_with_the_line_that_mends_it(machine: Any) -> None:
@@ -173,7 +173,7 @@ def test_this_machine_is_examined_as_json() -> None:
 
 def test_the_doctor_loads_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path[:] = sys.argv[1:]; from edgeml.doctor import examine; examine(); "
+        "import sys; sys.path[:] = sys.argv[1:]; from edgeml.doctor.checks import examine; examine(); "
         "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', "
         "'tensorrt', 'tensorrt_rtx_bindings', 'cuda'} & set(sys.modules); "
         "print(heavy); sys.exit(bool(heavy))"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgeml import doctor_gpu, probes
-from edgeml.doctor_gpu import Driver, Gpu, find_libraries
+from edgeml.doctor import gpu, probes
+from edgeml.doctor.gpu import Driver, Gpu, find_libraries
 from edgeml.known_issues import KNOWN_ISSUES, known_issue
 from tests.command import Command
 
@@ -296,7 +296,7 @@ def test_a_driver_is_asked_through_its_c_interface(
     )
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     monkeypatch.setattr(probes, "driver_file", lambda: None)
-    found = doctor_gpu.ask_driver()
+    found = gpu.ask_driver()
     gpus = (Gpu("First", "12.1", 5722), Gpu("Second", "12.1", 5722)) if status == 0 else ()
     assert found == Driver(
         file="libcuda.so.1", kernel=found.kernel, cuda=(13, 1), status=status, gpus=gpus
@@ -310,7 +310,7 @@ def test_a_session_on_cuda_is_tried_in_a_child_that_says_what_it_heard() -> None
     ort = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this build has CUDA")
-    (providers, said), error = probes.ask(doctor_gpu._ASK_CUDA)
+    (providers, said), error = probes.ask(gpu._ASK_CUDA)
     assert (providers, error) == (["CPUExecutionProvider"], None)
     assert "not in available provider names" in said
 

@@ -33,7 +33,7 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Say what works on this machine, what does not, why, and the line that mends it."""
-    from edgeml.doctor import examine
+    from edgeml.doctor.checks import examine
     from edgeml.known_issues import KNOWN_ISSUES
 
     if known_issues:

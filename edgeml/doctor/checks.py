@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
 
-from edgeml import doctor_gpu, probes
-from edgeml.doctor_gpu import Driver
+from edgeml.doctor import gpu, probes
+from edgeml.doctor.gpu import Driver
+from edgeml.doctor.probes import Finding as Finding
 from edgeml.known_issues import known_issue
-from edgeml.probes import Finding as Finding
 
 _OPENCV = (
     "opencv-python",
@@ -30,14 +30,14 @@ _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxr
 
 def examine() -> list[Finding]:
     """Look at everything that edgeml may use. Takes some seconds."""
-    driver = doctor_gpu.ask_driver()
+    driver = gpu.ask_driver()
     return [
         _python(),
         _installed("numpy", mend="pip install 'numpy>=2.0'", needed=True),
         _opencv(),
         _onnxruntime(driver),
         _openvino(),
-        *doctor_gpu.examine(driver),
+        *gpu.examine(driver),
         _torch(),
         _installed("timm", mend="pip install 'edgeml[train]'"),
         _installed("onnx", mend="pip install 'edgeml[export]'"),

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
-from edgeml import probes
+from edgeml.doctor import probes
+from edgeml.doctor.probes import Finding
 from edgeml.errors import MissingDependencyError
 from edgeml.files import user_cache
 from edgeml.known_issues import known_issue, recognise
-from edgeml.probes import Finding
 
 _OLDEST = (10, 3)
 """Of TensorRT: the one of JetPack 6."""
