@@ -173,7 +173,8 @@ def test_this_machine_is_examined_as_json() -> None:
 
 def test_the_doctor_loads_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path[:] = sys.argv[1:]; from edgeml.doctor.checks import examine; examine(); "
+        "import sys; sys.path[:] = sys.argv[1:]; "
+        "from edgeml.doctor.checks import examine; examine(); "
         "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'openvino', "
         "'tensorrt', 'tensorrt_rtx_bindings', 'cuda'} & set(sys.modules); "
         "print(heavy); sys.exit(bool(heavy))"

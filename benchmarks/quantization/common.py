@@ -24,8 +24,8 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.bench.environment import capture_host, capture_software
 from edgeml.data import Dataset, read_dataset
 from edgeml.image.reading import read_image
-from edgeml.train.heads import Head
-from edgeml.train.model import build_model, training_args
+from edgeml.network.heads import Head
+from edgeml.network.model import build_model, training_args
 from edgeml.train.optim import parameter_groups, training_mode
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.calibration import Calibration, choose_calibration

@@ -32,10 +32,10 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.image.reading import read_image
 from edgeml.measure.thresholds import fit_thresholds
+from edgeml.network.checkpoint import load_checkpoint
+from edgeml.network.heads import Head
 from edgeml.runtimes import open_runtime
 from edgeml.spec.decide import decide
-from edgeml.train.checkpoint import load_checkpoint
-from edgeml.train.heads import Head
 from edgeml_export.to_onnx import onnx_from_module
 from edgeml_export.to_openvino import openvino_from_onnx
 

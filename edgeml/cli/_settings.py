@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from edgeml.errors import InputError
-from edgeml.train.config import ModelArg, Setting, TrainConfig, settings
+from edgeml.network.names import ModelArg
+from edgeml.train.config import Setting, TrainConfig, settings
 
 # Where the negative has a name of its own.
 _NEGATIVES = {"pretrained": "from-scratch"}

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, InputError
+from edgeml.network.checkpoint import load_checkpoint
 from edgeml.runtimes._base import check_batch, check_process
 from edgeml.spec.model_spec import METADATA_KEY
-from edgeml.train.checkpoint import load_checkpoint
 
 
 class TorchRuntime:

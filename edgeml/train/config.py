@@ -24,6 +24,7 @@ from edgeml.errors import InputError, needs
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Resize
 from edgeml.measure.thresholds import parse_objective
+from edgeml.network.names import ModelArg
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 """The settings of a run, all of them, in its folder."""
 
-ModelArg = str | int | float | bool
 Augment = Literal["none", "colour_safe", "strong"]
 LossName = Literal["bce", "asl", "poly", "twoway", "zlpr", "db"]
 Amp = Literal["auto", "off", "bf16", "fp16"]

@@ -17,18 +17,18 @@ from edgeml.data.split import held_out
 from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.measure.reliability import fit_temperature
 from edgeml.measure.thresholds import fit_thresholds, unreached
+from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
+from edgeml.network.heads import scale_head
+from edgeml.network.weights import WEIGHTS_FILE
 from edgeml.progress import Progress
 from edgeml.report import Scored, Training, train_report
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.train.config import TrainConfig
-from edgeml.train.heads import scale_head
 from edgeml.train.history import Epoch
 from edgeml.train.parts import Parts
 from edgeml.train.sides import Side, predict_logits
 from edgeml.train.start import Start
 from edgeml.train.state import STATE_FILE
-from edgeml.train.weights import WEIGHTS_FILE
 
 REPORT_FILE = "report.html"
 

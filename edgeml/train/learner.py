@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeml.errors import InputError
+from edgeml.network.model import checkpoint_gradients, is_convolutional
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.train.config import TrainConfig
 from edgeml.train.losses import Loss, Prior, build_loss, distillation, log_odds
 from edgeml.train.mixing import mix
-from edgeml.train.model import checkpoint_gradients, is_convolutional
 from edgeml.train.optim import Ema, learning_rate, parameter_groups
 from edgeml.train.sides import Side
 from edgeml.train.start import Start

@@ -19,11 +19,12 @@ from edgeml.errors import EdgemlError
 from edgeml.files import write_text
 from edgeml.measure.metrics import evaluate
 from edgeml.measure.thresholds import fit_thresholds
+from edgeml.network.checkpoint import save_checkpoint
+from edgeml.network.weights import WEIGHTS_FILE
 from edgeml.progress import SILENT, Advance, Progress
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.train import augment
 from edgeml.train.batches import Ahead
-from edgeml.train.checkpoint import save_checkpoint
 from edgeml.train.config import TrainConfig
 from edgeml.train.finish import TrainResult, finish, known_metrics
 from edgeml.train.history import Epoch, history_csv
@@ -41,7 +42,6 @@ from edgeml.train.state import (
     restore,
     save_state,
 )
-from edgeml.train.weights import WEIGHTS_FILE
 
 
 def train(

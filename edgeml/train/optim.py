@@ -12,8 +12,8 @@ from timm.models import group_parameters
 from torch import nn
 
 from edgeml.errors import InputError
-from edgeml.train.heads import head_modules
-from edgeml.train.model import SmallCnn, is_convolutional
+from edgeml.network.heads import head_modules
+from edgeml.network.model import SmallCnn, is_convolutional
 
 # Learned tokens and positions are no weights, whatever their shape. timm's own list lacks those
 # of attention pooling.

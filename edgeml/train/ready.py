@@ -10,11 +10,11 @@ import cv2
 import torch
 
 from edgeml.data import Dataset
+from edgeml.network.names import full_name
 from edgeml.progress import Progress
 from edgeml.train.config import TrainConfig
 from edgeml.train.learner import Learner, build_learner
 from edgeml.train.memory import kept_memory
-from edgeml.train.names import full_name
 from edgeml.train.parts import Parts, prepare_parts
 from edgeml.train.sides import Side, decoded_sides
 from edgeml.train.start import Start, device_of, first_weights, start

@@ -16,16 +16,11 @@ from edgeml.data.split import split_digest
 from edgeml.errors import DataError, InputError
 from edgeml.files import check_writable, sha256_of_file
 from edgeml.image.preprocess import Preprocess
-from edgeml.progress import Progress
-from edgeml.spec.model_spec import ModelSpec
-from edgeml.train.card import licence_note
-from edgeml.train.config import ModelArg, TrainConfig
-from edgeml.train.heads import start_at_prevalence
-from edgeml.train.model import build_model, check_size, training_args
-from edgeml.train.names import CNN
-from edgeml.train.optim import default_layer_decay, default_lr
-from edgeml.train.parts import Parts
-from edgeml.train.weights import (
+from edgeml.network.card import licence_note
+from edgeml.network.heads import start_at_prevalence
+from edgeml.network.model import build_model, check_size, training_args
+from edgeml.network.names import CNN, ModelArg
+from edgeml.network.weights import (
     WEIGHTS_FILE,
     Weights,
     load_weights,
@@ -34,6 +29,11 @@ from edgeml.train.weights import (
     published_weights,
     read_weights,
 )
+from edgeml.progress import Progress
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.train.config import TrainConfig
+from edgeml.train.optim import default_layer_decay, default_lr
+from edgeml.train.parts import Parts
 
 
 @dataclass(frozen=True, kw_only=True)

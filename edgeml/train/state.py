@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from edgeml.data import Dataset
 from edgeml.errors import InputError
 from edgeml.files import staged
-from edgeml.train.checkpoint import tensor_bytes
+from edgeml.network.checkpoint import tensor_bytes
 from edgeml.train.config import TrainConfig
 from edgeml.train.history import Epoch
 from edgeml.train.optim import Ema

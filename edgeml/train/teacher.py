@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from edgeml.errors import ModelLoadError
 from edgeml.image.preprocess import Preprocess
+from edgeml.network.checkpoint import load_checkpoint
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.losses import log_odds
 
 

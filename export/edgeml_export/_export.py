@@ -22,13 +22,13 @@ from edgeml.errors import ExportError, InputError, needs
 from edgeml.files import sha256_of_file, user_cache
 from edgeml.measure.compare import measure, run_both
 from edgeml.measure.thresholds import carry_thresholds
+from edgeml.network.card import licence_note
 from edgeml.passport import Library, passport_path, read_passport
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import _cuda, open_runtime
 from edgeml.runtimes._base import FP16_ON_X86
 from edgeml.spec.model_spec import ModelSpec, Precision
-from edgeml.train.card import licence_note
 from edgeml_export.artifact import (
     SUFFIXES,
     Format,

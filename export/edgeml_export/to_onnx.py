@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from edgeml.errors import ExportError, needs
 from edgeml.files import sha256_of_file
 from edgeml.image.preprocess import Preprocess
+from edgeml.network.checkpoint import load_checkpoint
 from edgeml.runtimes.ort import OrtRuntime
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.train.checkpoint import load_checkpoint
 from edgeml_export.artifact import Input, write_onnx
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.image.reading import read_image
-from edgeml.train.checkpoint import save_checkpoint
-from edgeml.train.model import build_model
+from edgeml.network.checkpoint import save_checkpoint
+from edgeml.network.model import build_model
 from edgeml_export import _export
 from edgeml_export.calibration import choose_calibration
 from edgeml_export.ranges import Ranges

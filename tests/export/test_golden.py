@@ -28,7 +28,7 @@ from torch import nn
 from edgeml import ModelSpec, Predictor, Preprocess
 from edgeml.data import Dataset, read_dataset
 from edgeml.image.reading import read_image
-from edgeml.train.checkpoint import load_checkpoint
+from edgeml.network.checkpoint import load_checkpoint
 from edgeml_export.calibration import Calibration, choose_calibration
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_int8 import int8_from_onnx, measure_ranges

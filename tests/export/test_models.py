@@ -16,9 +16,9 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, read_dataset
 from edgeml.data.synth import synthesize
 from edgeml.image.reading import read_image
-from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
-from edgeml.train.heads import Head
-from edgeml.train.model import build_model, training_args
+from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
+from edgeml.network.heads import Head
+from edgeml.network.model import build_model, training_args
 from edgeml.train.optim import parameter_groups, training_mode
 from edgeml_export import export
 from edgeml_export.artifact import read_onnx, spec_of_onnx

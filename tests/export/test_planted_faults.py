@@ -21,7 +21,7 @@ from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import score
 from edgeml.measure.thresholds import fit_thresholds
-from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
+from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml_export import _export, export
 from edgeml_export.artifact import SUFFIXES, read_onnx, rewrite_spec, spec_of_onnx, write_onnx
 from edgeml_export.to_openvino import openvino_from_onnx

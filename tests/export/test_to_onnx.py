@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgeml import ModelSpec, Predictor, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import ExportError
-from edgeml.train.checkpoint import load_checkpoint
+from edgeml.network.checkpoint import load_checkpoint
 from edgeml_export import to_onnx
 from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeml.errors import SpecError
-from edgeml.train.card import Card, card_of_config, licence_note, read_card
+from edgeml.network.card import Card, card_of_config, licence_note, read_card
 
 pytestmark = pytest.mark.train
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import ModelLoadError, SpecError
-from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
-from edgeml.train.model import build_model, head_of
+from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
+from edgeml.network.model import build_model, head_of
 
 pytestmark = pytest.mark.train
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from edgeml.errors import InputError, ModelLoadError
-from edgeml.train.heads import CsraHead, head_layers, probe_size, scale_head, start_at_prevalence
-from edgeml.train.model import build_model, check_size, head_of
+from edgeml.network.heads import CsraHead, head_layers, probe_size, scale_head, start_at_prevalence
+from edgeml.network.model import build_model, check_size, head_of
 
 pytestmark = pytest.mark.train
 

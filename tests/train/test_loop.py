@@ -17,12 +17,12 @@ from edgeml.errors import DataError, InputError, ModelLoadError
 from edgeml.image.reading import read_image
 from edgeml.measure.metrics import evaluate
 from edgeml.measure.reliability import fit_temperature
+from edgeml.network.checkpoint import load_checkpoint
+from edgeml.network.model import build_model
 from edgeml.spec.labels import UNKNOWN
-from edgeml.train.checkpoint import load_checkpoint
 from edgeml.train.config import TrainConfig, read_settings
 from edgeml.train.finish import TrainResult
 from edgeml.train.loop import train
-from edgeml.train.model import build_model
 from tests.notes import Notes
 from tests.train.shapes import LABELS, draw_shapes
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edgeml.errors import InputError, ModelLoadError
-from edgeml.train.heads import start_at_prevalence
-from edgeml.train.model import (
+from edgeml.network.heads import start_at_prevalence
+from edgeml.network.model import (
     build_model,
     check_size,
     checkpoint_gradients,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeml.errors import ModelLoadError
-from edgeml.train.names import _SUGGESTED, CNN, full_name, near_names
+from edgeml.network.names import _SUGGESTED, CNN, full_name, near_names
 
 pytestmark = pytest.mark.train
 

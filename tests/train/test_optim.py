@@ -11,7 +11,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from edgeml.errors import InputError
-from edgeml.train.model import build_model
+from edgeml.network.model import build_model
 from edgeml.train.optim import (
     Ema,
     default_layer_decay,

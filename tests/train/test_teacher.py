@@ -11,8 +11,8 @@ import torch
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.errors import ModelLoadError
-from edgeml.train.checkpoint import load_checkpoint, save_checkpoint
-from edgeml.train.model import build_model
+from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
+from edgeml.network.model import build_model
 from edgeml.train.teacher import load_teacher
 
 pytestmark = pytest.mark.train

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.errors import ModelLoadError, SpecError
-from edgeml.train import weights as weights_module
-from edgeml.train.checkpoint import save_checkpoint
-from edgeml.train.heads import head_layers
-from edgeml.train.model import build_model
-from edgeml.train.weights import (
+from edgeml.network import weights as weights_module
+from edgeml.network.checkpoint import save_checkpoint
+from edgeml.network.heads import head_layers
+from edgeml.network.model import build_model
+from edgeml.network.weights import (
     load_weights,
     padding_note,
     preprocess_of,

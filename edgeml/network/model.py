@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeml.errors import InputError, ModelLoadError
-from edgeml.train.config import ModelArg
-from edgeml.train.heads import CsraHead, Head, add_csra_head
-from edgeml.train.names import CNN, full_name
+from edgeml.network.heads import CsraHead, Head, add_csra_head
+from edgeml.network.names import CNN, ModelArg, full_name
 
 # Modules of timm whose networks are plain stacks of transformer blocks.
 _TRANSFORMERS = ("vision_transformer", "deit")

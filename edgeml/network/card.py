@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import SpecError
-from edgeml.train.config import ModelArg
+from edgeml.network.names import ModelArg
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.files import staged
+from edgeml.network.model import build_model, head_of
+from edgeml.network.names import ModelArg
+from edgeml.network.weights import MODEL_KEY, Built, load_weights, read_weights
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
-from edgeml.train.config import ModelArg
-from edgeml.train.model import build_model, head_of
-from edgeml.train.weights import MODEL_KEY, Built, load_weights, read_weights
 
 
 def save_checkpoint(

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Preprocess
+from edgeml.network.card import Card, card_of_config, read_card
+from edgeml.network.heads import CsraHead, Head, head_layers
+from edgeml.network.model import head_of
+from edgeml.network.names import CNN, ModelArg, full_name
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
-from edgeml.train.card import Card, card_of_config, read_card
-from edgeml.train.config import ModelArg
-from edgeml.train.heads import CsraHead, Head, head_layers
-from edgeml.train.model import head_of
-from edgeml.train.names import CNN, full_name
 
 WEIGHTS_FILE = "model.safetensors"
 """The weights in a run folder, and in a repository of timm on the Hugging Face hub."""

@@ -1,0 +1,1 @@
+"""DOOR torch: a network without its training."""
