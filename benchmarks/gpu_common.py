@@ -199,10 +199,10 @@ def no_tf32() -> None:
 
 def free_memory() -> int:
     """Ask CUDA how many bytes of the GPU are free."""
-    from edgeml.runtimes import _cuda
+    from edgeml.runtimes.tensorrt import cuda
 
-    cudart = _cuda.bindings()
-    free, _ = _cuda.checked(cudart, cudart.cudaMemGetInfo())
+    cudart = cuda.bindings()
+    free, _ = cuda.checked(cudart, cudart.cudaMemGetInfo())
     return int(free)
 
 

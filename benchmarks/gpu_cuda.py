@@ -15,15 +15,15 @@ def cuda(notes: Notes, work: Path) -> None:
     import numpy as np
 
     from edgeml.errors import InferenceError
-    from edgeml.runtimes import _cuda
+    from edgeml.runtimes.tensorrt import cuda
 
-    notes.figure("gpu", asdict(_cuda.this_gpu()))
+    notes.figure("gpu", asdict(cuda.this_gpu()))
     shape = (1 << 24,)  # 64 MiB of float32
     with (
-        _cuda.stream() as stream,
-        _cuda.pinned_array(shape, "float32") as sent,
-        _cuda.pinned_array(shape, "float32") as back,
-        _cuda.device_memory(sent.nbytes) as address,
+        cuda.stream() as stream,
+        cuda.pinned_array(shape, "float32") as sent,
+        cuda.pinned_array(shape, "float32") as back,
+        cuda.device_memory(sent.nbytes) as address,
     ):
 
         def there_and_back() -> None:
@@ -34,7 +34,7 @@ def cuda(notes: Notes, work: Path) -> None:
         there_and_back()
         stream.wait()
         notes.must("64 MiB come back from the GPU as they were", np.array_equal(sent, back))
-        with _cuda.captured(stream, there_and_back) as graph:
+        with cuda.captured(stream, there_and_back) as graph:
             sent[:] = np.random.default_rng(1).random(shape, np.float32)
             back[:] = 0
             stream.launch(graph)
@@ -49,19 +49,19 @@ def cuda(notes: Notes, work: Path) -> None:
     free = common.free_memory()
     for _ in range(200):
         with (
-            _cuda.stream(),
-            _cuda.pinned_array((1 << 18,), "float32"),
-            _cuda.device_memory(1 << 24),
+            cuda.stream(),
+            cuda.pinned_array((1 << 18,), "float32"),
+            cuda.device_memory(1 << 24),
         ):
             pass
     notes.must("200 allocations leave the memory as it was", common.free_memory() >= free)
     try:
-        with _cuda.device_memory(1 << 50):
+        with cuda.device_memory(1 << 50):
             notes.must("a pebibyte cannot be had", False)
     except InferenceError as err:
         notes.figure("out_of_memory", str(err))
         notes.must("running out of memory is an error that says so", "Memory" in str(err))
-    with _cuda.device_memory(1 << 20):
+    with cuda.device_memory(1 << 20):
         notes.must("the GPU can be used after that", True)
 
 

@@ -20,7 +20,7 @@ def build(library: Library) -> Callable[[Notes, Path], None]:
     def step(notes: Notes, work: Path) -> None:
         if library == "tensorrt":
             common.require_gpu()
-        from edgeml_export.to_engine import engine_from_onnx
+        from edgeml.runtimes.tensorrt.build import engine_from_onnx
 
         for net, precision, path in common.made_files(work):
             name, engine = f"{net}_{precision}", _engine(path, library)
@@ -50,7 +50,7 @@ def build_for_this_gpu(notes: Notes, work: Path) -> None:
     """
     common.require_gpu()
     from edgeml.errors import ExportError
-    from edgeml_export.to_engine import engine_from_onnx
+    from edgeml.runtimes.tensorrt.build import engine_from_onnx
 
     refused = None
     for net, precision, path in common.made_files(work):

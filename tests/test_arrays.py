@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgeml import EdgemlError, Predictor
 from edgeml.errors import ImageError, InferenceError, InputError
-from edgeml.runtimes._base import run_prepared
+from edgeml.runtimes.protocol import run_prepared
 from tests.tiny import TinyRuntime
 
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)

@@ -12,7 +12,7 @@ import pytest
 
 from edgeml.doctor import gpu, probes
 from edgeml.doctor.gpu import Driver, Gpu, find_libraries
-from edgeml.known_issues import KNOWN_ISSUES, known_issue
+from edgeml.runtimes.known_issues import KNOWN_ISSUES, known_issue
 from tests.command import Command
 
 LINE = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sun Jul 27 07:24:52 UTC 2025"

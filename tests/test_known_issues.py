@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from edgeml.known_issues import KNOWN_ISSUES, known_issue, recognise, see
+from edgeml.runtimes.known_issues import KNOWN_ISSUES, known_issue, recognise, see
 
 
 def test_each_issue_has_a_name_of_its_own_a_mend_and_a_link() -> None:

@@ -17,7 +17,7 @@ HEAVY = (
 )  # fmt: skip
 DOORS = (
     "edgeml.train.", "edgeml.report.", "edgeml.runtimes.ort", "edgeml.runtimes.ov",
-    "edgeml.runtimes.torch_", "edgeml.runtimes.trt", "edgeml_export.to_",
+    "edgeml.runtimes.torch_", "edgeml.runtimes.tensorrt.runtime", "edgeml_export.to_",
 )  # fmt: skip
 # A package whose files are all doors is itself one.
 PACKAGES_OF_DOORS = {"edgeml.train", "edgeml.report"}

@@ -146,7 +146,7 @@ def for_tool(tool: str) -> Path:
 
 def _cropping(target: Path) -> Path:
     """Cut the centre out, as Ultralytics does, and squash nothing."""
-    from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
+    from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 
     if not target.exists():
         model = read_onnx(network("imagenet"))

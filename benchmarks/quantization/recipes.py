@@ -54,7 +54,7 @@ def ort_preprocessed(source: Path, pictures: Pictures, target: Path) -> None:
 
 def nncf_ir(source: Path, pictures: Pictures, target: Path) -> None:
     """`nncf.quantize` of an `ov.Model` with its defaults."""
-    from edgeml.runtimes._telemetry import without_telemetry
+    from edgeml.runtimes.telemetry import without_telemetry
 
     with without_telemetry():
         import nncf
@@ -67,7 +67,7 @@ def nncf_ir(source: Path, pictures: Pictures, target: Path) -> None:
 
 def nncf_onnx(source: Path, pictures: Pictures, target: Path) -> None:
     """`nncf.quantize` of an ONNX model with its defaults."""
-    from edgeml.runtimes._telemetry import without_telemetry
+    from edgeml.runtimes.telemetry import without_telemetry
 
     with without_telemetry():
         import nncf

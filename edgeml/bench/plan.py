@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeml.errors import InputError
-from edgeml.runtimes._base import Exactness
+from edgeml.runtimes.protocol import Exactness
 
 
 @dataclass(frozen=True, kw_only=True)

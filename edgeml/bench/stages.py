@@ -12,7 +12,7 @@ from time import perf_counter, perf_counter_ns
 
 from edgeml.bench.plan import Plan
 from edgeml.predict.predictor import Predictor
-from edgeml.runtimes._base import run_prepared
+from edgeml.runtimes.protocol import run_prepared
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "total")
 

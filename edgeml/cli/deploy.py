@@ -16,7 +16,7 @@ from edgeml.measure.compare import FidelityError
 
 if TYPE_CHECKING:
     from edgeml.measure.compare import Fidelity
-    from edgeml_export.to_engine import Profile
+    from edgeml.runtimes.tensorrt.build import Profile
 
 MaxDrop = Annotated[
     float | None, typer.Option(min=0, metavar="PP", help="Points of mAP that may be lost.")
@@ -83,8 +83,8 @@ def export(
 ) -> None:
     """Write a model for a device, and prove on real images that it still means the same."""
     from edgeml.data import read_dataset
+    from edgeml.runtimes.tensorrt.build import EngineOptions
     from edgeml_export import export as run
-    from edgeml_export.to_engine import EngineOptions
 
     engine = EngineOptions(
         profile=_profile(batch),
@@ -141,7 +141,7 @@ def _profile(text: str) -> Profile:
     Raises:
         InputError: It is neither.
     """
-    from edgeml_export.to_engine import Profile
+    from edgeml.runtimes.tensorrt.build import Profile
 
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts) or len(parts) not in (1, 3):

@@ -34,7 +34,7 @@ def doctor(
 ) -> None:
     """Say what works on this machine, what does not, why, and the line that mends it."""
     from edgeml.doctor.checks import examine
-    from edgeml.known_issues import KNOWN_ISSUES
+    from edgeml.runtimes.known_issues import KNOWN_ISSUES
 
     if known_issues:
         if json:

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgeml.doctor import gpu, probes
 from edgeml.doctor.gpu import Driver
 from edgeml.doctor.probes import Finding as Finding
-from edgeml.known_issues import known_issue
+from edgeml.runtimes.known_issues import known_issue
 
 _OPENCV = (
     "opencv-python",

@@ -18,7 +18,7 @@ from edgeml.doctor import probes
 from edgeml.doctor.probes import Finding
 from edgeml.errors import MissingDependencyError
 from edgeml.files import user_cache
-from edgeml.known_issues import known_issue, recognise
+from edgeml.runtimes.known_issues import known_issue, recognise
 
 _OLDEST = (10, 3)
 """Of TensorRT: the one of JetPack 6."""

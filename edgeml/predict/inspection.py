@@ -8,8 +8,8 @@ from typing import Any
 
 from edgeml.errors import SpecError
 from edgeml.files import sha256_of_file
-from edgeml.passport import describe_engine
 from edgeml.predict.predictor import Predictor, model_in
+from edgeml.runtimes.tensorrt.passport import describe_engine
 from edgeml.spec.foreign.merge import NOTHING, Reading, Said, spec_for, spec_sources
 from edgeml.spec.storage import write_spec
 

@@ -20,8 +20,8 @@ from edgeml.image.reading import Image, read_image
 from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.predict.picture import Picture
 from edgeml.runtimes import Runtime, open_runtime
-from edgeml.runtimes._base import Exactness, Mode, run_prepared
-from edgeml.runtimes._fitted import of_any_batch, take_output
+from edgeml.runtimes.fixed_batch import of_any_batch, take_output
+from edgeml.runtimes.protocol import Exactness, Mode, run_prepared
 from edgeml.spec.decide import decide, decide_row
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 

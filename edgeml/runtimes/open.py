@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.errors import InputError, ModelLoadError, needs
-from edgeml.runtimes._base import Exactness, Mode, Runtime
+from edgeml.runtimes.protocol import Exactness, Mode, Runtime
 
 if TYPE_CHECKING:
-    from edgeml.passport import Library
+    from edgeml.runtimes.tensorrt.passport import Library
 
 
 _RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch")
@@ -91,12 +91,12 @@ def open_runtime(
                 from edgeml.runtimes.torch_ import TorchRuntime
             return TorchRuntime(path, device=device, threads=threads)
         case ".engine", "auto" | "tensorrt" | "tensorrt_rtx":
-            from edgeml.runtimes.trt import TensorRtRuntime
+            from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
 
             library: Library | None = None if runtime == "auto" else runtime
             return TensorRtRuntime(path, library=library, device=device)
         case ".onnx", "tensorrt" | "tensorrt_rtx":
-            from edgeml.runtimes._engine_cache import open_onnx
+            from edgeml.runtimes.tensorrt.engine_cache import open_onnx
 
             return open_onnx(path, library=runtime, device=device)
         case kind, _:

@@ -14,7 +14,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError, SpecError
-from edgeml.runtimes._base import (
+from edgeml.runtimes.ort_graphs import ReplayedSession
+from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
+from edgeml.runtimes.protocol import (
     FP16_ON_X86,
     Exactness,
     Mode,
@@ -22,9 +24,7 @@ from edgeml.runtimes._base import (
     check_process,
     too_late,
 )
-from edgeml.runtimes._watchdog import stopped_after
-from edgeml.runtimes.ort_graphs import ReplayedSession
-from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
+from edgeml.runtimes.watchdog import stopped_after
 from edgeml.spec.model_spec import METADATA_KEY
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ INT8_ON_CUDA = (
     "ONNX Runtime's CUDA provider is not made for INT8: what it computes such a file in is not "
     "known, and FP16 may be faster. For INT8 on a GPU: edgeml export MODEL.onnx --fmt trt."
 )
-"""By what others report, see `edgeml.known_issues`; not measured here."""
+"""By what others report, see `edgeml.runtimes.known_issues`; not measured here."""
 
 _DTYPES = {
     "tensor(float)": "float32",

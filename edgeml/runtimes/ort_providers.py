@@ -16,7 +16,7 @@ from types import ModuleType
 import onnxruntime as ort
 
 from edgeml.errors import InputError, ModelLoadError
-from edgeml.known_issues import see
+from edgeml.runtimes.known_issues import see
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

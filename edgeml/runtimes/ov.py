@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, InputError, ModelLoadError, SpecError
-from edgeml.runtimes._base import Exactness, Mode, check_batch, check_process, too_late
-from edgeml.runtimes._telemetry import without_telemetry
+from edgeml.runtimes.protocol import Exactness, Mode, check_batch, check_process, too_late
+from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.spec.model_spec import METADATA_KEY
 
 with without_telemetry():

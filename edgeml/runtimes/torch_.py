@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, InputError
 from edgeml.network.checkpoint import load_checkpoint
-from edgeml.runtimes._base import check_batch, check_process
+from edgeml.runtimes.protocol import check_batch, check_process
 from edgeml.spec.model_spec import METADATA_KEY
 
 

@@ -23,43 +23,42 @@ from edgeml.files import sha256_of_file, user_cache
 from edgeml.measure.compare import measure, run_both
 from edgeml.measure.thresholds import carry_thresholds
 from edgeml.network.card import licence_note
-from edgeml.passport import Library, passport_path, read_passport
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.runtimes import _cuda, open_runtime
-from edgeml.runtimes._base import FP16_ON_X86
-from edgeml.spec.model_spec import ModelSpec, Precision
-from edgeml_export.artifact import (
-    SUFFIXES,
-    Format,
-    Input,
-    default_path,
-    ranges_path,
-    read_onnx,
-    rewrite_spec,
-    spec_of_onnx,
-    staged_model,
-    write_onnx,
-)
-from edgeml_export.engine_layers import products_of
-from edgeml_export.engine_step import EngineReport
-from edgeml_export.images import Roles, assign_roles
-from edgeml_export.legality import refused_by_tensorrt, violations
-from edgeml_export.limits import Limits, exceeded, judge, limits_for
-from edgeml_export.page import Heard, Page, reported
-from edgeml_export.plan import Plan, check_needs, check_place, check_source, made_before
-from edgeml_export.ranges import Method
-from edgeml_export.result import Exported
-from edgeml_export.retarget import retargeted_from_onnx
-from edgeml_export.search import Candidates, Choice, choose_layers, choose_method
-from edgeml_export.targets import Target
-from edgeml_export.to_engine import (
+from edgeml.runtimes import open_runtime
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model, write_onnx
+from edgeml.runtimes.protocol import FP16_ON_X86
+from edgeml.runtimes.tensorrt import cuda
+from edgeml.runtimes.tensorrt.build import (
     EngineOptions,
     capabilities,
     check_legal,
     engine_from_onnx,
     why_not_here,
 )
+from edgeml.runtimes.tensorrt.engine_layers import products_of
+from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
+from edgeml.runtimes.tensorrt.passport import Library, passport_path, read_passport
+from edgeml.spec.model_spec import ModelSpec, Precision
+from edgeml_export.engine_step import EngineReport
+from edgeml_export.images import Roles, assign_roles
+from edgeml_export.legality import violations
+from edgeml_export.limits import Limits, exceeded, judge, limits_for
+from edgeml_export.page import Heard, Page, reported
+from edgeml_export.plan import Plan, check_needs, check_place, check_source, made_before
+from edgeml_export.ranges import Method
+from edgeml_export.result import (
+    SUFFIXES,
+    Exported,
+    Format,
+    Input,
+    default_path,
+    ranges_path,
+    rewrite_spec,
+)
+from edgeml_export.retarget import retargeted_from_onnx
+from edgeml_export.search import Candidates, Choice, choose_layers, choose_method
+from edgeml_export.targets import Target
 
 # How long FP32 and INT8 take turns.
 _SPEED_SECONDS = 3.0
@@ -194,7 +193,7 @@ def _check_engine(plan: Plan, engine: EngineOptions) -> None:
     if plan.library:
         capabilities(plan.library, engine.portable, engine.capability)
         if engine.capability == "current":
-            _cuda.this_gpu()
+            cuda.this_gpu()
     elif engine != EngineOptions():
         raise InputError(
             f"{plan.fmt} is no engine: --batch, --portable, --capability and --workspace are for "

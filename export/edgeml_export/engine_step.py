@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeml.passport import NAMES
+from edgeml.runtimes.tensorrt.passport import NAMES
 
 if TYPE_CHECKING:
-    from edgeml_export.to_engine import Built
+    from edgeml.runtimes.tensorrt.build import Built
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from edgeml_export.artifact import has_attention
+from edgeml.runtimes.onnx_file import has_attention
 from edgeml_export.targets import RECIPES, Target
 
 if TYPE_CHECKING:

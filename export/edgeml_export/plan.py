@@ -15,12 +15,12 @@ from edgeml.errors import (
     needs,
 )
 from edgeml.files import check_writable
-from edgeml.passport import Library
-from edgeml.runtimes import _cuda, _tensorrt
+from edgeml.runtimes.onnx_file import QUANTIZERS, read_onnx
+from edgeml.runtimes.tensorrt import bindings, cuda
+from edgeml.runtimes.tensorrt.passport import Library
 from edgeml.spec.model_spec import ModelSpec, Precision
-from edgeml_export.artifact import SUFFIXES, Format, Input, read_onnx
-from edgeml_export.legality import QUANTIZERS
 from edgeml_export.ranges import METHODS, Method, read_ranges
+from edgeml_export.result import SUFFIXES, Format, Input
 from edgeml_export.serving import check_free
 from edgeml_export.targets import RECIPES, TARGETS, Target
 
@@ -151,9 +151,9 @@ def check_needs(plan: Plan, calib: Dataset | None, kept: Path, made: Precision |
 
 def _check_builder(library: Library) -> None:
     try:
-        _tensorrt.load(library, to="build TensorRT engines")
+        bindings.load(library, to="build TensorRT engines")
         if library == "tensorrt":
-            _cuda.this_gpu()
+            cuda.this_gpu()
     except MissingDependencyError as err:
         raise MissingDependencyError(f"{err}. Without it, {_ELSEWHERE}", name=err.name) from err
     except ModelLoadError as err:

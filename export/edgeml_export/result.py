@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from edgeml.errors import SpecError
+from edgeml.files import staged
 from edgeml.measure.compare import Fidelity
-from edgeml.spec.model_spec import Precision
-from edgeml_export.artifact import Format
+from edgeml.runtimes.onnx_file import read_onnx, write_onnx
+from edgeml.runtimes.tensorrt.passport import read_passport, write_passport
+from edgeml.spec.model_spec import METADATA_KEY, ModelSpec, Precision
 
 if TYPE_CHECKING:
     from edgeml.bench.sidebyside import Speedup
@@ -70,3 +73,61 @@ def _told(recovery: Recovery) -> dict[str, Any]:
         "unfitted": recovery.unfitted.to_dict()["metrics"],
         "fitted": recovery.fitted.to_dict()["metrics"],
     }
+
+
+Input = Literal["float32", "uint8"]
+
+
+Format = Literal["onnx", "openvino", "trt", "trt-rtx", "triton", "ovms"]
+
+
+SUFFIXES: dict[Format, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "trt": ".engine",
+    "trt-rtx": ".engine",
+}
+"""Of files; what a server takes is a folder of any name."""
+
+
+def default_path(source: Path, fmt: Format, precision: Precision) -> Path:
+    """Name the result: in a run folder `model.int8.onnx`, of `a.onnx` it is `a.int8.onnx`.
+
+    INT8 that is rewritten, or built, is not named twice: `a.int8.engine` of `a.int8.onnx`.
+    """
+    stem = source / "model" if source.is_dir() else source.with_suffix("")
+    infix = "" if precision == "fp32" or stem.suffix == f".{precision}" else f".{precision}"
+    if fmt == "trt-rtx":
+        infix += ".rtx"
+    return stem.with_name(stem.name + infix + SUFFIXES.get(fmt, f".{fmt}"))
+
+
+def ranges_path(source: Path, out: Path, input: Input) -> Path:
+    """Name the file that keeps INT8 ranges: one a source and input, beside what is made of it."""
+    stem = "model" if source.is_dir() else source.stem
+    return out.with_name(f"{stem}{'.uint8' if input == 'uint8' else ''}.ranges.json")
+
+
+def rewrite_spec(path: Path, spec: ModelSpec) -> None:
+    """Replace the spec of a written .onnx, .xml or .engine and leave its network alone.
+
+    Raises:
+        ModelLoadError: The file cannot be read.
+        InputError: It cannot be written.
+    """
+    if path.suffix == ".onnx":
+        write_onnx(read_onnx(path), path, spec)
+        return
+    if path.suffix == ".engine":
+        write_passport(replace(read_passport(path), spec=spec), path)
+        return
+    from xml.etree import ElementTree
+
+    # As text, because to save the network anew would write its weights a second time.
+    tree = ElementTree.parse(path)
+    entry = tree.find(f"rt_info/{METADATA_KEY}")
+    if entry is None:
+        raise SpecError(f"{path.name!r} has no edgeml spec inside. Export it with edgeml.")
+    entry.set("value", spec.to_json())
+    with staged(path) as temporary:
+        tree.write(temporary, encoding="utf-8", xml_declaration=True)

@@ -16,16 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ExportError
-from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
-from edgeml_export.legality import (
+from edgeml.runtimes.onnx_file import (
     LAYERS,
     QUANTIZERS,
     Graph,
     named,
     output_axis,
-    refused_by_tensorrt,
+    read_onnx,
+    spec_of_onnx,
+    write_onnx,
 )
+from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
+from edgeml.spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnx

@@ -20,9 +20,9 @@ from edgeml.measure.compare import Fidelity, FidelityError, Outputs, measure
 from edgeml.measure.evaluation import align_targets
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import open_runtime
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.budget import divergence, fewest, rank
 from edgeml_export.layers import quantizable
 from edgeml_export.limits import Limits, exceeded

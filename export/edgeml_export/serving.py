@@ -12,9 +12,9 @@ from typing import Literal
 
 from edgeml.errors import InputError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
-from edgeml.runtimes._telemetry import without_telemetry
+from edgeml.runtimes.onnx_file import read_onnx
+from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
-from edgeml_export.artifact import read_onnx
 
 Server = Literal["triton", "ovms"]
 Device = Literal["cpu", "gpu"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeml.errors import ExportError
-from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 

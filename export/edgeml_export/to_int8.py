@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from edgeml.errors import ExportError
 from edgeml.progress import SILENT, Progress
-from edgeml_export.artifact import has_attention, read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.onnx_file import has_attention, read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.calibration import Calibration
 from edgeml_export.layers import (
     CUTTING,

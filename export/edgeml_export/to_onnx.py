@@ -22,9 +22,10 @@ from edgeml.errors import ExportError, needs
 from edgeml.files import sha256_of_file
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.checkpoint import load_checkpoint
+from edgeml.runtimes.onnx_file import write_onnx
 from edgeml.runtimes.ort import OrtRuntime
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.artifact import Input, write_onnx
+from edgeml_export.result import Input
 
 logger = logging.getLogger(__name__)
 

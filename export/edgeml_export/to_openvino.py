@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeml.errors import ExportError
-from edgeml.runtimes._telemetry import without_telemetry
+from edgeml.runtimes.onnx_file import model_info, read_onnx, spec_of_onnx, staged_model
+from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.spec.model_spec import METADATA_KEY
-from edgeml_export.artifact import model_info, read_onnx, spec_of_onnx, staged_model
 
 with without_telemetry():
     import openvino as ov

@@ -23,17 +23,17 @@ from edgeml.files import sha256_of_file
 from edgeml.image.frame import Frame
 from edgeml.measure.compare import Fidelity, FidelityError, Outputs, measure, run_both
 from edgeml.measure.evaluation import choose_part
-from edgeml.passport import read_engine
 from edgeml.predict.inspection import model_files
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
+from edgeml.runtimes.onnx_file import read_onnx
+from edgeml.runtimes.tensorrt.build import why_not_here
+from edgeml.runtimes.tensorrt.passport import read_engine
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.artifact import read_onnx
 from edgeml_export.legality import violations
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.targets import TARGETS, Target
-from edgeml_export.to_engine import why_not_here
 
 # Findings in the one line of `sentence`.
 _MOST_TOLD = 3

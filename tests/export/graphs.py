@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeml import ModelSpec, Preprocess
-from edgeml_export.artifact import write_onnx
+from edgeml.runtimes.onnx_file import write_onnx
 from edgeml_export.calibration import Calibration
 
 SIDE = 16

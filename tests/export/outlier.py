@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from edgeml import ModelSpec, Predictor
 from edgeml.measure.bootstrap import Drops, drop_intervals
-from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.ranges import Ranges
 from edgeml_export.targets import Target
 from edgeml_export.to_int8 import int8_from_onnx

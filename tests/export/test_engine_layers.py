@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeml_export.engine_layers import (
+from edgeml.runtimes.tensorrt.engine_layers import (
     Layer,
     layers_of_inspector,
     layers_of_log,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from edgeml.errors import ExportError, InputError, ModelLoadError
-from edgeml.passport import Portable, read_engine
-from edgeml_export import to_engine
-from edgeml_export.to_engine import Built, Profile, engine_from_onnx, why_not_here
+from edgeml.runtimes.tensorrt import build
+from edgeml.runtimes.tensorrt.build import Built, Profile, engine_from_onnx, why_not_here
+from edgeml.runtimes.tensorrt.passport import Portable, read_engine
 from tests.export.graphs import model_of, weights, written
 from tests.export.test_legality import quantized
 from tests.tensorrt.engines import VERSIONS, Machine, machine
@@ -132,7 +132,7 @@ def test_what_was_measured_is_kept_for_the_next_build_on_this_gpu(
 def test_a_build_that_fails_tells_what_tensorrt_logged(
     version: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(to_engine, "_set_profile", lambda job, builder, network, config: Profile())
+    monkeypatch.setattr(build, "_set_profile", lambda job, builder, network, config: Profile())
     with machine(version) as here, pytest.raises(ExportError, match="no optimization profile"):
         build(here, source)
     assert not source.with_name("m.engine").exists()
@@ -173,13 +173,13 @@ def test_what_tensorrt_11_has_no_more_would_be_noticed(
     planted: Any, gone: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The doubles do fail where a tutorial's calls are planted in the builder."""
-    real = to_engine._configure
+    real = build._configure
 
     def configure(job: Any, builder: Any, network: Any, config: Any) -> Profile:
         planted(job.trt, config)
         return real(job, builder, network, config)
 
-    monkeypatch.setattr(to_engine, "_configure", configure)
+    monkeypatch.setattr(build, "_configure", configure)
     with machine("11.4") as here, pytest.raises(AttributeError, match=gone):
         build(here, source)
 

@@ -14,14 +14,14 @@ from edgeml.data import Dataset
 from edgeml.errors import ExportError, InputError, MissingDependencyError, ModelLoadError
 from edgeml.files import sha256_of_file
 from edgeml.measure.compare import FidelityError
-from edgeml.passport import read_engine
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.tensorrt.build import EngineOptions, Profile, engine_from_onnx
+from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
+from edgeml.runtimes.tensorrt.passport import read_engine
 from edgeml.spec.model_spec import Precision
 from edgeml_export import export
-from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.engine_step import EngineReport
-from edgeml_export.legality import refused_by_tensorrt
 from edgeml_export.ranges import Ranges
-from edgeml_export.to_engine import EngineOptions, Profile, engine_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_int8 import int8_from_onnx
 from tests.export.graphs import written

@@ -13,7 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from edgeml_export.legality import QUANTIZERS, refused_by_tensorrt, violations
+from edgeml.runtimes.onnx_file import QUANTIZERS
+from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
+from edgeml_export.legality import violations
 from edgeml_export.targets import TARGETS, Target
 from tests.export.graphs import Node, inputs_of, model_of, photos, weights, written
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeml.measure.bootstrap import Drops
-from edgeml_export.artifact import read_onnx
+from edgeml.runtimes.onnx_file import read_onnx
 from edgeml_export.budget import fewest, rank
 from edgeml_export.layers import quantizable
 from edgeml_export.limits import LIMITS

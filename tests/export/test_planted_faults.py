@@ -22,8 +22,9 @@ from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import score
 from edgeml.measure.thresholds import fit_thresholds
 from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export import _export, export
-from edgeml_export.artifact import SUFFIXES, read_onnx, rewrite_spec, spec_of_onnx, write_onnx
+from edgeml_export.result import SUFFIXES, rewrite_spec
 from edgeml_export.to_openvino import openvino_from_onnx
 from edgeml_export.verify import verify
 from tests.command import Command

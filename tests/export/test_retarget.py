@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeml.errors import ExportError
-from edgeml_export.artifact import read_onnx, spec_of_onnx
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
+from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml_export.calibration import choose_calibration
-from edgeml_export.legality import refused_by_tensorrt
 from edgeml_export.ranges import Ranges
 from edgeml_export.retarget import retarget, retargeted_from_onnx
 from edgeml_export.targets import Target

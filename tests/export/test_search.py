@@ -13,9 +13,9 @@ import pytest
 from edgeml import Predictor
 from edgeml.data import Dataset, SplitPlan, split_dataset
 from edgeml.measure.compare import FidelityError
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export import Exported, export
-from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.budget import divergence
 from edgeml_export.layers import quantizable
 from edgeml_export.legality import violations

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from edgeml import ModelSpec, Predictor
 from edgeml.errors import InputError, ModelLoadError, SpecError
 from edgeml.files import sha256_of_file
+from edgeml.runtimes.onnx_file import read_onnx, write_onnx
 from edgeml_export import serving
-from edgeml_export.artifact import read_onnx, write_onnx
 from edgeml_export.serving import safe_name, write_repository
 from edgeml_export.to_onnx import onnx_from_checkpoint
 from edgeml_export.to_openvino import openvino_from_onnx

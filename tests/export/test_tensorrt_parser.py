@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edgeml.data import Dataset
-from edgeml.runtimes import _tensorrt
-from edgeml.runtimes._tensorrt import Heard
-from edgeml_export.artifact import read_onnx
+from edgeml.runtimes.onnx_file import read_onnx
+from edgeml.runtimes.tensorrt import bindings
+from edgeml.runtimes.tensorrt.bindings import Heard
 from edgeml_export.calibration import choose_calibration
 from edgeml_export.legality import violations
 from edgeml_export.ranges import Ranges
@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.train, pytest.mark.runtime]
 def builds(path: Path) -> tuple[bool, Heard]:
     """Parse a file, without looking at it before, and build a plan; give also what was said."""
     # TensorRT goes on with the first logger of the process: it is edgeml's here too.
-    logger = _tensorrt.logger(trt)
-    with _tensorrt.listening(trt) as heard:
+    logger = bindings.logger(trt)
+    with bindings.listening(trt) as heard:
         builder = trt.Builder(logger)
         network = builder.create_network(0)
         parser = trt.OnnxParser(network, logger)

@@ -23,14 +23,14 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InputError, ModelLoadError
 from edgeml.image.reading import read_image
-from edgeml.passport import read_engine, read_passport
 from edgeml.progress import Advance, Progress
+from edgeml.runtimes.onnx_file import read_onnx
+from edgeml.runtimes.tensorrt import build
+from edgeml.runtimes.tensorrt.build import Built, Profile, engine_from_onnx
+from edgeml.runtimes.tensorrt.engine_layers import products_of
+from edgeml.runtimes.tensorrt.passport import read_engine, read_passport
 from edgeml.spec.model_spec import Precision
-from edgeml_export import to_engine
-from edgeml_export.artifact import read_onnx
 from edgeml_export.calibration import choose_calibration
-from edgeml_export.engine_layers import products_of
-from edgeml_export.to_engine import Built, Profile, engine_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_onnx import onnx_from_module
@@ -227,7 +227,7 @@ def test_what_tensorrt_would_misread_never_reaches_its_parser(
     model: onnx.ModelProto, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = written(model, tmp_path / "theirs.onnx")
-    monkeypatch.setattr(to_engine, "_build", None)
+    monkeypatch.setattr(build, "_build", None)
     with pytest.raises(ExportError, match=told) as caught:
         build(source, tmp_path)
     assert "theirs.onnx is not for TensorRT" in str(caught.value)
@@ -265,7 +265,7 @@ def test_a_file_that_is_no_network_is_refused(source: Path, tmp_path: Path) -> N
 def test_a_network_without_a_profile_is_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(to_engine, "_set_profile", lambda job, builder, network, config: Profile())
+    monkeypatch.setattr(build, "_set_profile", lambda job, builder, network, config: Profile())
     told = "cannot build 'test_resnet.fp16.onnx': .*no optimization profile has been defined"
     with pytest.raises(ExportError, match=told):
         build(source, tmp_path)

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from edgeml import ModelSpec, Predictor, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InferenceError
-from edgeml_export.artifact import read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.calibration import choose_calibration
 from edgeml_export.to_fp16 import fp16_from_onnx, overflows, rounded_from_onnx
 from edgeml_export.to_int8 import int8_from_onnx, measure_ranges

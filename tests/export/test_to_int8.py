@@ -18,10 +18,10 @@ from onnx import TensorProto, numpy_helper
 from edgeml import Predictor
 from edgeml.data import Dataset
 from edgeml.errors import ExportError
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.ort import OrtRuntime, _is_for_another_runtime
 from edgeml.runtimes.ov import OpenVinoRuntime
 from edgeml.spec.model_spec import METADATA_KEY
-from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.calibration import Calibration, choose_calibration
 from edgeml_export.legality import violations
 from edgeml_export.ranges import Ranges

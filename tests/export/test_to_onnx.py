@@ -18,8 +18,8 @@ from edgeml import ModelSpec, Predictor, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import ExportError
 from edgeml.network.checkpoint import load_checkpoint
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml_export import to_onnx
-from edgeml_export.artifact import read_onnx, spec_of_onnx
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

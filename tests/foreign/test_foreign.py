@@ -22,10 +22,10 @@ from edgeml import ModelSpec, Predictor
 from edgeml.data import read_dataset
 from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecError
 from edgeml.measure.compare import compare
+from edgeml.runtimes.onnx_file import model_info
 from edgeml.spec.foreign import values as formats
 from edgeml.spec.foreign.merge import NOTHING, Said, model_file, spec_for
 from edgeml.spec.storage import write_spec
-from edgeml_export.artifact import model_info
 from tests.command import Command, colour_folders
 from tests.foreign.drawn import LABELS, block_means, drawn
 from tests.foreign.nets import make_net

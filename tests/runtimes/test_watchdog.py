@@ -15,8 +15,8 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError
-from edgeml.runtimes import _watchdog
-from edgeml.runtimes._watchdog import stopped_after
+from edgeml.runtimes import watchdog
+from edgeml.runtimes.watchdog import stopped_after
 from tests.runtimes.nets import assert_same_in_threads, endless_onnx, slow_onnx
 from tests.tiny import TinyRuntime
 
@@ -58,7 +58,7 @@ def test_one_thread_watches_all_and_what_is_over_is_forgotten() -> None:
         list(pool.map(work, range(2000)))
     assert threads_of_the_watchdog() == 1
     with stopped_after(500, lambda: None):
-        dog = _watchdog._dog
+        dog = watchdog._dog
         assert dog is not None
         assert len(dog._alarms) < 100
 
@@ -67,7 +67,7 @@ def test_one_thread_watches_all_and_what_is_over_is_forgotten() -> None:
 def test_a_forked_process_has_a_watchdog_of_its_own() -> None:
     code = """
 import os, threading
-from edgeml.runtimes._watchdog import stopped_after
+from edgeml.runtimes.watchdog import stopped_after
 with stopped_after(50, lambda: None):
     child = os.fork()
     if not child:

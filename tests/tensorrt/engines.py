@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 from edgeml.files import sha256_of_file
-from edgeml.passport import Library, Passport, Tensor, write_passport
-from edgeml.runtimes import _cuda, _tensorrt
+from edgeml.runtimes.tensorrt import bindings, cuda
+from edgeml.runtimes.tensorrt.passport import Library, Passport, Tensor, write_passport
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 from tests.tensorrt.cuda_standin import CudaStandin
 from tests.tensorrt.standin import standin, state_of
@@ -36,7 +36,7 @@ class Machine:
 
     def build(self, source: Path, engine: Path, *, most: int = 8, **papers: Any) -> Path:
         """Build an engine of an .onnx; `papers` replace what its passport would say."""
-        from edgeml.runtimes._cuda import this_gpu
+        from edgeml.runtimes.tensorrt.cuda import this_gpu
 
         gpu = this_gpu()
         plan, inputs, outputs = self.plan(source, most)
@@ -66,7 +66,7 @@ class Machine:
     def plan(self, source: Path, most: int) -> tuple[bytes, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Build with TensorRT's own calls, as edgeml_export does."""
         trt: Any = self.trt
-        logger = _tensorrt.logger(trt)
+        logger = bindings.logger(trt)
         builder = trt.Builder(logger)
         typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(typed)
@@ -99,6 +99,6 @@ def machine(version: str = "11.4", **gpu: Any) -> Iterator[Machine]:
         return made.trt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cuda, "bindings", lambda: made.cuda)
-        patch.setattr(_tensorrt, "load", load)
+        patch.setattr(cuda, "bindings", lambda: made.cuda)
+        patch.setattr(bindings, "load", load)
         yield made

@@ -12,7 +12,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 from cuda.bindings import runtime as cudart
 
-from edgeml.runtimes import _cuda
+from edgeml.runtimes.tensorrt import cuda
 from tests.tensorrt.cuda_standin import CudaStandin
 
 pytestmark = pytest.mark.runtime
@@ -21,23 +21,23 @@ pytestmark = pytest.mark.runtime
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaStandin:
     made = CudaStandin(name="Stand-in 4090", capability=(8, 9), driver=12040, memory=10_000)
-    monkeypatch.setattr(_cuda, "bindings", lambda: made)
+    monkeypatch.setattr(cuda, "bindings", lambda: made)
     return made
 
 
 def test_a_gpu_is_described(cuda: CudaStandin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "_driver_version", lambda: "550.54.15")
-    assert _cuda.this_gpu() == _cuda.Gpu(
+    monkeypatch.setattr(cuda, "_driver_version", lambda: "550.54.15")
+    assert cuda.this_gpu() == cuda.Gpu(
         name="Stand-in 4090", compute_capability="8.9", driver="550.54.15", cuda="12.4"
     )
 
 
 def test_numbers_go_to_the_gpu_and_back(cuda: CudaStandin) -> None:
     with (
-        _cuda.stream() as stream,
-        _cuda.pinned_array((2, 3), "float32") as there,
-        _cuda.pinned_array((2, 3), "float32") as back,
-        _cuda.device_memory(24) as address,
+        cuda.stream() as stream,
+        cuda.pinned_array((2, 3), "float32") as there,
+        cuda.pinned_array((2, 3), "float32") as back,
+        cuda.device_memory(24) as address,
     ):
         there[:] = np.arange(6).reshape(2, 3)
         stream.to_device(address, there)
@@ -50,17 +50,17 @@ def test_numbers_go_to_the_gpu_and_back(cuda: CudaStandin) -> None:
 
 def test_a_graph_does_again_what_was_recorded(cuda: CudaStandin) -> None:
     with (
-        _cuda.stream() as stream,
-        _cuda.pinned_array((4,), "uint8") as there,
-        _cuda.pinned_array((4,), "uint8") as back,
-        _cuda.device_memory(4) as address,
+        cuda.stream() as stream,
+        cuda.pinned_array((4,), "uint8") as there,
+        cuda.pinned_array((4,), "uint8") as back,
+        cuda.device_memory(4) as address,
     ):
 
         def both() -> None:
             stream.to_device(address, there)
             stream.to_host(back, address)
 
-        with _cuda.captured(stream, both) as graph:
+        with cuda.captured(stream, both) as graph:
             for value in (7, 9):
                 there[:] = value
                 stream.launch(graph)
@@ -72,10 +72,10 @@ def test_a_graph_does_again_what_was_recorded(cuda: CudaStandin) -> None:
 def test_all_is_freed_when_something_fails(cuda: CudaStandin) -> None:
     with (
         pytest.raises(InferenceError, match=r"for 20,000 bytes on the GPU: cudaErrorMemoryAll"),
-        _cuda.stream(),
-        _cuda.pinned_array((4,), "uint8"),
-        _cuda.device_memory(5_000),
-        _cuda.device_memory(20_000),
+        cuda.stream(),
+        cuda.pinned_array((4,), "uint8"),
+        cuda.device_memory(5_000),
+        cuda.device_memory(20_000),
     ):
         raise AssertionError("unreachable")
     assert cuda.nothing_alive
@@ -89,20 +89,20 @@ def test_a_status_is_checked_even_as_memory_is_given_back(
     monkeypatch.setitem(cuda.__dict__, broken, lambda handle: failed)
     with (
         pytest.raises(InferenceError, match="cudaErrorLaunchFailure"),
-        _cuda.stream(),
-        _cuda.pinned_array((4,), "uint8"),
-        _cuda.device_memory(4),
+        cuda.stream(),
+        cuda.pinned_array((4,), "uint8"),
+        cuda.device_memory(4),
     ):
         pass
 
 
 def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "bindings", lambda: CudaStandin(count=0))
-    assert _cuda.device_count() == 0
+    monkeypatch.setattr(cuda, "bindings", lambda: CudaStandin(count=0))
+    assert cuda.device_count() == 0
 
 
 def test_counting_the_real_gpus_is_safe() -> None:
-    assert _cuda.device_count() >= 0
+    assert cuda.device_count() >= 0
 
 
 def test_without_cuda_bindings_the_line_that_installs_it_is_given(
@@ -117,4 +117,4 @@ def test_without_cuda_bindings_the_line_that_installs_it_is_given(
 
     monkeypatch.setattr(builtins, "__import__", gone)
     with pytest.raises(MissingDependencyError, match=r"pip install 'edgeml\[trt\]'"):
-        _cuda.device_count()
+        cuda.device_count()

@@ -9,14 +9,14 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import ExportError, InputError, ModelLoadError, SpecError
-from edgeml.passport import read_passport
 from edgeml.runtimes import open_runtime
+from edgeml.runtimes.tensorrt.passport import read_passport
 from tests.runtimes.nets import every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
-from edgeml.runtimes._engine_cache import open_onnx
+from edgeml.runtimes.tensorrt.engine_cache import open_onnx
 from tests.tensorrt.engines import VERSIONS, Machine, machine
 from tests.tensorrt.standin_does import unpack
 
@@ -132,7 +132,7 @@ def test_a_file_whose_weights_lie_beside_it_is_refused(net: Path, cache: Path) -
 def test_a_build_is_good_though_what_was_measured_cannot_be_kept(
     kept: str, net: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from edgeml_export.to_engine import engine_from_onnx
+    from edgeml.runtimes.tensorrt.build import engine_from_onnx
 
     timings = tmp_path / "a folder" if kept == "a folder" else net / "below a file"
     (tmp_path / "a folder").mkdir()

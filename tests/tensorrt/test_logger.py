@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeml.errors import MissingDependencyError, ModelLoadError
-from edgeml.runtimes._tensorrt import built_for_cuda, listening, load, logger
+from edgeml.runtimes.tensorrt.bindings import built_for_cuda, listening, load, logger
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 from tests.tensorrt.standin import standin
@@ -82,7 +82,7 @@ def test_there_is_one_logger_for_a_module(trt: Any) -> None:
 
 
 REAL = """
-from edgeml.runtimes._tensorrt import listening, load, logger
+from edgeml.runtimes.tensorrt.bindings import listening, load, logger
 trt = load("tensorrt_rtx")
 with listening(trt) as heard:
     network = trt.Builder(logger(trt)).create_network(0)

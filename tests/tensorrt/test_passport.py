@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from edgeml import Predictor
 from edgeml.errors import EngineMismatchError, InputError, ModelLoadError, SpecError
-from edgeml.passport import Passport, Tensor, passport_path, read_passport, write_passport
+from edgeml.runtimes.tensorrt.passport import (
+    Passport,
+    Tensor,
+    passport_path,
+    read_passport,
+    write_passport,
+)
 from tests.command import Command, colour_folders
 from tests.tiny import make_tiny_onnx, tiny_spec
 
@@ -208,7 +214,7 @@ def test_a_gpu_before_ampere_is_told_so(tiny_onnx: Path, tmp_path: Path) -> None
 def test_an_engine_with_host_code_of_its_own_runs_only_if_it_is_trusted(
     tiny_onnx: Path, tmp_path: Path
 ) -> None:
-    from edgeml.runtimes.trt import TensorRtRuntime
+    from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
 
     with machine("11.4") as made:
         engine = made.build(tiny_onnx, tmp_path / "m.engine", portable="version")

@@ -21,9 +21,9 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 from cuda.bindings import runtime as cudart
 
-from edgeml.runtimes import _cuda
-from edgeml.runtimes._lanes import MOST_GRAPHS, MOST_LANES
-from edgeml.runtimes.trt import TensorRtRuntime
+from edgeml.runtimes.tensorrt import cuda
+from edgeml.runtimes.tensorrt.lanes import MOST_GRAPHS, MOST_LANES
+from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
 from tests.tensorrt.engines import VERSIONS, Machine, machine
 
 pytestmark = pytest.mark.runtime
@@ -379,11 +379,11 @@ def test_the_thread_of_the_caller_stays_with_its_gpu(net: Path, tmp_path: Path) 
     with machine("11.4", count=2) as made:
         engine = made.build(net, tmp_path / "net.engine")
         with Predictor(engine, device="cuda:1") as predictor:
-            assert _cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
+            assert cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
             predictor.runtime.run(noise(2))
             with pytest.raises(InputError):
                 predictor.runtime.run(noise(0))
-            assert _cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
+            assert cuda.checked(made.cuda, made.cuda.cudaGetDevice()) == 0
         assert made.cuda.used == {1}
 
 
@@ -429,7 +429,7 @@ def test_what_no_plan_is_is_refused_in_tensorrts_words(
 
 
 def test_this_machine_without_a_gpu_is_told_so() -> None:
-    if _cuda.device_count():
+    if cuda.device_count():
         pytest.skip("there is a GPU")
     with pytest.raises(ModelLoadError, match=r"No NVIDIA GPU can be used here: cudaError\w+ \("):
-        _cuda.this_gpu()
+        cuda.this_gpu()

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 from cuda.bindings import runtime as cudart
 
-from edgeml.runtimes import _tensorrt
+from edgeml.runtimes.tensorrt import bindings
 from tests.tensorrt.cuda_standin import SUCCESS, CudaStandin
 from tests.tensorrt.engines import VERSIONS, Machine, machine
 from tests.tensorrt.standin import api, standin, state_of
@@ -89,7 +89,7 @@ def test_a_removed_name_in_edgemls_own_code_fails(
     monkeypatch: pytest.MonkeyPatch, tiny_onnx: Path, tmp_path: Path
 ) -> None:
     """Plant one where the runtime makes its contexts: it goes on 10.3 and not on 11.4."""
-    from edgeml.runtimes import _lanes as ours
+    from edgeml.runtimes.tensorrt import lanes as ours
 
     honest = ours._new_context
 
@@ -107,7 +107,7 @@ def test_a_removed_name_in_edgemls_own_code_fails(
 
 
 def config(made: Machine) -> Any:
-    return made.trt.Builder(_tensorrt.logger(made.trt)).create_builder_config()
+    return made.trt.Builder(bindings.logger(made.trt)).create_builder_config()
 
 
 WRONG: dict[str, tuple[Callable[[Machine], Any], type[Exception]]] = {
@@ -120,7 +120,7 @@ WRONG: dict[str, tuple[Callable[[Machine], Any], type[Exception]]] = {
     "another enum": (lambda m: config(m).set_flag(m.trt.DataType.HALF), TypeError),
     "a path for a string": (
         lambda m: m.trt.OnnxParser(
-            m.trt.Builder(_tensorrt.logger(m.trt)).create_network(1 << 1), _tensorrt.logger(m.trt)
+            m.trt.Builder(bindings.logger(m.trt)).create_network(1 << 1), bindings.logger(m.trt)
         ).parse_from_file(Path("x")),
         TypeError,
     ),
@@ -156,7 +156,7 @@ def test_what_the_real_thing_refuses_is_refused(case: str) -> None:
 def test_a_second_logger_is_a_fault() -> None:
     with machine("11.4") as made:
         made.cuda.cudaGetDeviceCount()
-        made.trt.Builder(_tensorrt.logger(made.trt))  # type: ignore[attr-defined]
+        made.trt.Builder(bindings.logger(made.trt))  # type: ignore[attr-defined]
         with pytest.raises(AssertionError, match="another logger"):
             made.trt.Builder(made.trt.Logger())  # type: ignore[attr-defined]
 
@@ -164,12 +164,12 @@ def test_a_second_logger_is_a_fault() -> None:
 def test_a_runtime_without_a_gpu_is_a_fault() -> None:
     trt: Any = standin("11.4")
     with pytest.raises(AssertionError, match="without one"):
-        trt.Runtime(_tensorrt.logger(trt))
+        trt.Runtime(bindings.logger(trt))
 
 
 def loaded(made: Machine, engine: Path) -> Any:
     trt: Any = made.trt
-    runtime = trt.Runtime(_tensorrt.logger(trt))
+    runtime = trt.Runtime(bindings.logger(trt))
     return runtime.deserialize_cuda_engine(engine.read_bytes()).create_execution_context()
 
 

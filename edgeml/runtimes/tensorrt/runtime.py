@@ -11,11 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import EngineMismatchError, InferenceError, InputError, ModelLoadError
-from edgeml.passport import NAMES, Library, Passport, Tensor, check, check_library, read_engine
-from edgeml.runtimes import _cuda, _tensorrt
-from edgeml.runtimes._base import check_batch, check_process
-from edgeml.runtimes._lanes import MOST_LANES, Batch, Lane, Model, Pool, why
-from edgeml.runtimes._tensorrt import listening
+from edgeml.runtimes.protocol import check_batch, check_process
+from edgeml.runtimes.tensorrt import bindings, cuda
+from edgeml.runtimes.tensorrt.bindings import listening
+from edgeml.runtimes.tensorrt.lanes import MOST_LANES, Batch, Lane, Model, Pool, why
+from edgeml.runtimes.tensorrt.passport import (
+    NAMES,
+    Library,
+    Passport,
+    Tensor,
+    check,
+    check_library,
+    read_engine,
+)
 from edgeml.spec.model_spec import METADATA_KEY
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
@@ -62,13 +70,13 @@ class TensorRtRuntime:
         passport, plan = read_engine(path)
         library = library or passport.library
         check_library(passport, library)
-        trt: Any = _tensorrt.load(library)
+        trt: Any = bindings.load(library)
         try:
             # Before any TensorRT object is made: without a GPU some versions end the process.
-            gpu = _cuda.this_gpu(self._index)
+            gpu = cuda.this_gpu(self._index)
             check(passport, library=library, version=trt.__version__, gpu=gpu)
             _check_trust(path, passport, trusted)
-            with _cuda.use(self._index):
+            with cuda.use(self._index):
                 model = _deserialised(trt, path, plan, passport)
                 pool = Pool(lambda: Lane(model), MOST_LANES)
                 with pool.lane():
@@ -109,7 +117,7 @@ class TensorRtRuntime:
         check_process(self._process, "a GPU")
         check_batch(batch, (None, *self._model_input.shape[1:]), self._model_input.dtype)
         most = self._profile[2]
-        with _cuda.use(self._index), self._pool.lane() as lane:
+        with cuda.use(self._index), self._pool.lane() as lane:
             parts = [lane.run(batch[i : i + most]) for i in range(0, len(batch), most)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -126,7 +134,7 @@ def _deserialised(trt: Any, path: Path, plan: bytes, passport: Passport) -> Mode
         EngineMismatchError: It is another network than the passport says.
     """
     with listening(trt) as heard:
-        runtime = trt.Runtime(_tensorrt.logger(trt))
+        runtime = trt.Runtime(bindings.logger(trt))
         if passport.portable == "version":
             runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(plan)

@@ -27,7 +27,18 @@ from edgeml.errors import (
     ModelLoadError,
 )
 from edgeml.files import sha256_of_file, staged
-from edgeml.passport import (
+from edgeml.progress import SILENT, Advance, Progress
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model
+from edgeml.runtimes.tensorrt import bindings, cuda
+from edgeml.runtimes.tensorrt.build_steps import monitor_of
+from edgeml.runtimes.tensorrt.engine_layers import (
+    Layer,
+    layers_of_inspector,
+    layers_of_log,
+    types_of,
+)
+from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
+from edgeml.runtimes.tensorrt.passport import (
     NAMES,
     Library,
     Passport,
@@ -36,17 +47,11 @@ from edgeml.passport import (
     check,
     write_passport,
 )
-from edgeml.progress import SILENT, Advance, Progress
-from edgeml.runtimes import _cuda, _tensorrt
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.artifact import read_onnx, spec_of_onnx, staged_model
-from edgeml_export.build_steps import monitor_of
-from edgeml_export.engine_layers import Layer, layers_of_inspector, layers_of_log, types_of
-from edgeml_export.legality import refused_by_tensorrt
 
 if TYPE_CHECKING:
-    from edgeml.passport import Gpu
-    from edgeml.runtimes._tensorrt import Heard
+    from edgeml.runtimes.tensorrt.bindings import Heard
+    from edgeml.runtimes.tensorrt.passport import Gpu
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +151,7 @@ def engine_from_onnx(
             None leaves it all.
         timing_cache: A file for what TensorRT measures, which makes the next build on this GPU
             quick; what another GPU or version measured is put aside. TensorRT-RTX measures nothing.
-        portable: On which other machines a TensorRT engine runs, see `edgeml.passport.Passport`;
+        portable: On which other machines a TensorRT engine runs, see `edgeml.runtimes.tensorrt.passport.Passport`;
             the wider, the slower. `version` puts NVIDIA's runtime into the engine, as code that
             whoever loads it executes: for files that are trusted as programs are.
         capability: The GPUs that TensorRT-RTX compiles for, as `8.6`; `current`: the one here.
@@ -163,7 +168,7 @@ def engine_from_onnx(
     """
     if workspace_mb is not None and workspace_mb < 1:
         raise InputError(f"A workspace of {workspace_mb} MiB is none; give 1 or more.")
-    trt = _tensorrt.load(library, to="build TensorRT engines")
+    trt = bindings.load(library, to="build TensorRT engines")
     model = read_onnx(source)
     spec = spec or spec_of_onnx(model, source)
     check_legal(source.name, refused_by_tensorrt(model))
@@ -203,8 +208,8 @@ def why_not_here(passport: Passport) -> str | None:
     if passport.portable == "version":
         return "it is version-compatible: it runs code of its own, which is not edgeml's to trust"
     try:
-        gpu = _cuda.this_gpu()
-        version = str(_tensorrt.load(passport.library).__version__)
+        gpu = cuda.this_gpu()
+        version = str(bindings.load(passport.library).__version__)
         check(passport, library=passport.library, version=version, gpu=gpu)
     except (MissingDependencyError, ModelLoadError, InferenceError) as err:
         return str(err)
@@ -266,7 +271,7 @@ def _gpu(library: Library, capability: object, device: int) -> Gpu | None:
     """
     if library == "tensorrt_rtx" and capability != "current":
         return None
-    return _cuda.this_gpu(device)
+    return cuda.this_gpu(device)
 
 
 def capabilities(
@@ -309,9 +314,9 @@ def _build(job: _Job, advance: Advance) -> _Made:
     """Parse, configure, build; all in one thread, which TensorRT's messages are told apart by."""
     trt = job.trt
     # By this thread, and before the builder is made, which stays with its GPU.
-    on = nullcontext() if job.device is None else _cuda.use(job.device)
-    with on, _tensorrt.listening(trt, verbose=job.library == "tensorrt_rtx") as heard:
-        builder = trt.Builder(_tensorrt.logger(trt))
+    on = nullcontext() if job.device is None else cuda.use(job.device)
+    with on, bindings.listening(trt, verbose=job.library == "tensorrt_rtx") as heard:
+        builder = trt.Builder(bindings.logger(trt))
         # TensorRT 11 has no other networks, and ignores the flag; its value differs by version.
         typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(typed)
@@ -344,7 +349,7 @@ def _parse(job: _Job, network: Any) -> None:
     Raises:
         ExportError: TensorRT cannot; names the node and its reason.
     """
-    parser = job.trt.OnnxParser(network, _tensorrt.logger(job.trt))
+    parser = job.trt.OnnxParser(network, bindings.logger(job.trt))
     # From the file, not from bytes: weights that lie beside it are found so.
     if parser.parse_from_file(str(job.source)):
         if network.num_inputs and network.num_outputs:
@@ -443,7 +448,7 @@ def _layers(job: _Job, plan: bytes, heard: Heard) -> tuple[Layer, ...]:
     """List the engine's layers: an inspector needs a GPU, the log of TensorRT-RTX does not."""
     if job.library == "tensorrt_rtx":
         return layers_of_log(text for _, text in heard)
-    runtime = job.trt.Runtime(_tensorrt.logger(job.trt))
+    runtime = job.trt.Runtime(bindings.logger(job.trt))
     # What was built a moment ago, here, needs no passport.
     if job.portable == "version":
         runtime.engine_host_code_allowed = True
@@ -469,7 +474,7 @@ def _passport(job: _Job, made: _Made, spec: ModelSpec, gpu: Gpu | None) -> Passp
     return Passport(
         library=job.library,
         version=str(job.trt.__version__),
-        cuda=_tensorrt.built_for_cuda(job.library),
+        cuda=bindings.built_for_cuda(job.library),
         driver=gpu.driver if gpu else None,
         gpu=gpu.name if gpu else None,
         compute_capability=capability,

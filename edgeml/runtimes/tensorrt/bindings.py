@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from edgeml.errors import MissingDependencyError, ModelLoadError
-from edgeml.passport import NAMES, Library
+from edgeml.runtimes.tensorrt.passport import NAMES, Library
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import SpecError
-from edgeml.runtimes._base import Run, Runtime, run_prepared
+from edgeml.runtimes.protocol import Run, Runtime, run_prepared
 
 
 def of_any_batch(runtime: Runtime) -> Runtime:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError
-from edgeml.passport import Tensor
-from edgeml.runtimes import _cuda
-from edgeml.runtimes._tensorrt import Heard, listening
+from edgeml.runtimes.tensorrt import cuda
+from edgeml.runtimes.tensorrt.bindings import Heard, listening
+from edgeml.runtimes.tensorrt.passport import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Lane:
         self._model = model
         self._least, _, most = model.profile
         with ExitStack() as stack:
-            self._stream = stack.enter_context(_cuda.stream())
+            self._stream = stack.enter_context(cuda.stream())
             self._host_in, self._device_in = _buffers(stack, model.input, most)
             self._host_out, self._device_out = _buffers(stack, model.output, most)
             self._plain: Any = self._new_context()
@@ -118,7 +118,7 @@ class Lane:
         try:
             self._enqueue(size)
             self._stream.wait()
-            graph = _cuda.captured(self._stream, lambda: self._enqueue(size))
+            graph = cuda.captured(self._stream, lambda: self._enqueue(size))
             handle = self._held.enter_context(graph)
         except InferenceError as err:
             logger.info("Batches of %d run without a CUDA graph: %s", size, err)
@@ -217,8 +217,8 @@ def _new_context(model: Model) -> Any:
 def _buffers(stack: ExitStack, tensor: Tensor, most: int) -> tuple[NDArray[Any], int]:
     """Allocate for the greatest batch: a pinned array, and the address on the GPU."""
     shape = cast("tuple[int, ...]", (most, *tensor.shape[1:]))
-    host = stack.enter_context(_cuda.pinned_array(shape, tensor.dtype))
-    return host, stack.enter_context(_cuda.device_memory(host.nbytes))
+    host = stack.enter_context(cuda.pinned_array(shape, tensor.dtype))
+    return host, stack.enter_context(cuda.device_memory(host.nbytes))
 
 
 def why(heard: Heard) -> str:

@@ -1,53 +1,24 @@
-"""What a written model carries besides its network, and how it comes to its place."""
+"""What an ONNX file is: read, written, with its spec inside."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgeml.errors import ExportError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
-from edgeml.passport import passport_path, read_passport, write_passport
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec, Precision
+from edgeml.runtimes.tensorrt.passport import passport_path
+from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 
 if TYPE_CHECKING:
     import onnx
-
-
-Input = Literal["float32", "uint8"]
-
-Format = Literal["onnx", "openvino", "trt", "trt-rtx", "triton", "ovms"]
-
-SUFFIXES: dict[Format, str] = {
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "trt": ".engine",
-    "trt-rtx": ".engine",
-}
-"""Of files; what a server takes is a folder of any name."""
-
-
-def default_path(source: Path, fmt: Format, precision: Precision) -> Path:
-    """Name the result: in a run folder `model.int8.onnx`, of `a.onnx` it is `a.int8.onnx`.
-
-    INT8 that is rewritten, or built, is not named twice: `a.int8.engine` of `a.int8.onnx`.
-    """
-    stem = source / "model" if source.is_dir() else source.with_suffix("")
-    infix = "" if precision == "fp32" or stem.suffix == f".{precision}" else f".{precision}"
-    if fmt == "trt-rtx":
-        infix += ".rtx"
-    return stem.with_name(stem.name + infix + SUFFIXES.get(fmt, f".{fmt}"))
-
-
-def ranges_path(source: Path, out: Path, input: Input) -> Path:
-    """Name the file that keeps INT8 ranges: one a source and input, beside what is made of it."""
-    stem = "model" if source.is_dir() else source.stem
-    return out.with_name(f"{stem}{'.uint8' if input == 'uint8' else ''}.ranges.json")
 
 
 @contextmanager
@@ -160,26 +131,98 @@ def write_onnx(model: onnx.ModelProto, target: Path, spec: ModelSpec) -> None:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def rewrite_spec(path: Path, spec: ModelSpec) -> None:
-    """Replace the spec of a written .onnx, .xml or .engine and leave its network alone.
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
-    Raises:
-        ModelLoadError: The file cannot be read.
-        InputError: It cannot be written.
-    """
-    if path.suffix == ".onnx":
-        write_onnx(read_onnx(path), path, spec)
-        return
-    if path.suffix == ".engine":
-        write_passport(replace(read_passport(path), spec=spec), path)
-        return
-    from xml.etree import ElementTree
 
-    # As text, because to save the network anew would write its weights a second time.
-    tree = ElementTree.parse(path)
-    entry = tree.find(f"rt_info/{METADATA_KEY}")
-    if entry is None:
-        raise SpecError(f"{path.name!r} has no edgeml spec inside. Export it with edgeml.")
-    entry.set("value", spec.to_json())
-    with staged(path) as temporary:
-        tree.write(temporary, encoding="utf-8", xml_declaration=True)
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is asked of a graph again and again."""
+
+    constants: dict[str, onnx.TensorProto]
+    maker: dict[str, onnx.NodeProto]
+    readers: dict[str, list[onnx.NodeProto]]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> Graph:
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                readers.setdefault(name, []).append(node)
+        return cls(
+            constants={
+                **{tensor.name: tensor for tensor in model.graph.initializer},
+                **{
+                    node.output[0]: told.t
+                    for node in model.graph.node
+                    for told in node.attribute
+                    if node.op_type == "Constant" and told.name == "value"
+                },
+            },
+            maker={name: node for node in model.graph.node for name in node.output},
+            readers=readers,
+        )
+
+    def value(self, name: str) -> Any:
+        """Give a constant as an array; None of what is computed."""
+        from onnx import numpy_helper
+
+        tensor = self.constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def stored(self, node: onnx.NodeProto) -> Any:
+        """Give the constant that a Q/DQ node, or a chain of them, works on; None if there is none.
+
+        A weight may be stored in integers, or in floating point with Q and DQ behind it.
+        """
+        name = node.input[0]
+        while (maker := self.maker.get(name)) is not None and maker.op_type in QUANTIZERS:
+            name = maker.input[0]
+        return self.value(name)
+
+    def is_weight(self, node: onnx.NodeProto) -> bool:
+        """Say whether a Q/DQ node works on a constant."""
+        return self.stored(node) is not None
+
+    def dtype(self, node: onnx.NodeProto) -> np.dtype[Any]:
+        """Give the type of the integers of a Q/DQ node; without a zero point it is uint8."""
+        if len(node.input) > 2 and node.input[2]:
+            zero = self.value(node.input[2])
+            if zero is not None:
+                return np.asarray(zero).dtype
+        for told in node.attribute:
+            if told.name == "output_dtype" and told.i:
+                from onnx.helper import tensor_dtype_to_np_dtype
+
+                return np.dtype(tensor_dtype_to_np_dtype(told.i))
+        stored = self.value(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if stored is not None:
+            return np.asarray(stored).dtype
+        maker = self.maker.get(node.input[0])
+        behind = maker is not None and maker.op_type == "QuantizeLinear"
+        return self.dtype(maker) if maker is not None and behind else np.dtype(np.uint8)
+
+
+def output_axis(layer: onnx.NodeProto, dimensions: int) -> int:
+    """Say which axis of weights counts output channels, of one group where there are several."""
+    match layer.op_type:
+        case "Conv":
+            return 0
+        case "Gemm" if any(a.name == "transB" and a.i for a in layer.attribute):
+            return 0
+        case "ConvTranspose":
+            return 1
+        case _:
+            return dimensions - 1
+
+
+def named(node: onnx.NodeProto) -> str:
+    """Name a node, if it has no name by what it makes."""
+    return str(node.name or node.output[0])
+
+
+def _size(graph: Graph, node: onnx.NodeProto) -> int:
+    scale = graph.value(node.input[1])
+    return 1 if scale is None else int(np.asarray(scale).size)

@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING
 
 from edgeml.errors import EngineMismatchError
 from edgeml.files import locked, sha256_of_file, user_cache
-from edgeml.passport import NAMES, Library, passport_path, read_passport, supersedes
 from edgeml.progress import Progress, TerminalProgress
-from edgeml.runtimes import _cuda, _tensorrt
+from edgeml.runtimes.tensorrt import bindings, cuda
+from edgeml.runtimes.tensorrt.passport import (
+    NAMES,
+    Library,
+    passport_path,
+    read_passport,
+    supersedes,
+)
 
 if TYPE_CHECKING:
-    from edgeml.passport import Gpu
-    from edgeml.runtimes.trt import TensorRtRuntime
+    from edgeml.runtimes.tensorrt.passport import Gpu
+    from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +58,11 @@ def open_onnx(
         SpecError: Nothing says what the model means.
         MissingDependencyError: TensorRT, cuda-bindings or onnx is not installed.
     """
-    from edgeml.runtimes.trt import TensorRtRuntime, gpu_index
+    from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime, gpu_index
 
-    trt = _tensorrt.load(library)
+    trt = bindings.load(library)
     index = gpu_index(device)
-    gpu = _cuda.this_gpu(index)
+    gpu = cuda.this_gpu(index)
     folder = user_cache("engines", extra="trt")
     engine = folder / f"{path.stem}-{_key(path, library, trt.__version__, gpu)}.engine"
     with locked(engine.with_suffix(".lock")):
@@ -87,8 +93,8 @@ def _remove_superseded(engine: Path) -> None:
 def _build(
     path: Path, engine: Path, library: Library, gpu: Gpu, index: int, progress: Progress
 ) -> None:
+    from edgeml.runtimes.tensorrt.build import Profile, engine_from_onnx
     from edgeml.spec.model_spec import ModelSpec
-    from edgeml_export.to_engine import Profile, engine_from_onnx
 
     progress.note(f"Building {path.name} for {gpu.name} with {NAMES[library]}, once: {engine}")
     sidecar = passport_path(path)

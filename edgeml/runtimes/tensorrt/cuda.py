@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InferenceError, MissingDependencyError, ModelLoadError
-from edgeml.passport import Gpu
+from edgeml.runtimes.tensorrt.passport import Gpu
 
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 

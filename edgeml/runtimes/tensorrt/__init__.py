@@ -1,0 +1,1 @@
+"""TensorRT: build engines, keep them, run them."""
