@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgeml.data.dataset import Dataset, Skipped, tell_skipped
-from edgeml.data.readers import find_images, read_dataset
+from edgeml.data.readers.find import find_images, read_dataset
+from edgeml.data.readers.table import write_split
 from edgeml.data.split import (
     SplitPlan,
     absent_labels,
@@ -13,8 +14,7 @@ from edgeml.data.split import (
     split_dataset,
     worst_label_errors,
 )
-from edgeml.data.synth import synthesize
-from edgeml.data.table import write_split
+from edgeml.data.synth.draw import synthesize
 
 __all__ = [
     "Dataset",

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
-from edgeml.data.folders import files_below, is_picture
-from edgeml.data.readers import read_dataset
+from edgeml.data.readers.find import read_dataset
+from edgeml.data.readers.folders import files_below, is_picture
 from edgeml.data.thumbnails import thumbnails
 from edgeml.errors import ImageError
 from edgeml.image.kinds import Kind, kind_of

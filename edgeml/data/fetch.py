@@ -13,10 +13,10 @@ from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from edgeml.data.apparel import COLOURS, GARMENTS
 from edgeml.data.dataset import Dataset
-from edgeml.data.folders import is_hidden
-from edgeml.data.readers import read_dataset
+from edgeml.data.readers.find import read_dataset
+from edgeml.data.readers.folders import is_hidden
+from edgeml.data.synth.apparel import COLOURS, GARMENTS
 from edgeml.errors import DataError, InputError, needs
 from edgeml.files import check_writable, staged
 from edgeml.progress import SILENT, Progress

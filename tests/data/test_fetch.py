@@ -18,8 +18,8 @@ from types import ModuleType
 import pytest
 
 from edgeml.data import fetch
-from edgeml.data.apparel import COLOURS, GARMENTS
 from edgeml.data.fetch import APPAREL, differences_from_apparel, fetch_apparel
+from edgeml.data.synth.apparel import COLOURS, GARMENTS
 from edgeml.errors import DataError, InputError
 from tests.data.test_broken_datasets import run
 

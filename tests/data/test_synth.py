@@ -16,9 +16,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score
 
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthesize
-from edgeml.data.apparel import COLOURS, GARMENTS
-from edgeml.data.synth_paint import Pose, paint_garment
-from edgeml.data.synth_shapes import draw_garment
+from edgeml.data.synth.apparel import COLOURS, GARMENTS
+from edgeml.data.synth.paint import Pose, paint_garment
+from edgeml.data.synth.shapes import draw_garment
 from edgeml.errors import InputError
 from edgeml.progress import Progress
 

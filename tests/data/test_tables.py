@@ -243,10 +243,10 @@ class TestParquet:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         table = self.written(folder, path=list(PICTURES), labels=["a", "b", "a"])
-        monkeypatch.setattr("edgeml.data.parquet._MOST_BYTES", 64)
+        monkeypatch.setattr("edgeml.data.readers.parquet._MOST_BYTES", 64)
         with pytest.raises(DataError, match=r"labels\.parquet' unfolds to more than"):
             read_dataset(table)
-        monkeypatch.setattr("edgeml.data.parquet._MOST_ROWS", 2)
+        monkeypatch.setattr("edgeml.data.readers.parquet._MOST_ROWS", 2)
         with pytest.raises(DataError, match=r"labels\.parquet' has 3 rows"):
             read_dataset(table)
 

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, read_dataset
-from edgeml.data.synth import synthesize
+from edgeml.data.synth.draw import synthesize
 from edgeml.image.reading import read_image
 from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.network.heads import Head

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.data.apparel import COLOURS
-from edgeml.data.synth_shapes import Part, Points, draw_garment
+from edgeml.data.synth.apparel import COLOURS
+from edgeml.data.synth.shapes import Part, Points, draw_garment
 
 Canvas = NDArray[np.uint8]
 Plane = NDArray[np.float32]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgeml.data.dataset import Dataset, Side, relative_name
-from edgeml.data.rows import (
+from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
     Skips,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgeml.data.coco import find_coco, read_coco
 from edgeml.data.dataset import Dataset
-from edgeml.data.folders import (
+from edgeml.data.readers.coco import find_coco, read_coco
+from edgeml.data.readers.folders import (
     EVERY_LEVEL,
     EXPECTED,
     files_below,
@@ -15,9 +15,9 @@ from edgeml.data.folders import (
     is_picture,
     read_folders,
 )
-from edgeml.data.rows import Skips, shown
-from edgeml.data.table import read_table
-from edgeml.data.yolo import is_yolo, read_yolo
+from edgeml.data.readers.rows import Skips, shown
+from edgeml.data.readers.table import read_table
+from edgeml.data.readers.yolo import is_yolo, read_yolo
 from edgeml.errors import DataError, InputError
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -29,12 +29,12 @@ def read_dataset(path: Path, *, delimiter: str = "_", skip_bad: bool = False) ->
     * A folder of folders named after labels: `data/red_shirt/1.jpg`. The folder directly in `path`
       names the labels of all pictures below it, joined by `delimiter`; with the delimiter `/` each
       folder on the way to a picture is one label. If each name has one label for each of two or
-      more positions, these become label groups. See `edgeml.data.folders.read_folders`.
+      more positions, these become label groups. See `edgeml.data.readers.folders.read_folders`.
     * A .csv or .parquet with the column `path`, seen from its folder, and `labels` (separated by
       `;`) or a column for each label (1, 0, empty for unknown), and optionally `group`, `split`
-      (train, val or test) and `label_groups`. See `edgeml.data.table.read_table`.
-    * A COCO .json, or a folder of several. See `edgeml.data.coco.read_coco`.
-    * A YOLO data.yaml, or a folder of `images/` and `labels/`. See `edgeml.data.yolo.read_yolo`.
+      (train, val or test) and `label_groups`. See `edgeml.data.readers.table.read_table`.
+    * A COCO .json, or a folder of several. See `edgeml.data.readers.coco.read_coco`.
+    * A YOLO data.yaml, or a folder of `images/` and `labels/`. See `edgeml.data.readers.yolo.read_yolo`.
 
     Args:
         path: A file or a folder.

@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgeml.data.apparel import COLOURS, GARMENTS
 from edgeml.data.dataset import Dataset, Side
-from edgeml.data.rows import (
+from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
     Skips,
@@ -21,6 +20,7 @@ from edgeml.data.rows import (
     shown,
     text_fault,
 )
+from edgeml.data.synth.apparel import COLOURS, GARMENTS
 from edgeml.errors import DataError
 from edgeml.image.reading import SUFFIXES
 from edgeml.spec.labels import LabelGroup

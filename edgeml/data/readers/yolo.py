@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.data.dataset import SIDES, Dataset, Side
-from edgeml.data.folders import files_below, is_picture
-from edgeml.data.rows import (
+from edgeml.data.readers.folders import files_below, is_picture
+from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
     Skips,

@@ -13,8 +13,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from edgeml.data.apparel import COLOURS, GARMENTS
-from edgeml.data.synth_paint import (
+from edgeml.data.synth.apparel import COLOURS, GARMENTS
+from edgeml.data.synth.paint import (
     Canvas,
     paint_background,
     paint_garment,

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.data.rows import SEPARATOR, shown
+from edgeml.data.readers.rows import SEPARATOR, shown
 from edgeml.errors import DataError, needs
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from edgeml.data.dataset import SIDES, Dataset, relative_name
-from edgeml.data.parquet import LONGEST_CELL, parquet_header, parquet_rows
-from edgeml.data.rows import (
+from edgeml.data.readers.parquet import LONGEST_CELL, parquet_header, parquet_rows
+from edgeml.data.readers.rows import (
     SEPARATOR,
     Row,
     Skips,

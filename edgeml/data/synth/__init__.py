@@ -1,0 +1,1 @@
+"""Synthetic apparel, drawn with OpenCV."""
