@@ -26,10 +26,10 @@ from edgeml.data import read_dataset
 from edgeml.measure.metrics import evaluate
 from edgeml.runtimes import open_runtime
 from edgeml.spec.decide import decide
-from edgeml_export.budget import divergence
-from edgeml_export.calibration import choose_calibration
-from edgeml_export.targets import RECIPES
-from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.budget import divergence
+from edgeml_export.int8.calibration import choose_calibration
+from edgeml_export.int8.targets import RECIPES
+from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint
 from edgeml_export.to_openvino import openvino_from_onnx
 

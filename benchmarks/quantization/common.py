@@ -28,7 +28,7 @@ from edgeml.network.heads import Head
 from edgeml.network.model import build_model, training_args
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.train.optim import parameter_groups, training_mode
-from edgeml_export.calibration import Calibration, choose_calibration
+from edgeml_export.int8.calibration import Calibration, choose_calibration
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 
 PHOTOS = Path("../shared/data/clothing_cc0/labels.csv")

@@ -42,11 +42,14 @@ from edgeml.runtimes.tensorrt.passport import Library, passport_path, read_passp
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.engine_step import EngineReport
 from edgeml_export.images import Roles, assign_roles
-from edgeml_export.legality import violations
+from edgeml_export.int8.legality import violations
+from edgeml_export.int8.ranges import Method
+from edgeml_export.int8.retarget import retargeted_from_onnx
+from edgeml_export.int8.search import Candidates, Choice, choose_layers, choose_method
+from edgeml_export.int8.targets import Target
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
 from edgeml_export.page import Heard, Page, reported
 from edgeml_export.plan import Plan, check_needs, check_place, check_source, made_before
-from edgeml_export.ranges import Method
 from edgeml_export.result import (
     SUFFIXES,
     Exported,
@@ -56,9 +59,6 @@ from edgeml_export.result import (
     ranges_path,
     rewrite_spec,
 )
-from edgeml_export.retarget import retargeted_from_onnx
-from edgeml_export.search import Candidates, Choice, choose_layers, choose_method
-from edgeml_export.targets import Target
 
 # How long FP32 and INT8 take turns.
 _SPEED_SECONDS = 3.0
@@ -333,7 +333,7 @@ def _write_int8(job: _Job, page: Page) -> Path:
         needs("onnx", extra="export", to="write INT8 models"),
         needs("onnxruntime", extra="export", to="write INT8 models"),
     ):
-        from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
+        from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
     kept = ranges_path(job.source, job.path, plan.input)
     ranges = measure_ranges(job.network, roles.calibration, kept=kept, progress=job.progress)
     choice = Choice(method="minmax" if plan.method == "auto" else plan.method)

@@ -11,7 +11,7 @@ from edgeml.errors import CalibrationError, DataError
 from edgeml.measure.evaluation import check_labels
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.calibration import Calibration, choose_calibration
+from edgeml_export.int8.calibration import Calibration, choose_calibration
 
 # Fewer than these are not divided: each part would be too small for what it is for.
 _ENOUGH_TO_DIVIDE = 60

@@ -15,9 +15,9 @@ from edgeml.progress import Advance, Progress
 from edgeml.spec.labels import Scores
 from edgeml_export.engine_step import EngineReport
 from edgeml_export.images import Roles
+from edgeml_export.int8.search import Choice
 from edgeml_export.limits import Limits
 from edgeml_export.plan import Plan
-from edgeml_export.search import Choice
 
 if TYPE_CHECKING:
     from edgeml.report.contents import Recovery

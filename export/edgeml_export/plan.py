@@ -19,10 +19,10 @@ from edgeml.runtimes.onnx_file import QUANTIZERS, read_onnx
 from edgeml.runtimes.tensorrt import bindings, cuda
 from edgeml.runtimes.tensorrt.passport import Library
 from edgeml.spec.model_spec import ModelSpec, Precision
-from edgeml_export.ranges import METHODS, Method, read_ranges
+from edgeml_export.int8.ranges import METHODS, Method, read_ranges
+from edgeml_export.int8.targets import RECIPES, TARGETS, Target
 from edgeml_export.result import SUFFIXES, Format, Input
 from edgeml_export.serving import check_free
-from edgeml_export.targets import RECIPES, TARGETS, Target
 
 _ELSEWHERE = (
     "--fmt onnx --target tensorrt writes the file, to be built on the device by edgeml or trtexec."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeml.bench.sidebyside import Speedup
     from edgeml.report.contents import Recovery
     from edgeml_export.engine_step import EngineReport
-    from edgeml_export.search import Choice
+    from edgeml_export.int8.search import Choice
 
 
 @dataclass(frozen=True, kw_only=True)

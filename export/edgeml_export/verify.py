@@ -31,9 +31,9 @@ from edgeml.runtimes.tensorrt.build import why_not_here
 from edgeml.runtimes.tensorrt.passport import read_engine
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.legality import violations
+from edgeml_export.int8.legality import violations
+from edgeml_export.int8.targets import TARGETS, Target
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
-from edgeml_export.targets import TARGETS, Target
 
 # Findings in the one line of `sentence`.
 _MOST_TOLD = 3

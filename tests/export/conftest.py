@@ -19,9 +19,9 @@ from edgeml.image.reading import read_image
 from edgeml.network.checkpoint import save_checkpoint
 from edgeml.network.model import build_model
 from edgeml_export import _export
-from edgeml_export.calibration import choose_calibration
-from edgeml_export.ranges import Ranges
-from edgeml_export.to_int8 import measure_ranges
+from edgeml_export.int8.calibration import choose_calibration
+from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.to_int8 import measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 from tests.export.outlier import Planted, plant_outlier
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.runtimes.onnx_file import write_onnx
-from edgeml_export.calibration import Calibration
+from edgeml_export.int8.calibration import Calibration
 
 SIDE = 16
 """Of the pictures, and of what the networks take."""

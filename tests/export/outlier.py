@@ -15,9 +15,9 @@ from onnx import numpy_helper
 from edgeml import ModelSpec, Predictor
 from edgeml.measure.bootstrap import Drops, drop_intervals
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
-from edgeml_export.ranges import Ranges
-from edgeml_export.targets import Target
-from edgeml_export.to_int8 import int8_from_onnx
+from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.targets import Target
+from edgeml_export.int8.to_int8 import int8_from_onnx
 
 Scores = NDArray[np.float32]
 

@@ -19,7 +19,7 @@ from scipy.stats import entropy
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.progress import Advance
-from edgeml_export.budget import Sensitivity, divergence, fewest, rank
+from edgeml_export.int8.budget import Sensitivity, divergence, fewest, rank
 from tests.notes import Notes
 
 Scores = NDArray[np.float32]

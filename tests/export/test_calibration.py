@@ -13,7 +13,7 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import CalibrationError
 from edgeml.image.reading import read_image
-from edgeml_export.calibration import choose_calibration
+from edgeml_export.int8.calibration import choose_calibration
 from tests.notes import Notes
 
 

@@ -18,7 +18,7 @@ from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import score
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export import _export, export
-from edgeml_export.legality import violations
+from edgeml_export.int8.legality import violations
 from edgeml_export.verify import verify
 from tests.command import Command
 from tests.export import conftest

@@ -27,7 +27,7 @@ from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import evaluate_model
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model, write_onnx
 from edgeml_export import _export, export
-from edgeml_export.calibration import choose_calibration
+from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.to_openvino import openvino_from_onnx
 from tests.tiny import make_tiny_onnx, tiny_spec
 

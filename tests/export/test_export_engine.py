@@ -21,9 +21,9 @@ from edgeml.runtimes.tensorrt.passport import read_engine
 from edgeml.spec.model_spec import Precision
 from edgeml_export import export
 from edgeml_export.engine_step import EngineReport
-from edgeml_export.ranges import Ranges
+from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
-from edgeml_export.to_int8 import int8_from_onnx
 from tests.export.graphs import written
 from tests.export.test_legality import quantized
 from tests.tensorrt.engines import machine

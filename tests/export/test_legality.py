@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from edgeml.runtimes.onnx_file import QUANTIZERS
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
-from edgeml_export.legality import violations
-from edgeml_export.targets import TARGETS, Target
+from edgeml_export.int8.legality import violations
+from edgeml_export.int8.targets import TARGETS, Target
 from tests.export.graphs import Node, inputs_of, model_of, photos, weights, written
 
 pytestmark = pytest.mark.runtime

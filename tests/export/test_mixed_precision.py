@@ -6,10 +6,10 @@ import pytest
 
 from edgeml.measure.bootstrap import Drops
 from edgeml.runtimes.onnx_file import read_onnx
-from edgeml_export.budget import fewest, rank
-from edgeml_export.layers import quantizable
+from edgeml_export.int8.budget import fewest, rank
+from edgeml_export.int8.layers import quantizable
+from edgeml_export.int8.targets import Target
 from edgeml_export.limits import LIMITS
-from edgeml_export.targets import Target
 from tests.export.outlier import Planted
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

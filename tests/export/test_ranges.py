@@ -22,9 +22,9 @@ from onnx import TensorProto
 from scipy.stats import entropy
 
 from edgeml.errors import CalibrationError, ExportError
-from edgeml_export import ranges as module
-from edgeml_export.calibration import Calibration
-from edgeml_export.ranges import (
+from edgeml_export.int8 import ranges as module
+from edgeml_export.int8.calibration import Calibration
+from edgeml_export.int8.ranges import (
     METHODS,
     PERCENTILE,
     Ranges,

@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeml.errors import ExportError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
-from edgeml_export.calibration import choose_calibration
-from edgeml_export.ranges import Ranges
-from edgeml_export.retarget import retarget, retargeted_from_onnx
-from edgeml_export.targets import Target
-from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.calibration import choose_calibration
+from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.retarget import retarget, retargeted_from_onnx
+from edgeml_export.int8.targets import Target
+from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
 from tests.export.graphs import Node, inputs_of, model_of, photos, run, weights
 from tests.export.test_legality import by_onnx_runtime, quantized, source
 

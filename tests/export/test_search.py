@@ -16,12 +16,12 @@ from edgeml.measure.compare import FidelityError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export import Exported, export
-from edgeml_export.budget import divergence
-from edgeml_export.layers import quantizable
-from edgeml_export.legality import violations
+from edgeml_export.int8.budget import divergence
+from edgeml_export.int8.layers import quantizable
+from edgeml_export.int8.legality import violations
+from edgeml_export.int8.ranges import METHODS
+from edgeml_export.int8.search import Candidates, choose_layers, choose_method
 from edgeml_export.limits import LIMITS
-from edgeml_export.ranges import METHODS
-from edgeml_export.search import Candidates, choose_layers, choose_method
 from tests.command import Command
 from tests.export.outlier import Planted
 from tests.notes import Notes

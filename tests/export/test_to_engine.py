@@ -30,9 +30,9 @@ from edgeml.runtimes.tensorrt.build import Built, Profile, engine_from_onnx
 from edgeml.runtimes.tensorrt.engine_layers import products_of
 from edgeml.runtimes.tensorrt.passport import read_engine, read_passport
 from edgeml.spec.model_spec import Precision
-from edgeml_export.calibration import choose_calibration
+from edgeml_export.int8.calibration import choose_calibration
+from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_fp16 import fp16_from_onnx
-from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_onnx import onnx_from_module
 from tests.export.graphs import model_of, written
 from tests.export.test_legality import quantized

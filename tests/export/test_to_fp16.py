@@ -16,9 +16,9 @@ from edgeml import ModelSpec, Predictor, Preprocess
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InferenceError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
-from edgeml_export.calibration import choose_calibration
+from edgeml_export.int8.calibration import choose_calibration
+from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_fp16 import fp16_from_onnx, overflows, rounded_from_onnx
-from edgeml_export.to_int8 import int8_from_onnx, measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

@@ -22,18 +22,18 @@ from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.ort import OrtRuntime, _is_for_another_runtime
 from edgeml.runtimes.ov import OpenVinoRuntime
 from edgeml.spec.model_spec import METADATA_KEY
-from edgeml_export.calibration import Calibration, choose_calibration
-from edgeml_export.legality import violations
-from edgeml_export.ranges import Ranges
-from edgeml_export.rounding import by_channel
-from edgeml_export.targets import TARGETS, Target
-from edgeml_export.to_fp16 import fp16_from_onnx
-from edgeml_export.to_int8 import (
+from edgeml_export.int8.calibration import Calibration, choose_calibration
+from edgeml_export.int8.legality import violations
+from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.rounding import by_channel
+from edgeml_export.int8.targets import TARGETS, Target
+from edgeml_export.int8.to_int8 import (
     int8_from_onnx,
     measure_ranges,
     quantizable,
     quantize,
 )
+from edgeml_export.to_fp16 import fp16_from_onnx
 from tests.export import graphs
 from tests.export.conftest import of_timm
 from tests.export.graphs import SIDE, SPEC, Node, inputs_of, model_of, photos, run, weights, written

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from edgeml.runtimes.onnx_file import has_attention
-from edgeml_export.targets import RECIPES, Target
+from edgeml_export.int8.targets import RECIPES, Target
 
 if TYPE_CHECKING:
     import onnx

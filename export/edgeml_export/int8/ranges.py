@@ -19,7 +19,7 @@ from edgeml.errors import CalibrationError, ExportError, needs
 from edgeml.files import write_text
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.calibration import Calibration
+from edgeml_export.int8.calibration import Calibration
 
 if TYPE_CHECKING:
     import onnx

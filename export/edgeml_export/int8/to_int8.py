@@ -16,8 +16,8 @@ from onnx import helper, numpy_helper
 from edgeml.errors import ExportError
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes.onnx_file import has_attention, read_onnx, spec_of_onnx, write_onnx
-from edgeml_export.calibration import Calibration
-from edgeml_export.layers import (
+from edgeml_export.int8.calibration import Calibration
+from edgeml_export.int8.layers import (
     CUTTING,
     is_layer,
     only_moves,
@@ -25,9 +25,9 @@ from edgeml_export.layers import (
     quantizable,
     varying_inputs,
 )
-from edgeml_export.ranges import Channels, Method, Range, Ranges, ranges_for
-from edgeml_export.rounding import by_channel
-from edgeml_export.targets import RECIPES, Recipe, Target
+from edgeml_export.int8.ranges import Channels, Method, Range, Ranges, ranges_for
+from edgeml_export.int8.rounding import by_channel
+from edgeml_export.int8.targets import RECIPES, Recipe, Target
 
 
 def int8_from_onnx(
@@ -50,7 +50,7 @@ def int8_from_onnx(
         source: An FP32 .onnx.
         target: The .onnx to write.
         ranges: By `measure_ranges`.
-        layout: Where Q/DQ nodes go, see `edgeml_export.targets`.
+        layout: Where Q/DQ nodes go, see `edgeml_export.int8.targets`.
         method: Which of the ranges to take.
         keep: Names of nodes to leave in floating point.
 

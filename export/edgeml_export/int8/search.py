@@ -23,11 +23,11 @@ from edgeml.runtimes import open_runtime
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.budget import divergence, fewest, rank
-from edgeml_export.layers import quantizable
+from edgeml_export.int8.budget import divergence, fewest, rank
+from edgeml_export.int8.layers import quantizable
+from edgeml_export.int8.ranges import METHODS, Method, Ranges
+from edgeml_export.int8.targets import Target
 from edgeml_export.limits import Limits, exceeded
-from edgeml_export.ranges import METHODS, Method, Ranges
-from edgeml_export.targets import Target
 
 if TYPE_CHECKING:
     from edgeml.report.contents import MixedPrecision, TriedMethod
@@ -131,7 +131,7 @@ class Candidates:
     def _candidate(
         self, method: Method, keep: Collection[str], most: int | None
     ) -> NDArray[np.float32]:
-        from edgeml_export.to_int8 import int8_from_onnx
+        from edgeml_export.int8.to_int8 import int8_from_onnx
 
         if set(self.layers) <= set(keep):
             return self._reference[:most]

@@ -10,7 +10,7 @@ import numpy as np
 from edgeml.errors import needs
 from edgeml.runtimes.onnx_file import LAYERS, QUANTIZERS, Graph, _size, named, output_axis
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
-from edgeml_export.targets import Target
+from edgeml_export.int8.targets import Target
 
 if TYPE_CHECKING:
     import onnx
