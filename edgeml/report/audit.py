@@ -15,9 +15,8 @@ from edgeml.data.dataset import cooccurrence
 from edgeml.errors import ImageError
 from edgeml.image.jpeg import jpeg_url
 from edgeml.image.reading import read_image
-from edgeml.report.demo import Tile
 from edgeml.report.drawn import heatmap
-from edgeml.report.page import figure, percent, write_page
+from edgeml.report.page import Tile, figure, percent, write_page
 
 # A page stays readable, and below a few megabytes.
 _MOST_GROUPS = 12

@@ -8,9 +8,8 @@ from edgeml.bench.flags import MEANING
 from edgeml.bench.report import BenchReport, ModelResult
 from edgeml.bench.stages import STAGES
 from edgeml.bench.statistics import fewest_calls
-from edgeml.report.demo import Tile
 from edgeml.report.facts import Facts, facts_of
-from edgeml.report.page import figure, ms, write_page
+from edgeml.report.page import Tile, figure, ms, write_page
 from edgeml.report.plots import box_plot, ecdf_plot, stages_plot
 
 

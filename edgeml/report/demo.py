@@ -9,20 +9,11 @@ from pathlib import Path
 from edgeml.image.jpeg import jpeg_url
 from edgeml.report.contents import Demo, DemoRow, Sample
 from edgeml.report.facts import facts_of
-from edgeml.report.page import is_known, ms, percent, write_page
-from edgeml.report.plots import loss_plot, map_plot, tradeoff_plot
+from edgeml.report.page import Tile, is_known, ms, percent, write_page
+from edgeml.report.plots import map_plot, tradeoff_plot
+from edgeml.train.report.plots import loss_plot
 
 _HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """A number that should be seen first."""
-
-    name: str
-    value: str
-    unit: str = ""
-    of: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

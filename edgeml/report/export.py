@@ -11,10 +11,9 @@ from markupsafe import Markup
 
 from edgeml.measure.bootstrap import Drop
 from edgeml.report.contents import Comparison, MixedPrecision, RankedNode, Recovery, TriedMethod
-from edgeml.report.demo import Tile
 from edgeml.report.drawn import Scale, axis, density, whisker
 from edgeml.report.export_plots import damage_plot, difference_plot, steps_plot
-from edgeml.report.page import figure, is_known, percent, signed, write_page
+from edgeml.report.page import Tile, figure, is_known, percent, signed, write_page
 
 # So many nodes are named, the most damaging ones; all are in the plot.
 _MOST_NODES = 12

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from edgeml.report.contents import MixedPrecision
 from edgeml.report.page import SUPERSCRIPTS
-from edgeml.report.plots import WIDTH
-from edgeml.report.svg import CARD, MUTED, SERIES, axes_of, markup, styled
+from edgeml.report.svg import CARD, MUTED, SERIES, WIDTH, axes_of, markup, styled
 
 # Differences below this are drawn as this: a logarithm has no 0.
 _LEAST = 1e-8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,13 @@ def plain(value: float) -> str:
 def width(share: float | None) -> str:
     """Write a share of 1 as the CSS width of a bar."""
     return f"{100 * min(max(share, 0), 1):.1f}%" if share is not None and is_known(share) else "0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A number that should be seen first."""
+
+    name: str
+    value: str
+    unit: str = ""
+    of: str = ""

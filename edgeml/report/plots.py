@@ -8,38 +8,30 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from edgeml.bench.statistics import Samples, percentile_ms
-from edgeml.report.contents import DemoRow, EpochRow
+from edgeml.report.contents import DemoRow
 from edgeml.report.page import is_known
-from edgeml.report.svg import CARD, INK, MUTED, SERIES, axes_of, markup, styled
-
-WIDTH = 460
-_MARKERS = ("o", "s", "D", "^", "v", "P")
-_DASHES = ("-", "--", ":", "-.")
+from edgeml.report.svg import (
+    _CENTRE,
+    _MARKERS,
+    CARD,
+    INK,
+    MUTED,
+    SERIES,
+    WIDTH,
+    axes_of,
+    markup,
+    style,
+    styled,
+    tag,
+)
+from edgeml.train.report.findings import EpochRow
+from edgeml.train.report.plots import line
 
 Latencies = Mapping[str, Samples]
 """By model, nanoseconds."""
-
-
-def loss_plot(history: Sequence[EpochRow], kept: int | None = None) -> Markup:
-    """Plot the loss of both sides by epoch; mark the epoch that was kept."""
-    first, last = history[0], history[-1]
-    with styled():
-        figure, axes = axes_of(WIDTH, 250)
-        line(axes, history, [row.train_loss for row in history], "training", style(0))
-        line(axes, history, [row.val_loss for row in history], "validation", style(1))
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel("loss")
-        mark_kept(axes, history, kept)
-        axes.legend()
-        return markup(
-            figure,
-            "loss",
-            f"Loss by epoch: training from {first.train_loss:.3f} to {last.train_loss:.3f}, "
-            f"validation from {first.val_loss:.3f} to {last.val_loss:.3f}.",
-        )
 
 
 def map_plot(history: Sequence[EpochRow]) -> Markup:
@@ -171,48 +163,6 @@ def box_plot(latencies: Latencies, stage: str) -> Markup:
             for name, ns in latencies.items()
         )
         return markup(figure, f"box-{stage}", f"Spread of {stage}. {told}.")
-
-
-_CENTRE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10.5}
-
-
-def line(
-    axes: Axes,
-    history: Sequence[EpochRow],
-    values: Sequence[float],
-    label: str,
-    style: Mapping[str, Any],
-) -> None:
-    """Draw a curve over epochs; a single epoch, which has no line, shows as its mark."""
-    marker = "o" if len(history) < 3 else None
-    axes.plot([row.epoch for row in history], values, label=label, marker=marker, **style)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch")
-
-
-def mark_kept(axes: Axes, history: Sequence[EpochRow], kept: int | None) -> None:
-    """Draw an upright line at the epoch whose weights were kept, if it is among the rows."""
-    if kept is not None and len(history) > 1 and any(row.epoch == kept for row in history):
-        axes.axvline(kept, color=MUTED, lw=1.2, ls=(0, (2, 2)), zorder=0)
-
-
-def tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
-    """Write below or above a point, towards `middle`, where there is room."""
-    right, high = x > middle, y > 0.5
-    axes.annotate(
-        text,
-        (x, y),
-        xytext=(0 if right else 4, -12 if high else 12),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="top" if high else "bottom",
-        fontweight="bold",
-    )
-
-
-def style(index: int) -> dict[str, Any]:
-    """Tell curves apart by colour and, for those who do not see it, by dashes."""
-    return {"color": SERIES[index % len(SERIES)], "linestyle": _DASHES[index % len(_DASHES)]}
 
 
 def _log_ms(axes: Axes) -> None:

@@ -100,3 +100,34 @@ def markup(figure: Figure, name: str, description: str) -> Markup:
         svg = svg.replace(f": {colour}", f": {variable}")
     # Safe: matplotlib escapes text, and we the description.
     return Markup(svg)
+
+
+WIDTH = 460
+
+
+_MARKERS = ("o", "s", "D", "^", "v", "P")
+
+
+_DASHES = ("-", "--", ":", "-.")
+
+
+_CENTRE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10.5}
+
+
+def tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
+    """Write below or above a point, towards `middle`, where there is room."""
+    right, high = x > middle, y > 0.5
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(0 if right else 4, -12 if high else 12),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="top" if high else "bottom",
+        fontweight="bold",
+    )
+
+
+def style(index: int) -> dict[str, Any]:
+    """Tell curves apart by colour and, for those who do not see it, by dashes."""
+    return {"color": SERIES[index % len(SERIES)], "linestyle": _DASHES[index % len(_DASHES)]}

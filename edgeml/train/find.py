@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from edgeml.data import Dataset
 from edgeml.errors import EdgemlError
 from edgeml.progress import SILENT, Progress
-from edgeml.report import write_lr_report
 from edgeml.train.config import TrainConfig
 from edgeml.train.learner import Learner
 from edgeml.train.loop import batch_maker
 from edgeml.train.ready import made_ready
+from edgeml.train.report.page import write_lr_report
 from edgeml.train.sides import Side
 from edgeml.train.start import check_out
 

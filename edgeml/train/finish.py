@@ -21,11 +21,12 @@ from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.network.heads import scale_head
 from edgeml.network.weights import WEIGHTS_FILE
 from edgeml.progress import Progress
-from edgeml.report import Scored, Training, train_report
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.train.config import TrainConfig
 from edgeml.train.history import Epoch
 from edgeml.train.parts import Parts
+from edgeml.train.report.findings import Scored, Training
+from edgeml.train.report.page import train_report
 from edgeml.train.sides import Side, predict_logits
 from edgeml.train.start import Start
 from edgeml.train.state import STATE_FILE

@@ -13,7 +13,7 @@ from edgeml.data import Dataset
 from edgeml.data.audit import Audit, audit
 from edgeml.data.dataset import Skipped
 from edgeml.errors import InputError
-from edgeml.report import audit_report
+from edgeml.report.audit import audit_report
 from tests.data.dirty import make_dirty, scene
 from tests.report.pages import EVIL, check_page
 

@@ -16,16 +16,16 @@ from edgeml.bench.sidebyside import Speedup
 from edgeml.errors import InputError
 from edgeml.measure.bootstrap import Drop
 from edgeml.measure.compare import Fidelity, Outputs, measure
-from edgeml.report import (
+from edgeml.report.contents import (
     CalibrationImages,
     Comparison,
     MixedPrecision,
     RankedNode,
     Recovery,
     TriedMethod,
-    export_report,
 )
 from edgeml.report.drawn import Scale
+from edgeml.report.export import export_report
 from tests.report.pages import EVIL, check_page
 
 GARMENTS = ("grün", "Überrock", "a name that is far longer than any column has room for, and on")

@@ -22,12 +22,12 @@ from sklearn import metrics as sk
 from edgeml.errors import InputError
 from edgeml.image.preprocess import Preprocess
 from edgeml.measure.metrics import evaluate
-from edgeml.report import Scored, Training, train_report, write_lr_report
 from edgeml.report.drawn import curve, heatmap
-from edgeml.report.findings import find, per_label_csv, report_json
-from edgeml.report.training_plots import smoothed
 from edgeml.spec.labels import LabelGroup
 from edgeml.spec.model_spec import ModelSpec
+from edgeml.train.report.findings import Scored, Training, find, per_label_csv, report_json
+from edgeml.train.report.page import train_report, write_lr_report
+from edgeml.train.report.plots import smoothed
 from tests.report.pages import EVIL, Page, check_page
 
 LABELS = ("red", "green", "blue", "shirt", "dress", "kids")

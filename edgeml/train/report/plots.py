@@ -20,10 +20,9 @@ from matplotlib.ticker import (
 from numpy.typing import NDArray
 
 from edgeml.measure.reliability import Reliability
-from edgeml.report.contents import FullRow
 from edgeml.report.page import is_known
-from edgeml.report.plots import WIDTH, line, mark_kept, style
-from edgeml.report.svg import CARD, MUTED, SERIES, axes_of, markup, styled
+from edgeml.report.svg import CARD, MUTED, SERIES, WIDTH, axes_of, markup, style, styled
+from edgeml.train.report.findings import EpochRow, FullRow
 
 METRICS = {
     "mAP": "mAP",
@@ -219,3 +218,42 @@ def _plain_ticks(axes: Axes) -> None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if is_known(share) else "unknown"
+
+
+def loss_plot(history: Sequence[EpochRow], kept: int | None = None) -> Markup:
+    """Plot the loss of both sides by epoch; mark the epoch that was kept."""
+    first, last = history[0], history[-1]
+    with styled():
+        figure, axes = axes_of(WIDTH, 250)
+        line(axes, history, [row.train_loss for row in history], "training", style(0))
+        line(axes, history, [row.val_loss for row in history], "validation", style(1))
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("loss")
+        mark_kept(axes, history, kept)
+        axes.legend()
+        return markup(
+            figure,
+            "loss",
+            f"Loss by epoch: training from {first.train_loss:.3f} to {last.train_loss:.3f}, "
+            f"validation from {first.val_loss:.3f} to {last.val_loss:.3f}.",
+        )
+
+
+def line(
+    axes: Axes,
+    history: Sequence[EpochRow],
+    values: Sequence[float],
+    label: str,
+    style: Mapping[str, Any],
+) -> None:
+    """Draw a curve over epochs; a single epoch, which has no line, shows as its mark."""
+    marker = "o" if len(history) < 3 else None
+    axes.plot([row.epoch for row in history], values, label=label, marker=marker, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch")
+
+
+def mark_kept(axes: Axes, history: Sequence[EpochRow], kept: int | None) -> None:
+    """Draw an upright line at the epoch whose weights were kept, if it is among the rows."""
+    if kept is not None and len(history) > 1 and any(row.epoch == kept for row in history):
+        axes.axvline(kept, color=MUTED, lw=1.2, ls=(0, (2, 2)), zorder=0)

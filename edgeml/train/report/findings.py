@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from edgeml.data.dataset import cooccurrence
 from edgeml.measure.analysis import confusion, precision_recall_curve, worst_errors
 from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.measure.reliability import Reliability, reliability
-from edgeml.report.contents import FullRow, Scored, Training
 from edgeml.spec.decide import decide
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 from edgeml.spec.model_spec import ModelSpec
@@ -422,3 +421,105 @@ def _summary(metrics: Metrics) -> dict[str, object]:
 def _short(value: float) -> float:
     """Keep six digits that matter: more are noise, and make the file three times as large."""
     return float(f"{value:.6g}")
+
+
+class EpochRow(Protocol):
+    """One epoch of training; the rows of `edgeml.train`'s history are such."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def train_loss(self) -> float: ...
+
+    @property
+    def val_loss(self) -> float: ...
+
+    @property
+    def mAP(self) -> float:
+        """On the validation side, a share of 1."""
+        ...
+
+
+class FullRow(EpochRow, Protocol):
+    """An epoch as the report of a training shows it. Metrics are shares of 1, on validation."""
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the epoch's last step."""
+        ...
+
+    @property
+    def macro_F1(self) -> float: ...
+
+    @property
+    def CF1(self) -> float: ...
+
+    @property
+    def OF1(self) -> float: ...
+
+    @property
+    def exact_match(self) -> float: ...
+
+    @property
+    def seconds(self) -> float:
+        """What training took, without the look at the validation side."""
+        ...
+
+    @property
+    def images_per_s(self) -> float: ...
+
+    @property
+    def wait(self) -> float:
+        """The share of `seconds`, 0 to 1, in which training waited for pictures."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """One side of the split, read with the weights that were kept.
+
+    Attributes:
+        scores: (N, L) float32 probabilities.
+        targets: (N, L) int8: 1 present, 0 absent, -1 unknown.
+        paths: The N pictures. One that is gone is shown as missing.
+    """
+
+    scores: Scores
+    targets: Targets
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """All that the report of `edgeml train` shows.
+
+    Attributes:
+        title: The headline.
+        history: The epochs, first to last.
+        spec: Of the kept weights, with its thresholds, groups and origin.
+        val: The side by which thresholds, temperature and epoch were chosen.
+        test: The side by which nothing was chosen.
+        uncalibrated: (N, L) float32 probabilities of `val` before the temperature.
+        temperature: What logits are divided by; 1 changes nothing.
+        held_out: Metrics on pictures of a combination of labels that training never saw.
+        held_out_name: Which combination that is, for example `red + dress`.
+        audit: What the audit of the data says in short: (name, text) pairs.
+        config: The configuration as it was resolved.
+        facts: What stands at the foot: the model, digests, versions.
+        best_epoch: The `epoch` of the row whose weights were kept.
+    """
+
+    title: str
+    history: Sequence[FullRow]
+    spec: ModelSpec
+    val: Scored
+    test: Scored | None = None
+    uncalibrated: Scores | None = None
+    temperature: float = 1.0
+    held_out: Metrics | None = None
+    held_out_name: str | None = None
+    audit: Sequence[tuple[str, str]] = ()
+    config: Mapping[str, object]
+    facts: Mapping[str, str]
+    best_epoch: int

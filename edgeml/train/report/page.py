@@ -14,23 +14,22 @@ from edgeml.errors import ImageError
 from edgeml.files import write_text
 from edgeml.image.jpeg import jpeg_url
 from edgeml.image.reading import read_image
-from edgeml.report.contents import Training
-from edgeml.report.demo import Tile
 from edgeml.report.drawn import curve, heatmap
-from edgeml.report.findings import (
+from edgeml.report.page import UNKNOWN, Tile, figure, is_known, percent, write_page
+from edgeml.train.report.findings import (
     Findings,
     GroupConfusion,
     Mistake,
     Speed,
+    Training,
     find,
     jsonable,
     per_label_csv,
     report_json,
 )
-from edgeml.report.page import UNKNOWN, figure, is_known, percent, write_page
-from edgeml.report.plots import loss_plot
-from edgeml.report.training_plots import (
+from edgeml.train.report.plots import (
     METRICS,
+    loss_plot,
     lr_finder_plot,
     metrics_plot,
     rate_plot,
