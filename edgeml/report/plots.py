@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from edgeml.bench.statistics import Samples, percentile_ms
-from edgeml.report.contents import DemoRow
-from edgeml.report.page import is_known
 from edgeml.report.svg import (
     _CENTRE,
-    _MARKERS,
     CARD,
     INK,
     MUTED,
@@ -25,73 +22,10 @@ from edgeml.report.svg import (
     markup,
     style,
     styled,
-    tag,
 )
-from edgeml.train.report.findings import EpochRow
-from edgeml.train.report.plots import line
 
 Latencies = Mapping[str, Samples]
 """By model, nanoseconds."""
-
-
-def map_plot(history: Sequence[EpochRow]) -> Markup:
-    """Plot mAP on the validation side by epoch; the best epoch is marked."""
-    values = [row.mAP for row in history]
-    known = [value for value in values if is_known(value)]
-    description = "mAP on the validation side was never known."
-    with styled():
-        figure, axes = axes_of(WIDTH, 250)
-        line(axes, history, values, "validation", {"color": SERIES[2]})
-        if known:
-            best = history[values.index(max(known))]
-            axes.plot(best.epoch, best.mAP, "o", ms=9, mfc=CARD, mec=SERIES[2], mew=2)
-            middle = (history[0].epoch + history[-1].epoch) / 2
-            tag(axes, best.epoch, best.mAP, f"best {100 * best.mAP:.1f} %", middle)
-            description = (
-                f"mAP on the validation side by epoch: from {100 * known[0]:.1f} % to "
-                f"{100 * known[-1]:.1f} %, best {100 * best.mAP:.1f} % in epoch {best.epoch}."
-            )
-        axes.set_ylim(0, 1.08)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        axes.set_ylabel("mAP")
-        return markup(figure, "map", description)
-
-
-def tradeoff_plot(rows: Sequence[DemoRow]) -> Markup | None:
-    """Plot accuracy over latency; colour is the format, the mark the precision.
-
-    None if no row has both.
-    """
-    shown = [row for row in rows if is_known(row.mAP) and is_known(row.p50_ms)]
-    if not shown:
-        return None
-    formats = list(dict.fromkeys(row.format for row in shown))
-    precisions = list(dict.fromkeys(row.precision for row in shown))
-    with styled():
-        figure, axes = axes_of(WIDTH, 300)
-        for row in shown:
-            colour = SERIES[formats.index(row.format) % len(SERIES)]
-            marker = _MARKERS[precisions.index(row.precision) % len(_MARKERS)]
-            style = {"color": colour, "label": f"{row.format} {row.precision}"}
-            if is_known(row.p99_ms):
-                span = [row.p50_ms or 0, row.p99_ms or 0]
-                axes.plot(span, [row.mAP] * 2, lw=1.5, alpha=0.5, color=colour)
-            axes.plot(row.p50_ms, row.mAP, marker, ms=9, mec=CARD, **style)  # type: ignore[arg-type]
-        _log_ms(axes)
-        axes.set_xlabel("latency of predict, ms: mark p50, line to p99")
-        axes.set_ylabel("mAP")
-        low, high = min(row.mAP for row in shown), max(row.mAP for row in shown)
-        # Differences of a tenth of a point are noise: the axis never spans less than 2 points.
-        margin = max(0.01, 0.15 * (high - low))
-        axes.set_ylim(max(0, low - margin), high + margin)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        figure.legend(loc="outside lower center", ncols=min(3, len(shown)), fontsize=11)
-        points = "; ".join(
-            f"{row.format} {row.precision}: {row.p50_ms:.2f} ms, {100 * row.mAP:.1f} %"
-            for row in shown
-        )
-        return markup(figure, "tradeoff", f"mAP over median latency. {points}.")
 
 
 def stages_plot(medians: Mapping[str, Mapping[str, float]]) -> Markup:

@@ -18,11 +18,10 @@ from edgeml.bench.plan import Plan
 from edgeml.bench.report import BenchReport, Disturbance, ModelResult
 from edgeml.bench.stages import STAGES, WarmUp
 from edgeml.bench.statistics import summarize
+from edgeml.demo.page import Command, Demo, DemoRow, Sample, demo_report
 from edgeml.errors import InputError
 from edgeml.measure.metrics import LabelMetrics, Metrics
 from edgeml.report.bench import bench_report
-from edgeml.report.contents import Command, Demo, DemoRow, Sample
-from edgeml.report.demo import demo_report
 from edgeml.train.history import Epoch
 from tests.report.pages import EVIL, check_page
 from tests.tiny import tiny_spec

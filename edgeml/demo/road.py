@@ -23,7 +23,7 @@ from edgeml.spec.model_spec import Precision
 from edgeml_export import Exported, export
 
 if TYPE_CHECKING:
-    from edgeml.report.contents import DemoRow, Sample
+    from edgeml.demo.page import DemoRow, Sample
     from edgeml.train.finish import TrainResult
 
 PICTURE_SIZE = 128
@@ -128,7 +128,7 @@ def _make_room(out: Path) -> None:
 
 
 def _rows(exported: Sequence[Exported], timed: BenchReport) -> tuple[DemoRow, ...]:
-    from edgeml.report.contents import DemoRow
+    from edgeml.demo.page import DemoRow
 
     return tuple(
         DemoRow(
@@ -155,8 +155,8 @@ def _checked(exported: Exported) -> Fidelity:
 def _write_report(
     out: Path, trained: TrainResult, data: Dataset, rows: Sequence[DemoRow], timed: BenchReport
 ) -> None:
-    from edgeml.report.contents import Command, Demo
-    from edgeml.report.demo import demo_report
+    from edgeml.demo.page import Command, Demo
+    from edgeml.demo.page import demo_report
 
     shown = out / "run" / "model.int8.onnx"
     test = data.part("test")
@@ -200,7 +200,7 @@ def _steps(data: Dataset, trained: TrainResult, rows: Sequence[DemoRow]) -> tupl
 
 def _samples(model: Path, test: Dataset, count: int = 24) -> tuple[Sample, ...]:
     """Predict some pictures of the test split, evenly spread over it."""
-    from edgeml.report.contents import Sample
+    from edgeml.demo.page import Sample
 
     chosen = np.linspace(0, len(test) - 1, min(count, len(test))).astype(int)
     samples = []

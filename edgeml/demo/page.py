@@ -1,0 +1,313 @@
+"""The report of `edgeml demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from edgeml.report.page import is_known
+from edgeml.report.plots import _log_ms
+from edgeml.report.svg import CARD
+from edgeml.report.svg import SERIES
+from edgeml.report.svg import WIDTH
+from edgeml.report.svg import _MARKERS
+from edgeml.report.svg import axes_of
+from edgeml.report.svg import markup
+from edgeml.report.svg import style
+from edgeml.report.svg import styled
+from edgeml.report.svg import tag
+from edgeml.train.report.findings import EpochRow
+from edgeml.train.report.plots import line
+from markupsafe import Markup
+from matplotlib.ticker import PercentFormatter
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from edgeml.bench.environment import Host
+from edgeml.image.frame import Frame
+from edgeml.measure.metrics import Metrics
+from edgeml.train.report.findings import EpochRow
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeml.image.jpeg import jpeg_url
+from edgeml.report.facts import facts_of
+from edgeml.report.page import Tile, is_known, ms, percent, write_page
+from edgeml.train.report.plots import loss_plot
+
+_HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A row of the table, and how it stands among the others.
+
+    Attributes:
+        row: The row.
+        speed: How many times faster than the FP32 model of its format; None if it is that one.
+        best: Names of the columns in which it is the best.
+        first_of_format: Whether the row above is of another format.
+    """
+
+    row: DemoRow
+    speed: float | None
+    best: frozenset[str]
+    first_of_format: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """A sample, ready to be shown."""
+
+    url: str
+    alt: str
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
+    missed: tuple[str, ...]
+
+
+def demo_report(demo: Demo, out: Path) -> None:
+    """Write the page to `out`.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    write_page(
+        out,
+        "demo.html",
+        {
+            "kind": "demo",
+            "title": demo.title,
+            "lead": _lead(demo.rows),
+            "tiles": _tiles(demo.rows),
+            "demo": demo,
+            "lines": _lines(demo.rows),
+            "tradeoff": tradeoff_plot(demo.rows),
+            "loss": loss_plot(demo.history) if demo.history else None,
+            "map": map_plot(demo.history) if demo.history else None,
+            "pictures": [_picture(sample) for sample in demo.samples],
+            "facts": facts_of(demo.host, demo.software),
+        },
+    )
+
+
+def _lines(rows: Sequence[DemoRow]) -> list[_Line]:
+    best: dict[str, float] = {}
+    for column, higher in {**_HIGHER_IS_BETTER, "size_mb": False}.items():
+        values = [value for row in rows if is_known(value := getattr(row, column))]
+        # Where all are alike none is the best; numbers are compared as they are shown.
+        if len({f"{value:.3g}" for value in values}) > 1:
+            best[column] = max(values) if higher else min(values)
+    return [
+        _Line(
+            row=row,
+            speed=_speed(row, rows),
+            best=frozenset(name for name, value in best.items() if getattr(row, name) == value),
+            first_of_format=index == 0 or rows[index - 1].format != row.format,
+        )
+        for index, row in enumerate(rows)
+    ]
+
+
+def _speed(row: DemoRow, rows: Sequence[DemoRow]) -> float | None:
+    """Give the ratio of medians, FP32 of the same format over this."""
+    if row.precision == "fp32" or not row.p50_ms:
+        return None
+    for other in rows:
+        if other.format == row.format and other.precision == "fp32" and other.p50_ms:
+            return other.p50_ms / row.p50_ms
+    return None
+
+
+def _tiles(rows: Sequence[DemoRow]) -> list[Tile]:
+    """Pick the most accurate, the fastest and the smallest."""
+    tiles = []
+    if row := _least(rows, lambda row: -row.mAP):
+        tiles.append(Tile(name="Best mAP", value=percent(row.mAP), unit="%", of=_name(row)))
+        tiles.append(
+            Tile(name="Its exact match", value=percent(row.exact_match), unit="%", of=_name(row))
+        )
+    if row := _least(rows, lambda row: row.p50_ms):
+        tiles.append(Tile(name="Fastest, p50", value=ms(row.p50_ms), unit="ms", of=_name(row)))
+    if row := _least(rows, lambda row: row.size_mb):
+        tiles.append(Tile(name="Smallest", value=f"{row.size_mb:.2f}", unit="MB", of=_name(row)))
+    return tiles
+
+
+def _lead(rows: Sequence[DemoRow]) -> str:
+    """Say in a sentence what the fastest model costs in accuracy."""
+    fastest = _least(rows, lambda row: row.p50_ms)
+    best = _least(rows, lambda row: -row.mAP)
+    if not fastest or not best:
+        return ""
+    said = (
+        f"{_name(fastest)} is the fastest of {len(rows)} models: {ms(fastest.p50_ms)} ms an image"
+    )
+    if (speed := _speed(fastest, rows)) is not None:
+        said += f", {speed:.2f} times the speed of its FP32 file"
+    lost = best.mAP - fastest.mAP
+    if not is_known(lost):
+        return f"{said}."
+    if percent(lost) == percent(0):
+        return f"{said}, and none is more accurate."
+    return f"{said}; the most accurate has {percent(lost)} points of mAP more."
+
+
+def _least(rows: Sequence[DemoRow], key: Callable[[DemoRow], float | None]) -> DemoRow | None:
+    """Give the first row whose key is the least; unknown keys do not count."""
+    known = [(value, row) for row in rows if (value := key(row)) is not None and is_known(value)]
+    return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def _name(row: DemoRow) -> str:
+    return f"{row.format} {row.precision}"
+
+
+def _picture(sample: Sample) -> _Picture:
+    right = tuple(name for name in sample.labels if name in sample.truth)
+    return _Picture(
+        url=jpeg_url(sample.frame),
+        alt=f"Picture of {', '.join(sample.truth) or 'nothing that has a label'}",
+        right=right,
+        wrong=tuple(name for name in sample.labels if name not in right),
+        missed=tuple(name for name in sample.truth if name not in right),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRow:
+    """One exported model. Shares of 1; None and NaN are shown as unknown.
+
+    Attributes:
+        format: For example `onnx`, `openvino`, or `torch` for the source of the others.
+        precision: For example `fp32`.
+        mAP, exact_match: On the test split.
+        label_flips_per_1000: Decisions that differ from the source's, of a thousand.
+        p50_ms, p99_ms: Latency of a whole `predict`.
+        size_mb: Of all files of the model, in units of 10^6 bytes.
+        path: Where it lies.
+    """
+
+    format: str
+    precision: str
+    mAP: float
+    exact_match: float
+    label_flips_per_1000: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    size_mb: float
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """One picture with what is on it and what a model says is.
+
+    Attributes:
+        frame: (H, W, 3) uint8 BGR.
+        truth: Names of the labels that are on it.
+        labels: Names of the labels that were predicted.
+    """
+
+    frame: Frame
+    truth: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command to go on with, and what it does."""
+
+    purpose: str
+    line: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Demo:
+    """All that the report of `edgeml demo` shows.
+
+    Attributes:
+        title: The headline.
+        steps: What was done, in order, a sentence each.
+        rows: The models, in the order of the table.
+        history: The epochs of training.
+        metrics: Of one model on the test split, label by label.
+        metrics_of: Which model that is, and the split, for example `ONNX FP32, test split`.
+        samples: Pictures of the test split.
+        flags: What makes the latencies doubtful, as the benchmark says it.
+        commands: What to do next.
+        host, software: As the benchmark captured them.
+    """
+
+    title: str
+    steps: tuple[str, ...]
+    rows: tuple[DemoRow, ...]
+    history: Sequence[EpochRow]
+    metrics: Metrics
+    metrics_of: str
+    samples: tuple[Sample, ...]
+    flags: tuple[str, ...]
+    commands: tuple[Command, ...]
+    host: Host
+    software: Mapping[str, str | None]
+
+
+def map_plot(history: Sequence[EpochRow]) -> Markup:
+    """Plot mAP on the validation side by epoch; the best epoch is marked."""
+    values = [row.mAP for row in history]
+    known = [value for value in values if is_known(value)]
+    description = "mAP on the validation side was never known."
+    with styled():
+        figure, axes = axes_of(WIDTH, 250)
+        line(axes, history, values, "validation", {"color": SERIES[2]})
+        if known:
+            best = history[values.index(max(known))]
+            axes.plot(best.epoch, best.mAP, "o", ms=9, mfc=CARD, mec=SERIES[2], mew=2)
+            middle = (history[0].epoch + history[-1].epoch) / 2
+            tag(axes, best.epoch, best.mAP, f"best {100 * best.mAP:.1f} %", middle)
+            description = (
+                f"mAP on the validation side by epoch: from {100 * known[0]:.1f} % to "
+                f"{100 * known[-1]:.1f} %, best {100 * best.mAP:.1f} % in epoch {best.epoch}."
+            )
+        axes.set_ylim(0, 1.08)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axes.set_ylabel("mAP")
+        return markup(figure, "map", description)
+
+
+def tradeoff_plot(rows: Sequence[DemoRow]) -> Markup | None:
+    """Plot accuracy over latency; colour is the format, the mark the precision.
+
+    None if no row has both.
+    """
+    shown = [row for row in rows if is_known(row.mAP) and is_known(row.p50_ms)]
+    if not shown:
+        return None
+    formats = list(dict.fromkeys(row.format for row in shown))
+    precisions = list(dict.fromkeys(row.precision for row in shown))
+    with styled():
+        figure, axes = axes_of(WIDTH, 300)
+        for row in shown:
+            colour = SERIES[formats.index(row.format) % len(SERIES)]
+            marker = _MARKERS[precisions.index(row.precision) % len(_MARKERS)]
+            style = {"color": colour, "label": f"{row.format} {row.precision}"}
+            if is_known(row.p99_ms):
+                span = [row.p50_ms or 0, row.p99_ms or 0]
+                axes.plot(span, [row.mAP] * 2, lw=1.5, alpha=0.5, color=colour)
+            axes.plot(row.p50_ms, row.mAP, marker, ms=9, mec=CARD, **style)  # type: ignore[arg-type]
+        _log_ms(axes)
+        axes.set_xlabel("latency of predict, ms: mark p50, line to p99")
+        axes.set_ylabel("mAP")
+        low, high = min(row.mAP for row in shown), max(row.mAP for row in shown)
+        # Differences of a tenth of a point are noise: the axis never spans less than 2 points.
+        margin = max(0.01, 0.15 * (high - low))
+        axes.set_ylim(max(0, low - margin), high + margin)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        figure.legend(loc="outside lower center", ncols=min(3, len(shown)), fontsize=11)
+        points = "; ".join(
+            f"{row.format} {row.precision}: {row.p50_ms:.2f} ms, {100 * row.mAP:.1f} %"
+            for row in shown
+        )
+        return markup(figure, "tradeoff", f"mAP over median latency. {points}.")
