@@ -86,7 +86,7 @@ def bench(
             needs("jinja2", extra="report", to="write an HTML report"),
             needs("matplotlib", extra="report", to="write an HTML report"),
         ):
-            from edgeml.report.bench import bench_report
+            from edgeml.bench.page import bench_report
         write_text(out / "bench.json", report.to_json())
         bench_report(report, out / "report.html")
     document = report.to_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from edgeml.report.page import is_known
-from edgeml.report.plots import _log_ms
+from edgeml.bench.plots import _log_ms
 from edgeml.report.svg import CARD
 from edgeml.report.svg import SERIES
 from edgeml.report.svg import WIDTH
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeml.image.jpeg import jpeg_url
-from edgeml.report.facts import facts_of
+from edgeml.bench.facts import facts_of
 from edgeml.report.page import Tile, is_known, ms, percent, write_page
 from edgeml.train.report.plots import loss_plot
 

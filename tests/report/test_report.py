@@ -14,6 +14,7 @@ import pytest
 
 from edgeml.bench.corpus import Corpus
 from edgeml.bench.environment import capture_host, capture_software
+from edgeml.bench.page import bench_report
 from edgeml.bench.plan import Plan
 from edgeml.bench.report import BenchReport, Disturbance, ModelResult
 from edgeml.bench.stages import STAGES, WarmUp
@@ -21,7 +22,6 @@ from edgeml.bench.statistics import summarize
 from edgeml.demo.page import Command, Demo, DemoRow, Sample, demo_report
 from edgeml.errors import InputError
 from edgeml.measure.metrics import LabelMetrics, Metrics
-from edgeml.report.bench import bench_report
 from edgeml.train.history import Epoch
 from tests.report.pages import EVIL, check_page
 from tests.tiny import tiny_spec

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeml.bench.facts import Facts, facts_of
 from edgeml.bench.flags import MEANING
+from edgeml.bench.plots import box_plot, ecdf_plot, stages_plot
 from edgeml.bench.report import BenchReport, ModelResult
 from edgeml.bench.stages import STAGES
 from edgeml.bench.statistics import fewest_calls
-from edgeml.report.facts import Facts, facts_of
 from edgeml.report.page import Tile, figure, ms, write_page
-from edgeml.report.plots import box_plot, ecdf_plot, stages_plot
 
 
 def bench_report(report: BenchReport, out: Path) -> None:
