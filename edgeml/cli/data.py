@@ -82,7 +82,7 @@ def audit(
     if html:
         check_writable(html)
         with needs("jinja2", extra="report", to="write the page"):
-            from edgeml.report.audit import audit_report
+            from edgeml.data.audit_page import audit_report
     found = look(data, delimiter=delimiter, cache=usual_cache(), progress=progress())
     if html:
         audit_report(found, html)

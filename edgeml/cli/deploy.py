@@ -180,8 +180,8 @@ def compare(
         outputs = run_both(first, second, images, progress=show)
         fidelity = measure(outputs, first.spec, second.spec)
     if html:
-        from edgeml.report.contents import Comparison
-        from edgeml.report.export import export_report
+        from edgeml.measure.contents import Comparison
+        from edgeml.measure.page import export_report
 
         page = Comparison(
             title=f"{reference.name} and {candidate.name}",
@@ -233,8 +233,8 @@ def verify(
         progress=progress(),
     )
     if html and against and found.fidelity and found.limits:
-        from edgeml.report.contents import Comparison
-        from edgeml.report.export import export_report
+        from edgeml.measure.contents import Comparison
+        from edgeml.measure.page import export_report
 
         page = Comparison(
             kind="check",

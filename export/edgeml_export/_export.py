@@ -432,7 +432,7 @@ def _check(job: _Job, page: Page) -> ModelSpec:
     fidelity = measure(outputs, before, spec)
     page.scores = outputs.scores(before, spec)
     if move and roles.fitting is not None:
-        from edgeml.report.contents import Recovery
+        from edgeml.measure.contents import Recovery
 
         unfitted = measure(outputs, before, replace(spec, thresholds=before.thresholds))
         page.recovery = Recovery(

@@ -20,7 +20,7 @@ from edgeml_export.limits import Limits
 from edgeml_export.plan import Plan
 
 if TYPE_CHECKING:
-    from edgeml.report.contents import Recovery
+    from edgeml.measure.contents import Recovery
 
 
 class Heard(Progress):
@@ -117,8 +117,8 @@ def reported(page: Page) -> Iterator[None]:
 
 def _write(page: Page, seconds: float) -> None:
     from edgeml.bench.environment import capture_software
-    from edgeml.report.contents import CalibrationImages, Comparison
-    from edgeml.report.export import export_report
+    from edgeml.measure.contents import CalibrationImages, Comparison
+    from edgeml.measure.page import export_report
 
     assert page.fidelity is not None
     plan, choice, calibration = page.plan, page.choice, page.roles.calibration

@@ -11,9 +11,9 @@ import pytest
 
 from edgeml.data import Dataset
 from edgeml.data.audit import Audit, audit
+from edgeml.data.audit_page import audit_report
 from edgeml.data.dataset import Skipped
 from edgeml.errors import InputError
-from edgeml.report.audit import audit_report
 from tests.data.dirty import make_dirty, scene
 from tests.report.pages import EVIL, check_page
 

@@ -16,7 +16,7 @@ from edgeml.bench.sidebyside import Speedup
 from edgeml.errors import InputError
 from edgeml.measure.bootstrap import Drop
 from edgeml.measure.compare import Fidelity, Outputs, measure
-from edgeml.report.contents import (
+from edgeml.measure.contents import (
     CalibrationImages,
     Comparison,
     MixedPrecision,
@@ -24,8 +24,8 @@ from edgeml.report.contents import (
     Recovery,
     TriedMethod,
 )
+from edgeml.measure.page import export_report
 from edgeml.report.drawn import Scale
-from edgeml.report.export import export_report
 from tests.report.pages import EVIL, check_page
 
 GARMENTS = ("grün", "Überrock", "a name that is far longer than any column has room for, and on")

@@ -30,7 +30,7 @@ from edgeml_export.int8.targets import Target
 from edgeml_export.limits import Limits, exceeded
 
 if TYPE_CHECKING:
-    from edgeml.report.contents import MixedPrecision, TriedMethod
+    from edgeml.measure.contents import MixedPrecision, TriedMethod
 
 _BATCH = 32
 
@@ -176,7 +176,7 @@ def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -
 
 def choose_method(candidates: Candidates, *, progress: Progress = SILENT) -> Choice:
     """Try every way to take ranges, and take the one that moves decisions least."""
-    from edgeml.report.contents import TriedMethod
+    from edgeml.measure.contents import TriedMethod
 
     moved: dict[Method, float] = {}
     with progress.task("try INT8 ranges", total=len(METHODS), unit="trials") as advance:
@@ -238,7 +238,7 @@ def _mix(
     Raises:
         FidelityError: None are found with which the budget holds; carries plain INT8's figures.
     """
-    from edgeml.report.contents import MixedPrecision, RankedNode
+    from edgeml.measure.contents import MixedPrecision, RankedNode
 
     started = time.monotonic()
     ranked = rank(

@@ -10,9 +10,9 @@ import numpy as np
 from markupsafe import Markup
 
 from edgeml.measure.bootstrap import Drop
-from edgeml.report.contents import Comparison, MixedPrecision, RankedNode, Recovery, TriedMethod
+from edgeml.measure.contents import Comparison, MixedPrecision, RankedNode, Recovery, TriedMethod
+from edgeml.measure.plots import damage_plot, difference_plot, steps_plot
 from edgeml.report.drawn import Scale, axis, density, whisker
-from edgeml.report.export_plots import damage_plot, difference_plot, steps_plot
 from edgeml.report.page import Tile, figure, is_known, percent, signed, write_page
 
 # So many nodes are named, the most damaging ones; all are in the plot.

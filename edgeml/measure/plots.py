@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from edgeml.report.contents import MixedPrecision
+from edgeml.measure.contents import MixedPrecision
 from edgeml.report.page import SUPERSCRIPTS
 from edgeml.report.svg import CARD, MUTED, SERIES, WIDTH, axes_of, markup, styled
 
