@@ -1,0 +1,1 @@
+"""All of edgeml on drawn apparel, in minutes."""
