@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from edgeml.report.page import is_known
-from edgeml.bench.plots import _log_ms
-from edgeml.report.svg import CARD
-from edgeml.report.svg import SERIES
-from edgeml.report.svg import WIDTH
-from edgeml.report.svg import _MARKERS
-from edgeml.report.svg import axes_of
-from edgeml.report.svg import markup
-from edgeml.report.svg import style
-from edgeml.report.svg import styled
-from edgeml.report.svg import tag
-from edgeml.train.report.findings import EpochRow
-from edgeml.train.report.plots import line
-from markupsafe import Markup
-from matplotlib.ticker import PercentFormatter
-
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from edgeml.bench.environment import Host
-from edgeml.image.frame import Frame
-from edgeml.measure.metrics import Metrics
-from edgeml.train.report.findings import EpochRow
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeml.image.jpeg import jpeg_url
+from markupsafe import Markup
+from matplotlib.ticker import PercentFormatter
+
+from edgeml.bench.environment import Host
 from edgeml.bench.facts import facts_of
+from edgeml.bench.plots import _log_ms
+from edgeml.image.frame import Frame
+from edgeml.image.jpeg import jpeg_url
+from edgeml.measure.metrics import Metrics
 from edgeml.report.page import Tile, is_known, ms, percent, write_page
-from edgeml.train.report.plots import loss_plot
+from edgeml.report.svg import _MARKERS, CARD, SERIES, WIDTH, axes_of, markup, styled, tag
+from edgeml.train.report.findings import EpochRow
+from edgeml.train.report.plots import line, loss_plot
 
 _HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False}
 

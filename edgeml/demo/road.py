@@ -155,8 +155,7 @@ def _checked(exported: Exported) -> Fidelity:
 def _write_report(
     out: Path, trained: TrainResult, data: Dataset, rows: Sequence[DemoRow], timed: BenchReport
 ) -> None:
-    from edgeml.demo.page import Command, Demo
-    from edgeml.demo.page import demo_report
+    from edgeml.demo.page import Command, Demo, demo_report
 
     shown = out / "run" / "model.int8.onnx"
     test = data.part("test")

@@ -41,15 +41,14 @@ from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml.runtimes.tensorrt.passport import Library, passport_path, read_passport
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.engine_step import EngineReport
-from edgeml_export.images import Roles, assign_roles
 from edgeml_export.int8.legality import violations
 from edgeml_export.int8.ranges import Method
 from edgeml_export.int8.retarget import retargeted_from_onnx
 from edgeml_export.int8.search import Candidates, Choice, choose_layers, choose_method
 from edgeml_export.int8.targets import Target
 from edgeml_export.limits import Limits, exceeded, judge, limits_for
-from edgeml_export.page import Heard, Page, reported
 from edgeml_export.plan import Plan, check_needs, check_place, check_source, made_before
+from edgeml_export.report import Heard, Page, reported
 from edgeml_export.result import (
     SUFFIXES,
     Exported,
@@ -59,6 +58,7 @@ from edgeml_export.result import (
     ranges_path,
     rewrite_spec,
 )
+from edgeml_export.roles import Roles, assign_roles
 
 # How long FP32 and INT8 take turns.
 _SPEED_SECONDS = 3.0
@@ -93,7 +93,7 @@ def export(
 
     Of data whose split is known, or that serve both ends, the train part calibrates, the
     validation part is what choices are made on, and the test part checks; see
-    `edgeml_export.images`. What is allowed to differ stands in `edgeml_export.limits`. INT8 that
+    `edgeml_export.roles`. What is allowed to differ stands in `edgeml_export.limits`. INT8 that
     is outside of it gives the fewest layers back to floating point with which it is not. A page
     beside the result, `NAME.report.html`, shows the comparison.
 

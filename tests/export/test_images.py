@@ -10,7 +10,7 @@ import pytest
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, SplitPlan, split_dataset
 from edgeml.errors import CalibrationError, DataError
-from edgeml_export.images import Roles, assign_roles
+from edgeml_export.roles import Roles, assign_roles
 from tests.notes import Notes
 
 LABELS = ("a", "b")

@@ -14,10 +14,10 @@ from edgeml.measure.compare import Fidelity, FidelityError
 from edgeml.progress import Advance, Progress
 from edgeml.spec.labels import Scores
 from edgeml_export.engine_step import EngineReport
-from edgeml_export.images import Roles
 from edgeml_export.int8.search import Choice
 from edgeml_export.limits import Limits
 from edgeml_export.plan import Plan
+from edgeml_export.roles import Roles
 
 if TYPE_CHECKING:
     from edgeml.measure.contents import Recovery
