@@ -45,8 +45,8 @@ def train(notes: Notes, work: Path) -> None:
 
     from edgeml.data import read_dataset
     from edgeml.predict.predictor import Predictor
-    from edgeml.train.config import TrainConfig
-    from edgeml.train.loop import train as train_model
+    from edgeml.training.config import TrainConfig
+    from edgeml.training.loop import train as train_model
 
     data = read_dataset(common.drawn(work))
     config = TrainConfig(

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeml import Predictor, Preprocess
-from edgeml.bench.corpus import draw_photo
+from edgeml.benchmark.corpus import draw_photo
 from edgeml.image.frame import Frame
 from edgeml.image.jpeg import encode_jpeg
 

@@ -21,7 +21,7 @@ from edgeml import EdgemlError, Predictor
 from edgeml.data import synthesize
 from edgeml.image.reading import read_image
 from edgeml.progress import TerminalProgress
-from edgeml.stream import FrameResult, StreamInfo, run_stream
+from edgeml.streaming import FrameResult, StreamInfo, run_stream
 
 
 class EverySecond:

@@ -16,11 +16,11 @@ HEAVY = (
     "matplotlib", "jinja2", "sklearn", "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip
 DOORS = (
-    "edgeml.train.", "edgeml.report.", "edgeml.runtimes.ort", "edgeml.runtimes.ov",
+    "edgeml.training.", "edgeml.report.", "edgeml.runtimes.ort", "edgeml.runtimes.ov",
     "edgeml.runtimes.torch_", "edgeml.runtimes.tensorrt.runtime", "edgeml_export.to_",
 )  # fmt: skip
 # A package whose files are all doors is itself one.
-PACKAGES_OF_DOORS = {"edgeml.train", "edgeml.report"}
+PACKAGES_OF_DOORS = {"edgeml.training", "edgeml.report"}
 
 
 def run(code: str, *blocked: str) -> subprocess.CompletedProcess[str]:

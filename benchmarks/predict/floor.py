@@ -52,7 +52,7 @@ from turns import (
 from usual import SCALES, Run, area_way, bare_openvino, bare_ort, numpy_way, pillow_way, reduced
 
 from edgeml import Predictor
-from edgeml.bench.stages import STAGES, time_stages
+from edgeml.benchmark.stages import STAGES, time_stages
 
 HERE = Path(__file__).parent
 

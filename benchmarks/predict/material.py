@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml import ModelSpec, Preprocess
-from edgeml.bench.environment import capture_host, capture_software
+from edgeml.benchmark.environment import capture_host, capture_software
 from edgeml.files import staged, write_text
 
 ROOT = Path(__file__).resolve().parents[2]

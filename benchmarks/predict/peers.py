@@ -32,7 +32,7 @@ from bars import bar, conclude, line, show
 from material import OUT, child_environment, for_tool, merge_json, network, pictures
 from turns import Block, Pace, cpu_ms, ratio, take_turns, told, wall_ms
 
-from edgeml.bench.process import Worker
+from edgeml.benchmark.process import Worker
 from edgeml.errors import EdgemlError
 from edgeml.image.preprocess import Resize
 

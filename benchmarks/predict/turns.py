@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeml.bench.sidebyside import median_interval
-from edgeml.bench.statistics import summarize
+from edgeml.benchmark.sidebyside import median_interval
+from edgeml.benchmark.statistics import summarize
 
 FEWEST_CALLS = 3
 FEWEST_ROUNDS = 6

@@ -21,13 +21,13 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from edgeml import ModelSpec, Preprocess
-from edgeml.bench.environment import capture_host, capture_software
+from edgeml.benchmark.environment import capture_host, capture_software
 from edgeml.data import Dataset, read_dataset
 from edgeml.image.reading import read_image
 from edgeml.network.heads import Head
 from edgeml.network.model import build_model, training_args
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
-from edgeml.train.optim import parameter_groups, training_mode
+from edgeml.training.optim import parameter_groups, training_mode
 from edgeml_export.int8.calibration import Calibration, choose_calibration
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 

@@ -33,8 +33,8 @@ from edgeml.image.reading import read_image
 from edgeml.measure.metrics import average_precision
 from edgeml.measure.reliability import reliability
 from edgeml.measure.thresholds import fit_thresholds
-from edgeml.train.config import TrainConfig
-from edgeml.train.losses import Loss, Prior, build_loss
+from edgeml.training.config import TrainConfig
+from edgeml.training.losses import Loss, Prior, build_loss
 
 WEIGHTS = Path("../shared/models/mobilenetv2_100/mobilenetv2_100_same_in1k.safetensors")
 SPLIT = Path("build/training/split.csv")

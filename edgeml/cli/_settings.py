@@ -13,7 +13,7 @@ import typer
 
 from edgeml.errors import InputError
 from edgeml.network.names import ModelArg
-from edgeml.train.config import Setting, TrainConfig, settings
+from edgeml.training.config import Setting, TrainConfig, settings
 
 # Where the negative has a name of its own.
 _NEGATIVES = {"pretrained": "from-scratch"}

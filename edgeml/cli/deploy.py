@@ -274,7 +274,7 @@ def _check_page(html: Path | None) -> None:
 
 def _facts(**paths: Path | None) -> dict[str, str]:
     """Name the files of a comparison and the versions it was made with."""
-    from edgeml.bench.environment import capture_software
+    from edgeml.benchmark.environment import capture_software
     from edgeml.files import sha256_of_file
     from edgeml.predict.inspection import model_files
 

@@ -72,7 +72,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Time models: each in a process of its own, in turns, every stage."""
-    from edgeml.bench import Plan, measure
+    from edgeml.benchmark import Plan, measure
     from edgeml.data import find_images
     from edgeml.files import check_writable, write_text
 
@@ -86,7 +86,7 @@ def bench(
             needs("jinja2", extra="report", to="write an HTML report"),
             needs("matplotlib", extra="report", to="write an HTML report"),
         ):
-            from edgeml.bench.page import bench_report
+            from edgeml.benchmark.page import bench_report
         write_text(out / "bench.json", report.to_json())
         bench_report(report, out / "report.html")
     document = report.to_dict()
@@ -129,7 +129,7 @@ def stream(
 ) -> None:
     """Classify a camera or a video, frame by frame; frames that were dropped are counted."""
     from edgeml.predict.predictor import Predictor
-    from edgeml.stream import run_stream
+    from edgeml.streaming import run_stream
 
     with Predictor(model, runtime=runtime, device=device) as predictor:
         summary = run_stream(

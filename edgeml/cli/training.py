@@ -20,7 +20,7 @@ from edgeml.cli._shared import (
     progress,
 )
 from edgeml.errors import InputError, needs
-from edgeml.train.config import CONFIG_FILE, TrainConfig, read_settings
+from edgeml.training.config import CONFIG_FILE, TrainConfig, read_settings
 
 
 @with_settings
@@ -47,8 +47,8 @@ def train(
     from edgeml.data import read_dataset
 
     with needs("torch", extra="train", to="train a model"):
-        from edgeml.train.find import find_batch, find_lr
-        from edgeml.train.loop import train as run
+        from edgeml.training.find import find_batch, find_lr
+        from edgeml.training.loop import train as run
 
     chosen = _config(config, out, settings, resume=resume)
     dataset = read_dataset(data, delimiter=chosen.delimiter, skip_bad=chosen.skip_bad)

@@ -9,16 +9,16 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.ticker import PercentFormatter
 
-from edgeml.bench.environment import Host
-from edgeml.bench.facts import facts_of
-from edgeml.bench.plots import _log_ms
+from edgeml.benchmark.environment import Host
+from edgeml.benchmark.facts import facts_of
+from edgeml.benchmark.plots import _log_ms
 from edgeml.image.frame import Frame
 from edgeml.image.jpeg import jpeg_url
 from edgeml.measure.metrics import Metrics
 from edgeml.report.page import Tile, is_known, ms, percent, write_page
 from edgeml.report.svg import _MARKERS, CARD, SERIES, WIDTH, axes_of, markup, styled, tag
-from edgeml.train.report.findings import EpochRow
-from edgeml.train.report.plots import line, loss_plot
+from edgeml.training.report.findings import EpochRow
+from edgeml.training.report.plots import line, loss_plot
 
 _HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeml.bench import BenchReport, Plan, measure
+from edgeml.benchmark import BenchReport, Plan, measure
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthesize
 from edgeml.errors import InputError, needs
 from edgeml.files import write_text
@@ -24,7 +24,7 @@ from edgeml_export import Exported, export
 
 if TYPE_CHECKING:
     from edgeml.demo.page import DemoRow, Sample
-    from edgeml.train.finish import TrainResult
+    from edgeml.training.finish import TrainResult
 
 PICTURE_SIZE = 128
 INPUT_SIZE = 96
@@ -90,8 +90,8 @@ def run_demo(
         needs("matplotlib", extra="all", to="write the report"),
     ):
         import edgeml.report  # noqa: F401  # before minutes of work, not after
-        from edgeml.train.config import TrainConfig
-        from edgeml.train.loop import train
+        from edgeml.training.config import TrainConfig
+        from edgeml.training.loop import train
 
     _make_room(out)
     synthesize(out / "data", images=images, size=PICTURE_SIZE, seed=seed, progress=progress)

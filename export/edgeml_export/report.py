@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml.bench.sidebyside import Speedup
+from edgeml.benchmark.sidebyside import Speedup
 from edgeml.measure.compare import Fidelity, FidelityError
 from edgeml.progress import Advance, Progress
 from edgeml.spec.labels import Scores
@@ -116,7 +116,7 @@ def reported(page: Page) -> Iterator[None]:
 
 
 def _write(page: Page, seconds: float) -> None:
-    from edgeml.bench.environment import capture_software
+    from edgeml.benchmark.environment import capture_software
     from edgeml.measure.contents import CalibrationImages, Comparison
     from edgeml.measure.page import export_report
 

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from edgeml.bench import environment
-from edgeml.bench.environment import (
+from edgeml.benchmark import environment
+from edgeml.benchmark.environment import (
     capture_host,
     capture_software,
     peak_rss_mb,
@@ -105,7 +105,7 @@ def test_counters_count() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss survives exec on Linux only")
 def test_the_peak_of_a_child_is_not_that_of_its_parent() -> None:
     ballast = b"x" * 300_000_000
-    code = "from edgeml.bench.environment import peak_rss_mb; print(peak_rss_mb())"
+    code = "from edgeml.benchmark.environment import peak_rss_mb; print(peak_rss_mb())"
     root = str(Path(environment.__file__).parents[2])
     told = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r}); {code}"],

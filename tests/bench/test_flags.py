@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeml.bench.flags import MEANING, flags_of
-from edgeml.bench.plan import Plan
-from edgeml.bench.report import Disturbance, ModelResult
-from edgeml.bench.stages import STAGES, WarmUp
-from edgeml.bench.statistics import summarize
+from edgeml.benchmark.flags import MEANING, flags_of
+from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.report import Disturbance, ModelResult
+from edgeml.benchmark.stages import STAGES, WarmUp
+from edgeml.benchmark.statistics import summarize
 from edgeml.spec.model_spec import Precision
 from tests.tiny import tiny_spec
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeml.bench import BenchReport, Plan, measure
-from edgeml.bench.corpus import MAX_IMAGES, draw_photo, gather
+from edgeml.benchmark import BenchReport, Plan, measure
+from edgeml.benchmark.corpus import MAX_IMAGES, draw_photo, gather
 from edgeml.errors import ImageError, InputError, ModelLoadError
 from edgeml.image.jpeg import encode_jpeg
 from edgeml.progress import Progress

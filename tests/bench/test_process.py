@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from edgeml.bench.corpus import draw_photo
-from edgeml.bench.plan import Plan
-from edgeml.bench.process import Worker
+from edgeml.benchmark.corpus import draw_photo
+from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.process import Worker
 from edgeml.errors import (
     EdgemlError,
     ImageError,
@@ -162,7 +162,7 @@ def test_a_worker_that_answers_nonsense_is_ended(nonsense: str) -> None:
 def test_what_a_library_prints_does_not_reach_the_answers(model: Path, image: Path) -> None:
     code = (
         "import sys, os; sys.path[:] = sys.argv[1:]\n"
-        "from edgeml.bench import worker\n"
+        "from edgeml.benchmark import worker\n"
         "warm_up = worker.Session.opened = lambda self: (print('noise'), os.write(1, b'noise'), "
         "{'fine': True})[-1]\n"
         "worker.Session.__init__ = lambda self, *rest: None\n"
@@ -191,7 +191,7 @@ def test_leaving_the_block_ends_a_worker_that_hangs() -> None:
 PARENT = """
 import sys; sys.path[:] = sys.argv[3:]
 from pathlib import Path
-from edgeml.bench import Plan, measure
+from edgeml.benchmark import Plan, measure
 print("ready", flush=True)
 measure([Path(sys.argv[1])] * 2, images=[Path(sys.argv[2])], plan=Plan(min_s=600))
 """

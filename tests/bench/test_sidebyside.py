@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edgeml.bench.sidebyside import Speedup, median_interval, speedup
+from edgeml.benchmark.sidebyside import Speedup, median_interval, speedup
 from edgeml.errors import InputError
 from edgeml.runtimes import open_runtime
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from edgeml import Predictor
-from edgeml.bench import stages
-from edgeml.bench.plan import Plan
-from edgeml.bench.stages import STAGES, time_block, time_call, time_stages, turns, warm_up
+from edgeml.benchmark import stages
+from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.stages import STAGES, time_block, time_call, time_stages, turns, warm_up
 from edgeml.errors import ImageError, InferenceError
 from tests.tiny import TinyRuntime
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from edgeml.bench.statistics import (
+from edgeml.benchmark.statistics import (
     drift,
     fewest_calls,
     per_second,

@@ -20,7 +20,7 @@ from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.network.heads import Head
 from edgeml.network.model import build_model, training_args
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
-from edgeml.train.optim import parameter_groups, training_mode
+from edgeml.training.optim import parameter_groups, training_mode
 from edgeml_export import export
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

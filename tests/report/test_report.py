@@ -12,17 +12,17 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from edgeml.bench.corpus import Corpus
-from edgeml.bench.environment import capture_host, capture_software
-from edgeml.bench.page import bench_report
-from edgeml.bench.plan import Plan
-from edgeml.bench.report import BenchReport, Disturbance, ModelResult
-from edgeml.bench.stages import STAGES, WarmUp
-from edgeml.bench.statistics import summarize
+from edgeml.benchmark.corpus import Corpus
+from edgeml.benchmark.environment import capture_host, capture_software
+from edgeml.benchmark.page import bench_report
+from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.report import BenchReport, Disturbance, ModelResult
+from edgeml.benchmark.stages import STAGES, WarmUp
+from edgeml.benchmark.statistics import summarize
 from edgeml.demo.page import Command, Demo, DemoRow, Sample, demo_report
 from edgeml.errors import InputError
 from edgeml.measure.metrics import LabelMetrics, Metrics
-from edgeml.train.history import Epoch
+from edgeml.training.history import Epoch
 from tests.report.pages import EVIL, check_page
 from tests.tiny import tiny_spec
 

@@ -25,9 +25,9 @@ from edgeml.measure.metrics import evaluate
 from edgeml.report.drawn import curve, heatmap
 from edgeml.spec.labels import LabelGroup
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.train.report.findings import Scored, Training, find, per_label_csv, report_json
-from edgeml.train.report.page import train_report, write_lr_report
-from edgeml.train.report.plots import smoothed
+from edgeml.training.report.findings import Scored, Training, find, per_label_csv, report_json
+from edgeml.training.report.page import train_report, write_lr_report
+from edgeml.training.report.plots import smoothed
 from tests.report.pages import EVIL, Page, check_page
 
 LABELS = ("red", "green", "blue", "shirt", "dress", "kids")

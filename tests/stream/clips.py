@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edgeml.image.frame import Frame
-from edgeml.stream.sources import Kind, Opened, Shot
+from edgeml.streaming.sources import Kind, Opened, Shot
 
 COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
 

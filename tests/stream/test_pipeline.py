@@ -17,9 +17,9 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import DataError, InputError
-from edgeml.stream import FrameResult, StreamInfo, StreamSummary, run_stream
-from edgeml.stream.capture import Capture
-from edgeml.stream.sources import VideoSource
+from edgeml.streaming import FrameResult, StreamInfo, StreamSummary, run_stream
+from edgeml.streaming.capture import Capture
+from edgeml.streaming.sources import VideoSource
 from tests.notes import Notes
 from tests.stream.clips import FakeCamera, frames_of, make_clip, plain
 from tests.stream.servers import MjpegServer, number_in, stamped
@@ -296,7 +296,7 @@ def test_ctrl_c_in_the_middle_gives_the_summary_and_a_whole_video(tmp_path: Path
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 def test_a_real_sigint_gives_the_summary(tmp_path: Path) -> None:
     code = (
-        "import sys; from edgeml import Predictor; from edgeml.stream import run_stream\n"
+        "import sys; from edgeml import Predictor; from edgeml.streaming import run_stream\n"
         "from tests.stream.clips import FakeCamera, plain; from tests.tiny import TinyRuntime\n"
         "print('ready', flush=True)\n"
         "s = run_stream(Predictor(TinyRuntime()), FakeCamera([plain('red')] * 3000))\n"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeml.stream import StreamSummary
-from edgeml.stream.results import Latencies
+from edgeml.streaming import StreamSummary
+from edgeml.streaming.results import Latencies
 
 
 @given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=300), st.floats(0.01, 1))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeml.errors import DataError, EdgemlError, InputError
-from edgeml.stream.sources import (
+from edgeml.streaming.sources import (
     FolderSource,
     Source,
     VideoSource,
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_video_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=name):
         find_source(path).open()
     # In a new process, as FFmpeg's log level is read once: nothing but our own line is said.
-    code = f"from edgeml.stream.sources import find_source as f; f({str(path)!r}).open()"
+    code = f"from edgeml.streaming.sources import find_source as f; f({str(path)!r}).open()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     said = [line for line in done.stderr.splitlines() if not line.startswith((" ", "Traceback"))]
     assert len(said) == 1

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from edgeml import Preprocess
-from edgeml.train import augment
-from edgeml.train.config import Augment
+from edgeml.training import augment
+from edgeml.training.config import Augment
 
 pytestmark = pytest.mark.train
 

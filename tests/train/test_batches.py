@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgeml.train.batches import Ahead
+from edgeml.training.batches import Ahead
 
 pytestmark = pytest.mark.train
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from edgeml import cli
-from edgeml.train import config
-from edgeml.train.config import TrainConfig, read_settings
-from edgeml.train.state import STATE_FILE
+from edgeml.training import config
+from edgeml.training.config import TrainConfig, read_settings
+from edgeml.training.state import STATE_FILE
 from tests.command import Command, colour_folders
 
 pytestmark = pytest.mark.train
@@ -45,7 +45,7 @@ def test_every_kind_of_flag_reaches_the_settings(
         seen.append(chosen)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeml.train.loop.train", train)
+    monkeypatch.setattr("edgeml.training.loop.train", train)
     edgeml(
         "train", photos, "--model-args", "pad_type=same", "--model-args", "drop_rate=0.1",
         "--mean", "0.5,0.5,0.5", "--groups", "colour=red,blue", "--hold-out", "red+blue",
@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_with_no_flag_but_resume(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeml.train.loop.finish", interrupt)
+        patch.setattr("edgeml.training.loop.finish", interrupt)
         stopped = edgeml("train", photos, *QUICK, "--batch", 4, "--out", run)
     assert stopped.status == 130
     assert (run / STATE_FILE).exists()

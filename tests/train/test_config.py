@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeml.errors import InputError
-from edgeml.train.config import TrainConfig, choices, read_settings, settings
+from edgeml.training.config import TrainConfig, choices, read_settings, settings
 
 pytestmark = pytest.mark.train
 

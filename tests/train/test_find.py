@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgeml.data import Dataset
-from edgeml.train import find
-from edgeml.train.config import TrainConfig
+from edgeml.training import find
+from edgeml.training.config import TrainConfig
 from tests.train.shapes import draw_shapes
 
 pytestmark = pytest.mark.train

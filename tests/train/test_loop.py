@@ -20,9 +20,9 @@ from edgeml.measure.reliability import fit_temperature
 from edgeml.network.checkpoint import load_checkpoint
 from edgeml.network.model import build_model
 from edgeml.spec.labels import UNKNOWN
-from edgeml.train.config import TrainConfig, read_settings
-from edgeml.train.finish import TrainResult
-from edgeml.train.loop import train
+from edgeml.training.config import TrainConfig, read_settings
+from edgeml.training.finish import TrainResult
+from edgeml.training.loop import train
 from tests.notes import Notes
 from tests.train.shapes import LABELS, draw_shapes
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeml.errors import InputError
-from edgeml.train.config import LossName, TrainConfig
-from edgeml.train.losses import Prior, build_loss, distillation, log_odds, positive_weights
+from edgeml.training.config import LossName, TrainConfig
+from edgeml.training.losses import Prior, build_loss, distillation, log_odds, positive_weights
 
 pytestmark = pytest.mark.train
 

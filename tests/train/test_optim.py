@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeml.errors import InputError
 from edgeml.network.model import build_model
-from edgeml.train.optim import (
+from edgeml.training.optim import (
     Ema,
     default_layer_decay,
     default_lr,

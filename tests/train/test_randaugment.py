@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms.v2 import functional as reference
 
 from edgeml.image.frame import Frame
-from edgeml.train import randaugment as ops
+from edgeml.training import randaugment as ops
 
 pytestmark = pytest.mark.train
 

@@ -18,9 +18,9 @@ import pytest
 from edgeml.data import Dataset, write_split
 from edgeml.errors import InputError
 from edgeml.progress import Advance, Progress
-from edgeml.train.config import TrainConfig
-from edgeml.train.loop import train
-from edgeml.train.state import STATE_FILE
+from edgeml.training.config import TrainConfig
+from edgeml.training.loop import train
+from edgeml.training.state import STATE_FILE
 from tests.train.shapes import draw_shapes
 
 pytestmark = pytest.mark.train
@@ -145,7 +145,7 @@ import sys
 from pathlib import Path
 from dataclasses import replace
 from edgeml.data import read_dataset
-from edgeml.train.loop import train
+from edgeml.training.loop import train
 from tests.train.test_resume import TINY
 table, out = Path(sys.argv[1]), Path(sys.argv[2])
 config = replace(TINY, epochs=8)

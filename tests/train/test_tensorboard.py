@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("torch")
 from edgeml.errors import InputError, MissingDependencyError
-from edgeml.train.history import Epoch
-from edgeml.train.tensorboard import board
+from edgeml.training.history import Epoch
+from edgeml.training.tensorboard import board
 
 pytestmark = pytest.mark.train
 

@@ -1,0 +1,28 @@
+"""The machine and the versions, as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgeml.benchmark.environment import Host
+
+Facts = list[tuple[str, str]]
+
+
+def facts_of(host: Host, software: Mapping[str, str | None]) -> Facts:
+    """Say where numbers come from; what is unknown is left out."""
+    cores = f"{host.affinity or host.cores} of {host.cores} logical processors"
+    if host.cpu_quota is not None:
+        cores += f", {host.cpu_quota:g} processors' worth of time"
+    clock = [f"governor {host.governor}"] if host.governor else []
+    if host.max_mhz is not None:
+        clock.append(f"at most {host.max_mhz:.0f} MHz")
+    facts = [
+        ("Processor", f"{host.cpu or 'unknown'} ({host.machine}), {cores}"),
+        ("Clock", ", ".join(clock)),
+        ("Memory", f"{host.memory_mb / 1e3:.1f} GB" if host.memory_mb else ""),
+        ("System", host.os),
+        ("Load before", f"{host.load_1m:g}" if host.load_1m is not None else ""),
+        ("Versions", ", ".join(f"{name} {v}" for name, v in software.items() if v)),
+    ]
+    return [(name, text) for name, text in facts if text]

@@ -1,0 +1,149 @@
+"""What a benchmark found: numbers, the raw samples they come from, and what they depend on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeml.benchmark.corpus import Corpus
+from edgeml.benchmark.environment import Host
+from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.stages import WarmUp
+from edgeml.benchmark.statistics import Samples, Summary
+from edgeml.spec.model_spec import ModelSpec
+
+SCHEMA = "edgeml.bench/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """What else the machine did while a model was measured; None where it cannot be told.
+
+    Attributes:
+        pressure: Share of the time in which something waited for a processor (Linux PSI).
+        stolen: Share of processor time that the hypervisor gave to others.
+        switches_per_call: Times a call lost its processor against its will.
+    """
+
+    pressure: float | None
+    stolen: float | None
+    switches_per_call: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelResult:
+    """One model.
+
+    Attributes:
+        model: The file, as it was given.
+        sha256: Digest of the file; None of a folder.
+        spec: What the file says of itself.
+        runtime: The library, its version and the device.
+        precision_actual: What the runtime computed in: `f32`, `f16`, `bf16`, `int8` ...
+        stages: Percentiles by stage: decode, preprocess, infer, postprocess, total.
+        throughput_per_s: Images a second, one after the other.
+        load_ms: From no library loaded to a model ready, in a fresh process.
+        first_ms: The first call, which no other repeats.
+        peak_rss_mb: Most memory that its process held; None where the system does not tell.
+        opencv_threads: What OpenCV decoded and resized with.
+        warm_up: The calls that were not counted.
+        samples_ns: All latencies by stage, in the order of the calls.
+        disturbance: What else the machine did meanwhile.
+        flags: What makes the numbers doubtful, each `code: explanation`.
+    """
+
+    model: str
+    sha256: str | None
+    spec: ModelSpec
+    runtime: str
+    precision_actual: str
+    stages: Mapping[str, Summary]
+    throughput_per_s: float
+    load_ms: float
+    first_ms: float
+    peak_rss_mb: float | None
+    opencv_threads: int
+    warm_up: WarmUp
+    samples_ns: Mapping[str, Samples]
+    disturbance: Disturbance
+    flags: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what `edgeml bench --json` says of a model."""
+        return {
+            "model": self.model,
+            "runtime": self.runtime,
+            "precision_actual": self.precision_actual,
+            "stages": {stage: asdict(summary) for stage, summary in self.stages.items()},
+            "throughput_per_s": self.throughput_per_s,
+            "load_ms": self.load_ms,
+            "first_ms": self.first_ms,
+            "peak_rss_mb": self.peak_rss_mb,
+            "flags": list(self.flags),
+        }
+
+    def raw(self) -> dict[str, Any]:
+        """Give what the numbers were made of."""
+        return {
+            "model": self.model,
+            "sha256": self.sha256,
+            "precision_declared": self.spec.precision,
+            "opencv_threads": self.opencv_threads,
+            "warm_up": asdict(self.warm_up),
+            "disturbance": asdict(self.disturbance),
+            "samples_ns": {stage: ns.tolist() for stage, ns in self.samples_ns.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BenchReport:
+    """One run of the benchmark. Cannot be had without the machine, the versions and the plan."""
+
+    results: tuple[ModelResult, ...]
+    host: Host
+    software: Mapping[str, str | None]
+    plan: Plan
+    corpus: Corpus
+    id: str
+    created: str
+
+    def to_dict(self, *, samples: bool = False) -> dict[str, Any]:
+        """Give the report as `edgeml bench --json` prints it.
+
+        With `samples`, a key `processes` holds what the file of `--out` keeps besides: the raw
+        latencies of each model, its digest, warm-up, and what disturbed it.
+        """
+        config = {
+            **asdict(self.plan),
+            "images": self.corpus.source,
+            "images_count": len(self.corpus.paths),
+            "images_mean_bytes": self.corpus.mean_bytes,
+            "images_sha256": self.corpus.sha256,
+        }
+        report = {
+            "schema": SCHEMA,
+            "id": self.id,
+            "created": self.created,
+            "host": asdict(self.host),
+            "software": dict(self.software),
+            "config": config,
+            "results": [result.to_dict() for result in self.results],
+        }
+        if samples:
+            report["processes"] = [result.raw() for result in self.results]
+        return report
+
+    def to_json(self) -> str:
+        """Give the report with its raw samples, as it is written to a file."""
+        return json.dumps(_without_nan(self.to_dict(samples=True))) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace NaN, which JSON lacks, by None."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,118 @@
+"""The clock: the only file that times calls. Runs inside the worker; knows no processes."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
+
+from edgeml.benchmark.plan import Plan
+from edgeml.predict.predictor import Predictor
+from edgeml.runtimes.protocol import run_prepared
+
+STAGES = ("decode", "preprocess", "infer", "postprocess", "total")
+
+Latencies = dict[str, list[int]]
+"""Per stage, nanoseconds in the order of the calls."""
+
+Turn = tuple[Path, bool]
+"""An image, and whether its stages are to be timed one by one, or the call as a whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """Calls made before anything counts.
+
+    Attributes:
+        calls: How many.
+        seconds: How long they took.
+        change: By what share the medians of the last two windows differ; NaN of fewer than two.
+        settled: Whether that is within the plan's tolerance.
+    """
+
+    calls: int
+    seconds: float
+    change: float
+    settled: bool
+
+
+def turns(images: Sequence[Path]) -> Iterator[Turn]:
+    """Give calls without end, in rounds in which every image is timed in both ways.
+
+    The order is drawn by lot, the same in every process: strictly alternating calls fell into step
+    with the scheduler of a busy machine, and one kind met its pauses and the other did not.
+    """
+    lot = random.Random(0)
+    calls = [(image, staged) for image in images for staged in (True, False)]
+    while True:
+        lot.shuffle(calls)
+        yield from calls
+
+
+def time_call(predictor: Predictor, image: Path) -> int:
+    """Time `predict` as a caller sees it, in nanoseconds."""
+    start = perf_counter_ns()
+    predictor.predict(image)
+    return perf_counter_ns() - start
+
+
+def time_stages(predictor: Predictor, image: Path) -> tuple[int, int, int, int]:
+    """Time the four steps that `predict` consists of, in nanoseconds."""
+    start = perf_counter_ns()
+    frame = predictor.read(image)
+    decoded = perf_counter_ns()
+    batch = predictor.prepare([frame])
+    prepared = perf_counter_ns()
+    logits = run_prepared(predictor.runtime, batch)
+    inferred = perf_counter_ns()
+    predictor.interpret(logits)
+    interpreted = perf_counter_ns()
+    return decoded - start, prepared - decoded, inferred - prepared, interpreted - inferred
+
+
+def warm_up(predictor: Predictor, images: Sequence[Path], plan: Plan) -> WarmUp:
+    """Call `predict` until the medians of two windows agree, or the plan's time is over.
+
+    Each window takes the same images, so that a difference is one of speed and not of content.
+    """
+    start = perf_counter()
+    window: list[int] = []
+    calls, before, change = 0, math.nan, math.nan
+    while perf_counter() - start < plan.warmup_max_s:
+        window.append(time_call(predictor, images[len(window) % len(images)]))
+        calls += 1
+        if len(window) < plan.warmup_window:
+            continue
+        median = statistics.median(window)
+        change = abs(median / before - 1)
+        if change < plan.warmup_tolerance:
+            break
+        before, window = median, []
+    return WarmUp(
+        calls=calls,
+        seconds=perf_counter() - start,
+        change=change,
+        settled=change < plan.warmup_tolerance,
+    )
+
+
+def time_block(predictor: Predictor, calls: Iterator[Turn], seconds: float) -> Latencies:
+    """Time calls for `seconds`, and at least one of each kind.
+
+    One call before them is not counted: other models have had the processor's caches since.
+    """
+    latencies: Latencies = {stage: [] for stage in STAGES}
+    predictor.predict(next(calls)[0])
+    deadline = perf_counter() + seconds
+    while perf_counter() < deadline or not (latencies["infer"] and latencies["total"]):
+        image, staged = next(calls)
+        if staged:
+            for stage, taken in zip(STAGES, time_stages(predictor, image), strict=False):
+                latencies[stage].append(taken)
+        else:
+            latencies["total"].append(time_call(predictor, image))
+    return latencies

@@ -1,0 +1,137 @@
+"""The capture thread, and the slot in which it leaves frames for who asks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import Literal
+
+from edgeml.streaming.sources import Opened, Shot, Source
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S = 0.5
+
+
+class Capture:
+    """Runs a source in a thread of its own, the only one that touches it; a context manager.
+
+    Of a live source only the newest frame is kept: one that is not taken before the next comes is
+    dropped, and counted. Of a file or folder no frame is dropped: its thread waits. In both cases
+    one frame waits here and one is being read, so memory is bounded, and reading and inference
+    overlap.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.taken = 0
+        self.dropped = 0
+        self._changed = threading.Condition()
+        self._opened: Opened | None = None
+        self._slot: tuple[int, Shot] | None = None
+        self._ended: Literal["eof", "lost"] | None = None
+        self._failure: BaseException | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="edgeml-capture", daemon=True)
+
+    def __enter__(self) -> Capture:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the thread: at once if it waits for us, else when its source lets go of it.
+
+        Frames that nobody took count as dropped. May be called twice.
+        """
+        with self._changed:
+            self._closing = True
+            self.dropped += self._slot is not None
+            self._slot = None
+            self._changed.notify_all()
+        self._thread.join(self.source.timeout_s + _GRACE_S)
+        if self._thread.is_alive():
+            logger.warning("%s does not let go; its thread is left behind.", self.source.name)
+
+    def wait_open(self, timeout_s: float) -> Opened | None:
+        """Wait until the source is open; None if it is not yet.
+
+        Raises:
+            EdgemlError: What `open` of the source raised.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._opened or self._ended, timeout_s)
+            self._raise_failure()
+            return self._opened
+
+    def take(self, timeout_s: float) -> tuple[int, Shot] | None:
+        """Take the next frame with its number, counted from 0 as the source gave them.
+
+        None if there is none yet, or no more: see `ended`.
+
+        Raises:
+            BaseException: What the source raised, after the frames before it are taken.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._slot or self._ended, timeout_s)
+            if self._slot is None:
+                self._raise_failure()
+            taken, self._slot = self._slot, None
+            self._changed.notify_all()
+            return taken
+
+    @property
+    def ended(self) -> Literal["eof", "lost"] | None:
+        """How the source ended, once all of its frames are taken."""
+        with self._changed:
+            return None if self._slot else self._ended
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            try:
+                self._read()
+            finally:
+                self.source.close()
+        except BaseException as err:  # raised again where frames are taken
+            failure = err
+        with self._changed:
+            self._failure = failure
+            self._ended = "lost" if failure or self.source.lost else "eof"
+            self._changed.notify_all()
+
+    def _read(self) -> None:
+        opened = self.source.open()
+        with self._changed:
+            self._opened = opened
+            self._changed.notify_all()
+        while (shot := self.source.read()) is not None:
+            if not self._leave(shot, live=opened.live):
+                return
+
+    def _leave(self, shot: Shot, *, live: bool) -> bool:
+        """Put a frame into the slot; False when nobody wants it any more."""
+        with self._changed:
+            number, self.taken = self.taken, self.taken + 1
+            if live and self._slot:
+                self._slot = None
+                self.dropped += 1
+            self._changed.wait_for(lambda: self._slot is None or self._closing)
+            if self._closing:
+                self.dropped += 1
+                return False
+            self._slot = number, shot
+            self._changed.notify_all()
+            return True

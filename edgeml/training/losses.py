@@ -1,0 +1,215 @@
+"""Losses for labels that may be unknown, soft, or one of a group.
+
+The multi-label losses are timm's, since 1.0.31 finite in half precision. What is added here:
+unknown targets are left out, and the labels of a group of which exactly one is present may be
+learned as one choice (softmax) instead of as many questions (sigmoid).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.loss.asymmetric_loss import AsymmetricLossMultiLabel
+from timm.loss.distribution_balanced_loss import DistributionBalancedLoss
+from timm.loss.poly_loss import PolyBinaryCrossEntropy
+from timm.loss.two_way_loss import TwoWayLoss
+from timm.loss.zlpr_loss import ZlprLoss
+from torch import Tensor
+from torch.nn import functional
+
+from edgeml.spec.labels import UNKNOWN, Targets
+from edgeml.training.config import TrainConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (N, L), targets (N, L) in [0, 1] or NaN where unknown -> one number, float32."""
+
+# An unknown label takes part in a loss over sets as an absent one that is surely not claimed.
+_SURELY_NOT = -1e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """What the training side says of the labels before anything is learned.
+
+    Attributes:
+        positives: (L,) pictures that are known to have each label.
+        known: (L,) pictures of which it is known whether they have it.
+    """
+
+    positives: NDArray[np.int64]
+    known: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, targets: Targets) -> Prior:
+        """Count targets (N, L) of 1, 0 and -1."""
+        return cls(positives=(targets > 0).sum(axis=0), known=(targets != UNKNOWN).sum(axis=0))
+
+
+def build_loss(
+    config: TrainConfig,
+    prior: Prior,
+    groups: Sequence[Sequence[int]] = (),
+    *,
+    device: torch.device | None = None,
+) -> Loss:
+    """Give the loss that a configuration asks for.
+
+    Args:
+        config: Its `loss`, `pos_weight`, `pos_weight_cap`, `smoothing` and `group_loss` count.
+        prior: Of the training side.
+        groups: Columns of each group of which exactly one label is present; they are learned as
+            one choice.
+        device: Where the logits will be.
+    """
+    elementwise = _elementwise(config, prior, device)
+    if not groups:
+        return elementwise
+    alone = sorted(set(range(len(prior.known))) - {column for group in groups for column in group})
+    rest = _elementwise(config, _columns(prior, alone), device) if alone else None
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        parts = [
+            _choice(logits[:, list(group)], targets[:, list(group)], config.smoothing)
+            for group in groups
+        ]
+        total = torch.stack(parts).sum()
+        if rest is not None:
+            total = total + len(alone) * rest(logits[:, alone], targets[:, alone])
+        # The mean over decisions: a group is one, and so is each label outside of them.
+        return total / (len(groups) + len(alone))
+
+    return loss
+
+
+def positive_weights(prior: Prior, rule: str, cap: float) -> Tensor | None:
+    """Weigh positives by negatives / positives, or by its root; (L,), at most `cap`."""
+    if rule == "none":
+        return None
+    positives = np.maximum(prior.positives, 1)
+    weights = np.maximum(prior.known - prior.positives, 1) / positives
+    if rule == "sqrt":
+        weights = np.sqrt(weights)
+    return torch.from_numpy(np.minimum(weights, cap).astype(np.float32))
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Give the mean binary divergence of the student's labels from the teacher's.
+
+    One-versus-all distillation (Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023):
+    each label is a Bernoulli variable. KL(teacher || student) at `temperature`, times its square
+    so that gradients keep their size (Hinton et al., 2015). Unknown labels are taught as well.
+
+    Args:
+        student: Logits (N, L).
+        teacher: Logits (N, L).
+        temperature: Above 1 softens both.
+    """
+    told, taught = teacher.float() / temperature, student.float() / temperature
+    share = told.sigmoid()
+    cross = functional.binary_cross_entropy_with_logits(taught, share)
+    entropy = functional.binary_cross_entropy_with_logits(told, share)
+    return (cross - entropy) * temperature**2
+
+
+def log_odds(logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Turn the logits of choices into those of questions: sigmoid of the result is the softmax.
+
+    Args:
+        logits: (N, L).
+        groups: Columns of each group that was learned as one choice; others stay as they are.
+    """
+    questions = logits.clone()
+    for group in groups:
+        columns = list(group)
+        choice = logits[:, columns]
+        itself = torch.eye(len(columns), dtype=torch.bool, device=logits.device)
+        others = choice[:, None, :].masked_fill(itself, -torch.inf).logsumexp(dim=2)
+        questions[:, columns] = choice - others
+    return questions
+
+
+def _elementwise(config: TrainConfig, prior: Prior, device: torch.device | None) -> Loss:
+    """Build a loss over labels that are questions of their own."""
+    smoothing = config.smoothing
+    weights = positive_weights(prior, config.pos_weight, config.pos_weight_cap)
+    weights = None if weights is None else weights.to(device)
+    match config.loss:
+        case "asl":
+            asl = AsymmetricLossMultiLabel(
+                gamma_neg=config.gamma_neg,
+                gamma_pos=config.gamma_pos,
+                clip=config.asl_clip,
+                smoothing=smoothing,
+                reduction="none",
+                pos_weight=weights,
+            )
+            return _over_known(asl)
+        case "poly":
+            return _over_known(PolyBinaryCrossEntropy(smoothing=smoothing, reduction="none"))
+        case "db":
+            balanced = DistributionBalancedLoss(
+                prior.positives.tolist(),
+                int(prior.known.max(initial=2)),
+                smoothing=smoothing,
+                reduction="none",
+            )
+            return _over_known(balanced.to(device))
+        case "twoway":
+            return _over_sets(TwoWayLoss())
+        case "zlpr":
+            return _over_sets(ZlprLoss())
+        case _:
+            return _bce(smoothing, weights)
+
+
+def _bce(smoothing: float, weights: Tensor | None) -> Loss:
+    def elements(logits: Tensor, targets: Tensor) -> Tensor:
+        soft = targets * (1 - smoothing) + 0.5 * smoothing
+        return functional.binary_cross_entropy_with_logits(
+            logits, soft, pos_weight=weights, reduction="none"
+        )
+
+    return _over_known(elements)
+
+
+def _over_known(elements: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Average a loss (N, L) over the labels that are known, in float32."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        known = ~targets.isnan()
+        each = elements(logits.float(), targets.nan_to_num(0.0).float())
+        return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
+
+    return loss
+
+
+def _over_sets(sets: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Leave unknown labels out of a loss that compares all labels with each other."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        unknown = targets.isnan()
+        return sets(logits.float().masked_fill(unknown, _SURELY_NOT), targets.nan_to_num(0.0))
+
+    return loss
+
+
+def _choice(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Give the cross-entropy of one choice among G labels, over the pictures where it is known.
+
+    Mixed pictures have soft targets whose sum is 1 as well.
+    """
+    sums = targets.sum(dim=1)
+    known = (sums - 1).abs() < 1e-3  # false for NaN
+    soft = torch.where(known[:, None], targets, 0.0)
+    soft = soft * (1 - smoothing) + known[:, None] * (smoothing / targets.shape[1])
+    each = -(soft * functional.log_softmax(logits.float(), dim=1)).sum(dim=1)
+    return each.sum() / known.sum().clamp(min=1)
+
+
+def _columns(prior: Prior, columns: Sequence[int]) -> Prior:
+    chosen = list(columns)
+    return Prior(positives=prior.positives[chosen], known=prior.known[chosen])
