@@ -17,10 +17,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# Installed beside the other, where only this target and tests/test_opencv_versions.py look.
+# Installed beside the other, where only this target and tests/image/test_opencv_versions.py look.
 opencv4: build/opencv4/installed
-	PYTHONPATH=build/opencv4 $(BIN)/python -m pytest tests/test_images.py tests/test_headers.py \
-		tests/test_image_corpus.py tests/test_preprocess.py tests/test_predictor.py
+	PYTHONPATH=build/opencv4 $(BIN)/python -m pytest tests/image tests/predict
 
 build/opencv4/installed: .venv/installed pyproject.toml
 	rm -rf build/opencv4

@@ -11,7 +11,7 @@ import pytest
 
 from edgeml.doctor.probes import Finding
 from tests.command import Command
-from tests.machines import examined
+from tests.doctor.machines import examined
 from tests.tiny import make_tiny_onnx
 
 ROOT = Path(__file__).parents[1]

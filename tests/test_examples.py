@@ -12,8 +12,8 @@ import cv2
 import pytest
 
 from tests.conftest import ROOT
-from tests.stream.clips import frames_of, make_clip, plain
-from tests.stream.servers import MjpegServer
+from tests.streaming.clips import frames_of, make_clip, plain
+from tests.streaming.servers import MjpegServer
 
 pytestmark = pytest.mark.runtime
 pytest.importorskip("onnxruntime")

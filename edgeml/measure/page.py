@@ -130,7 +130,7 @@ def _overall(comparison: Comparison, scale: Scale) -> _Row:
         before=fidelity.reference.mAP,
         after=fidelity.exported.mAP,
         drop=drop,
-        plot=whisker(drop, scale, comparison.max_drop, over=over),
+        plot=whisker(drop.points, drop.low, drop.high, scale, comparison.max_drop, over=over),
         over=over,
     )
 
@@ -150,7 +150,7 @@ def _rows(comparison: Comparison, scale: Scale) -> list[_Row]:
                 before=before.AP,
                 after=after.AP,
                 drop=drop,
-                plot=whisker(drop, scale, limit, over=over),
+                plot=whisker(drop.points, drop.low, drop.high, scale, limit, over=over),
                 flips=fidelity.flips[name],
                 thresholds=(before.threshold, after.threshold),
                 over=over,

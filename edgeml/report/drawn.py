@@ -13,7 +13,6 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from edgeml.measure.bootstrap import Drop
 from edgeml.report.page import MINUS
 
 # Names longer than this are cut in a figure; whoever points at them sees them whole.
@@ -172,30 +171,32 @@ def axis(scale: Scale) -> Markup:
     )
 
 
-def whisker(drop: Drop, scale: Scale, limit: float | None, *, over: bool) -> Markup:
+def whisker(
+    points: float, low: float, high: float, scale: Scale, limit: float | None, *, over: bool
+) -> Markup:
     """Draw a loss as a bar from 0, its interval as a line, and what is allowed as a dotted one.
 
     Args:
-        drop: What was lost; a gain is negative and goes to the left. NaN is not drawn.
+        points: The loss; a gain is negative and goes to the left. NaN is not drawn.
+        low: The lower end of its interval; NaN is not drawn.
+        high: The upper end.
         scale: Of the column.
         limit: What may be lost; None draws none.
         over: Whether that is exceeded.
     """
     zero, parts = scale.x(0), []
     parts.append(f'<path class="zero" d="M{zero:g} 0V22"/>')
-    if math.isfinite(drop.points):
-        end = scale.x(drop.points)
-        kind = "over" if over else "lost" if drop.points > 0 else "won"
+    if math.isfinite(points):
+        end = scale.x(points)
+        kind = "over" if over else "lost" if points > 0 else "won"
         parts.append(
             f'<rect class="{kind}" x="{min(zero, end):g}" y="6" height="10" '
             f'width="{max(abs(end - zero), 1):.1f}"/>'
         )
-    if math.isfinite(drop.low) and math.isfinite(drop.high):
-        a, b = scale.x(drop.low), scale.x(drop.high)
+    if math.isfinite(low) and math.isfinite(high):
+        a, b = scale.x(low), scale.x(high)
         ends = "".join(  # an interval that goes on beyond the edge has no end there
-            f"M{scale.x(end):g} 7V15"
-            for end in (drop.low, drop.high)
-            if scale.low <= end <= scale.high
+            f"M{scale.x(end):g} 7V15" for end in (low, high) if scale.low <= end <= scale.high
         )
         parts.append(f'<path class="range" d="M{a:g} 11H{b:g}{ends}"/>')
     if limit is not None and math.isfinite(limit):

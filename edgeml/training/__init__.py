@@ -1,1 +1,1 @@
-"""DOOR torch: from labelled pictures to a checkpoint. `edgeml.training.loop.train` is the way in."""
+"""DOOR torch: from labelled images to a checkpoint; start at `edgeml.training.loop.train`."""

@@ -232,7 +232,7 @@ def test_the_steps_for_tensorrt_run_over_the_stand_in(
     pytest.importorskip("onnxruntime")
     from tests.runtimes.nets import every_layer_onnx
 
-    machine = pytest.importorskip("tests.tensorrt.engines").machine
+    machine = pytest.importorskip("tests.runtimes.tensorrt.engines").machine
     every_layer_onnx(tmp_path / gpu_common.FILES["cnn", "fp32"])
     monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "cache"))
     with machine(version, **({"capability": (12, 0)} if version == "rtx" else {})) as here:

@@ -21,7 +21,7 @@ from edgeml.data import fetch
 from edgeml.data.fetch import APPAREL, differences_from_apparel, fetch_apparel
 from edgeml.data.synth.apparel import COLOURS, GARMENTS
 from edgeml.errors import DataError, InputError
-from tests.data.test_broken_datasets import run
+from tests.data.readers.test_broken_datasets import run
 
 
 def photos(root: Path, each: int = 1) -> Path:

@@ -23,7 +23,7 @@ from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.to_int8 import measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
-from tests.export.outlier import Planted, plant_outlier
+from tests.export.int8.outlier import Planted, plant_outlier
 
 SIZE = 40
 

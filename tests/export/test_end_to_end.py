@@ -22,7 +22,7 @@ from edgeml_export.int8.legality import violations
 from edgeml_export.verify import verify
 from tests.command import Command
 from tests.export import conftest
-from tests.export.outlier import Planted, plant_outlier
+from tests.export.int8.outlier import Planted, plant_outlier
 from tests.notes import Notes
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

@@ -34,7 +34,8 @@ def read_dataset(path: Path, *, delimiter: str = "_", skip_bad: bool = False) ->
       `;`) or a column for each label (1, 0, empty for unknown), and optionally `group`, `split`
       (train, val or test) and `label_groups`. See `edgeml.data.readers.table.read_table`.
     * A COCO .json, or a folder of several. See `edgeml.data.readers.coco.read_coco`.
-    * A YOLO data.yaml, or a folder of `images/` and `labels/`. See `edgeml.data.readers.yolo.read_yolo`.
+    * A YOLO data.yaml, or a folder of `images/` and `labels/`: see
+      `edgeml.data.readers.yolo.read_yolo`.
 
     Args:
         path: A file or a folder.

@@ -151,7 +151,7 @@ def engine_from_onnx(
             None leaves it all.
         timing_cache: A file for what TensorRT measures, which makes the next build on this GPU
             quick; what another GPU or version measured is put aside. TensorRT-RTX measures nothing.
-        portable: On which other machines a TensorRT engine runs, see `edgeml.runtimes.tensorrt.passport.Passport`;
+        portable: On which other machines a TensorRT engine runs; see `Passport`;
             the wider, the slower. `version` puts NVIDIA's runtime into the engine, as code that
             whoever loads it executes: for files that are trusted as programs are.
         capability: The GPUs that TensorRT-RTX compiles for, as `8.6`; `current`: the one here.

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from edgeml.errors import MissingSpecError, ModelLoadError, SpecError
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Preprocess, Resize
-from edgeml.spec.foreign import values as formats
+from edgeml.spec.foreign import hugging_face, model_api, timm_hub, ultralytics
 from edgeml.spec.foreign.endings import Graph, Port
 from edgeml.spec.foreign.read_graph import read_graph
-from edgeml.spec.foreign.values import Fact, Facts
+from edgeml.spec.foreign.values import Fact, Facts, read_json
 from edgeml.spec.model_spec import Activation, Layout, ModelSpec, Task
 from edgeml.spec.storage import _own_spec
 
@@ -105,7 +105,7 @@ def spec_for(model: Path, said: Said = NOTHING) -> Reading:
     own = _own_spec(path, graph)
     if own is not None:
         return _changed(*own, said)
-    told = formats.torchvision(said.like) if said.like is not None else {}
+    told = timm_hub.torchvision(said.like) if said.like is not None else {}
     wanted = said.facts()
     try:
         found = _tools_facts(path, graph)
@@ -152,7 +152,9 @@ def _changed(spec: ModelSpec, source: str, said: Said) -> Reading:
 
     facts = {name: value for name, (value, _) in said.facts().items()}
     if said.like is not None:
-        facts = {name: value for name, (value, _) in formats.torchvision(said.like).items()} | facts
+        facts = {
+            name: value for name, (value, _) in timm_hub.torchvision(said.like).items()
+        } | facts
     sources = spec_sources(source) | dict.fromkeys(facts, ARGUMENT)
     sources.pop("threshold", None)
     if "labels" in facts:
@@ -186,9 +188,9 @@ def _tools_facts(path: Path, graph: Graph) -> Facts:
     beside = path.parent
     if (beside / "metadata.yaml").is_file() and path.suffix.lower() == ".xml":
         name = "metadata.yaml"
-        return formats.ultralytics(formats.read_simple_yaml(beside / name), name)
+        return ultralytics.ultralytics(ultralytics.read_simple_yaml(beside / name), name)
     if "task" in graph.metadata and "names" in graph.metadata and "imgsz" in graph.metadata:
-        return formats.ultralytics(graph.metadata, "in the file")
+        return ultralytics.ultralytics(graph.metadata, "in the file")
     info = {
         key.removeprefix("model_info "): value
         for key, value in graph.metadata.items()
@@ -196,21 +198,21 @@ def _tools_facts(path: Path, graph: Graph) -> Facts:
     }
     if "model_type" in info:
         where = "rt_info" if path.suffix.lower() == ".xml" else "model_info in the file"
-        facts = formats.model_api(info, where)
+        facts = model_api.model_api(info, where)
         names = [one.name for one in graph.outputs if one.name not in _EXPLAINING]
         return facts | ({"output": (names[0], where)} if len(graph.outputs) > 1 and names else {})
     config = beside / "config.json"
     if not config.is_file():
         return {}
-    told = formats.read_json(config)
+    told = read_json(config)
     if "pretrained_cfg" in told:
-        return formats.timm(told, config.name, _fixed_size(graph))
+        return timm_hub.timm(told, config.name, _fixed_size(graph))
     if "architectures" not in told and "model_type" not in told:
         return {}  # somebody's own file
     processor = beside / "preprocessor_config.json"
     names_of_files = (config.name, processor.name)
-    says = formats.read_json(processor) if processor.is_file() else None
-    return formats.hugging_face(told, says, names_of_files)
+    says = read_json(processor) if processor.is_file() else None
+    return hugging_face.hugging_face(told, says, names_of_files)
 
 
 # What model_api's classifiers give besides, to explain or to search by.

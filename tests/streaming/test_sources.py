@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeml.errors import DataError, EdgemlError, InputError
+from edgeml.streaming.sources import (
+    FolderSource,
+    Source,
+    VideoSource,
+    find_source,
+    without_credentials,
+)
+from tests.streaming.clips import make_clip, plain
+from tests.streaming.servers import MjpegServer, number_in, stamped
+
+
+def read_all(source: Source) -> list[int]:
+    """Read a source of stamped frames to its end."""
+    source.open()
+    numbers = []
+    while (shot := source.read()) is not None:
+        assert shot.frame is not None
+        numbers.append(number_in(shot.frame))
+    source.close()
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("0", "camera"),
+        (3, "camera"),
+        ("http://host/x.mjpg", "url"),
+        ("RTSP://host:554/live", "url"),
+        ("https://host/a.mp4", "url"),
+    ],
+)
+def test_digits_are_a_camera_and_addresses_a_stream(source: str | int, kind: str) -> None:
+    assert find_source(source).kind == kind
+
+
+def test_paths_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "grüner Clip.avi", [plain("red")] * 3)
+    cv2.imwrite(str(tmp_path / "one.png"), plain("red"))
+    assert find_source(clip).kind == "video"
+    assert find_source(str(clip)).kind == "video"
+    assert find_source(tmp_path).kind == "folder"
+    assert find_source(tmp_path / "one.png").kind == "folder"
+
+
+@pytest.mark.parametrize("source", ["no such file.mp4", "a\0b", "x" * 5000, "", "-1"])
+def test_what_is_not_there_is_refused(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EdgemlError, match=r"no source|no pictures") as caught:
+        find_source(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scheme_that_is_not_read_is_named() -> None:
+    with pytest.raises(InputError, match="'ftp'"):
+        find_source("ftp://host/x.mp4")
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(DataError, match=r"no pictures"):
+        find_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["text.mp4", "empty.avi", "half.mp4"])
+def test_a_file_that_is_no_video_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.startswith("half"):  # an .mp4 has its table of frames at the end
+        whole = make_clip(tmp_path / "whole.mp4", [plain("red")] * 9).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        path.write_text("no video" if name.startswith("text") else "")
+    with pytest.raises(DataError, match=name):
+        find_source(path).open()
+    # In a new process, as FFmpeg's log level is read once: nothing but our own line is said.
+    code = f"from edgeml.streaming.sources import find_source as f; f({str(path)!r}).open()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if not line.startswith((" ", "Traceback"))]
+    assert len(said) == 1
+    assert "DataError" in said[0]
+
+
+def test_a_camera_that_is_not_there_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="camera 63"):
+        find_source("63").open()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_video_gives_each_frame_once_with_its_time(suffix: str, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / f"clip{suffix}", [stamped(i) for i in range(20)], fps=10)
+    assert read_all(find_source(path)) == list(range(20))
+    source = find_source(path)
+    opened = source.open()
+    assert (opened.live, opened.fps, opened.count) == (False, 10, 20)
+    before = time.perf_counter()
+    shots = [source.read() for _ in range(20)]
+    after = time.perf_counter()
+    assert [shot.t_media for shot in shots if shot] == pytest.approx([i / 10 for i in range(20)])
+    stamps = [shot.t for shot in shots if shot]
+    assert before <= stamps[0]
+    assert stamps == sorted(stamps)
+    assert stamps[-1] <= after
+    assert source.read() is None
+    assert not source.lost
+    source.close()
+    source.close()
+
+
+def test_a_video_that_is_cut_short_is_said_to_be_lost(tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "whole.avi", [stamped(i) for i in range(40)])
+    half = tmp_path / "half.avi"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    source = find_source(half)
+    numbers = read_all(source)
+    assert 0 < len(numbers) < 30
+    assert source.lost
+
+
+def test_a_folder_gives_its_pictures_in_order_and_says_which_cannot_be_read(
+    tmp_path: Path,
+) -> None:
+    for name, number in (("b.png", 2), ("a.png", 1), ("sub/ä c.bmp", 3)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, stamped(number))[1])
+    (tmp_path / "aa damaged.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "notes.txt").write_text("not looked at")
+    source = FolderSource(tmp_path)
+    assert source.open().count == 4
+    shots = [source.read() for _ in range(4)]
+    assert [shot.name for shot in shots if shot] == [
+        "a.png",
+        "aa damaged.jpg",
+        "b.png",
+        "sub/ä c.bmp",
+    ]
+    numbers = [number_in(shot.frame) for shot in shots if shot and shot.frame is not None]
+    assert numbers == [1, 2, 3]
+    assert shots[1] is not None
+    assert shots[1].error is not None
+    assert "aa damaged.jpg" in shots[1].error
+    assert source.read() is None
+
+
+def test_a_network_stream_is_live_and_ends_as_lost() -> None:
+    with MjpegServer(fps=200, frames=30) as server:
+        source = find_source(server.url())
+        opened = source.open()
+        assert opened.live
+        assert opened.count is None
+        shots = []
+        while (shot := source.read()) is not None:
+            shots.append(shot)
+        numbers = [number_in(shot.frame) for shot in shots if shot.frame is not None]
+        assert numbers == sorted(numbers)
+        assert len(numbers) >= 25
+        assert source.lost
+        source.close()
+
+
+def test_a_stream_that_stalls_is_given_up_after_the_read_timeout() -> None:
+    with MjpegServer(fps=100, stall_after=10) as server:
+        source = VideoSource(server.url(), kind="url", name="stream", read_timeout_s=0.5)
+        source.open()
+        while source.read() is not None:
+            start = time.perf_counter()
+        assert time.perf_counter() - start < 2
+        source.close()
+
+
+def test_a_server_that_never_answers_is_given_up_after_the_open_timeout() -> None:
+    with MjpegServer(stall_after=0) as server:
+        source = VideoSource(
+            server.url(), kind="url", name="stream", open_timeout_s=0.5, read_timeout_s=0.5
+        )
+        start = time.perf_counter()
+        with pytest.raises(InputError, match="Cannot open stream"):
+            source.open()
+        assert time.perf_counter() - start < 3
+
+
+def test_credentials_are_used_but_never_said(capfd: pytest.CaptureFixture[str]) -> None:
+    # base64 of "anna:geheim"
+    with MjpegServer(fps=200, frames=20, authorization="Basic YW5uYTpnZWhlaW0=") as server:
+        source = find_source(server.url("anna:geheim@"))
+        source.open()
+        assert source.read() is not None
+        source.close()
+        with pytest.raises(InputError) as caught:
+            find_source(server.url("anna:falsch@")).open()
+    said = f"{caught.value} {source.name} {capfd.readouterr().err}"
+    for secret in ("anna", "geheim", "falsch"):
+        assert secret not in said
+
+
+_SECRET = st.text(
+    st.characters(codec="utf-8", exclude_characters="*", exclude_categories=["Cs"]),
+    min_size=1,
+    max_size=20,
+).map(lambda text: f"«{text}»")
+
+
+@given(user=_SECRET, password=_SECRET, token=_SECRET)
+def test_no_part_of_the_credentials_is_left(user: str, password: str, token: str) -> None:
+    url = f"rtsp://{user}:{password}@cam.local:554/live/1?user={user}&pwd={token}#{token}"
+    shown = without_credentials(url)
+    assert "«" not in shown
+    assert shown.startswith("rtsp://***")
+
+
+def test_an_address_without_secrets_is_shown_as_it_is() -> None:
+    assert without_credentials("http://cam.local/a.mjpg") == "http://cam.local/a.mjpg"
+    assert without_credentials("http://a:b@cam.local/a?key=c") == "http://***@cam.local/a?***"
+    assert without_credentials("http://cam.local/a?mail=a@b.c&pwd=d@e") == "http://***"

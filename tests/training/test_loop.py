@@ -1,0 +1,447 @@
+"""Training from end to end, on pictures that are drawn for it."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from edgeml import EdgemlError, ModelSpec, Predictor, Preprocess
+from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
+from edgeml.errors import DataError, InputError, ModelLoadError
+from edgeml.image.reading import read_image
+from edgeml.measure.metrics import evaluate
+from edgeml.measure.reliability import fit_temperature
+from edgeml.network.checkpoint import load_checkpoint
+from edgeml.network.model import build_model
+from edgeml.spec.labels import UNKNOWN
+from edgeml.training.config import TrainConfig, read_settings
+from edgeml.training.finish import TrainResult
+from edgeml.training.loop import train
+from tests.notes import Notes
+from tests.training.shapes import LABELS, draw_shapes
+
+pytestmark = pytest.mark.train
+
+TINY = TrainConfig(size=32, epochs=2, batch=12, threads=1, cache=False)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return draw_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="session")
+def run(shapes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return train(shapes, replace(TINY, epochs=14, batch=8), out)
+
+
+def test_training_learns(run: TrainResult) -> None:
+    losses = [epoch.train_loss for epoch in run.history]
+    assert losses[-1] < 0.6 * losses[0]
+    assert run.metrics.mAP > 0.8
+    # A head that starts at the prevalence starts at the entropy of the labels, ln 2 here.
+    assert losses[0] < 0.75
+
+
+def test_a_run_folder_holds_what_was_promised(run: TrainResult, shapes: Dataset) -> None:
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        "model.safetensors", "history.csv", "split.csv", "config.yaml",
+        "report.html", "report.json", "per_label.csv",
+    }  # fmt: skip
+    with open(run.path / "history.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 15))
+    assert float(rows[-1]["mAP"]) == pytest.approx(run.history[-1].mAP, rel=1e-5)
+    again = read_dataset(run.path / "split.csv")
+    assert again.split is not None
+    sides = {path.name: side for path, side in zip(again.paths, again.split, strict=True)}
+    assert shapes.split is not None
+    assert sides == {p.name: side for p, side in zip(shapes.paths, shapes.split, strict=True)}
+    settings = read_settings(run.path / "config.yaml")
+    assert (settings["model"], settings["size"], settings["epochs"]) == ("cnn", 32, 14)
+    assert settings["lr"] == pytest.approx(5e-3)  # what was chosen for the user stands there too
+
+
+def test_the_spec_tells_labels_groups_metrics_and_origin(run: TrainResult, shapes: Dataset) -> None:
+    spec = run.spec
+    assert (spec.labels, spec.groups) == (LABELS, shapes.label_groups)
+    assert spec.preprocess == Preprocess(size=(32, 32))
+    assert spec.metrics["test_mAP"] == pytest.approx(run.metrics.mAP, abs=1e-6)
+    best = max(epoch.mAP for epoch in run.history)
+    assert spec.metrics["val_mAP"] == pytest.approx(best, abs=1e-6)
+    assert spec.origin["data_sha256"] == shapes.digest()
+    assert {"model", "torch", "timm", "edgeml"} <= spec.origin.keys()
+    # The data came divided: no plan would divide them so again.
+    assert "split" not in spec.origin
+
+
+def test_the_checkpoint_scores_as_the_run_reports(run: TrainResult, shapes: Dataset) -> None:
+    test = shapes.part("test")
+    with Predictor(run.path) as predictor:
+        assert predictor.spec == run.spec
+        predictions = predictor.predict_batch(list(test.paths))
+    scores = np.stack([prediction.scores for prediction in predictions])
+    again = evaluate(scores, test.targets, run.spec)
+    assert again.summary() == pytest.approx(run.metrics.summary(), abs=1e-6)
+
+
+def test_a_run_can_be_repeated_from_its_settings(run: TrainResult, shapes: Dataset) -> None:
+    again = TrainConfig(**read_settings(run.path / "config.yaml"))
+    repeated = train(shapes, again, run.path.with_name("again"))
+    weights = (run.path / "model.safetensors").read_bytes()
+    assert (repeated.path / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("group_loss", ["bce", "softmax"])
+def test_the_temperature_is_folded_into_the_head(
+    shapes: Dataset, tmp_path: Path, group_loss: Literal["bce", "softmax"]
+) -> None:
+    frames = [read_image(path) for path in shapes.part("val").paths]
+    logits = {}
+    for calibrate in (True, False):
+        config = replace(TINY, epochs=4, batch=8, group_loss=group_loss, calibrate=calibrate)
+        result = train(shapes, config, tmp_path / str(calibrate))
+        with Predictor(result.path) as predictor:
+            logits[calibrate], spec = predictor.logits(frames), predictor.spec
+        if calibrate:
+            temperature = float(spec.origin["temperature"])
+    assert 0.2 < temperature < 5
+    np.testing.assert_allclose(logits[True] * temperature, logits[False], rtol=1e-4, atol=1e-4)
+    # Nothing is left to fold: the best temperature of what was kept is 1.
+    left = fit_temperature(logits[True], shapes.part("val").targets, spec.choices())
+    assert left == pytest.approx(1, abs=2e-3)
+
+
+def test_a_choice_is_learned_and_kept_as_one(shapes: Dataset, tmp_path: Path) -> None:
+    config = replace(TINY, epochs=14, batch=8, group_loss="softmax")
+    result = train(shapes, config, tmp_path / "run")
+    assert result.spec.activation == "group_softmax"
+    assert result.metrics.exact_match > 0.6
+    with Predictor(result.path) as predictor:
+        scores = predictor.predict(shapes.paths[0]).scores
+    assert scores[[0, 2]].sum() == pytest.approx(1)
+    assert scores[[1, 3]].sum() == pytest.approx(1)
+
+
+def test_a_choice_needs_a_group(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no group of which one label is present"):
+        train(
+            replace(shapes, label_groups=()), replace(TINY, group_loss="softmax"), tmp_path / "run"
+        )
+
+
+def test_groups_can_be_named_and_must_fit_the_data(shapes: Dataset, tmp_path: Path) -> None:
+    bare = replace(shapes, label_groups=())
+    config = replace(TINY, epochs=1, groups={"colour": ("blue", "red")})
+    result = train(bare, config, tmp_path / "run")
+    assert [(group.name, group.rule) for group in result.spec.groups] == [("colour", "one")]
+    for labels, why in (
+        (("blue", "disc"), "must have exactly one"),
+        (("blue", "green"), "'green' is no label"),
+        (("blue",), "needs two labels"),
+    ):
+        with pytest.raises(DataError, match=why):
+            train(bare, replace(TINY, groups={"odd": labels}), tmp_path / "no")
+
+
+def test_unknown_labels_are_neither_learned_nor_counted(shapes: Dataset, tmp_path: Path) -> None:
+    targets = shapes.targets.copy()
+    targets[::3, 1] = UNKNOWN
+    partly = replace(shapes, targets=targets, label_groups=())
+    result = train(partly, replace(TINY, epochs=14, batch=8), tmp_path / "run")
+    known = int((partly.part("test").targets[:, 1] > 0).sum())
+    assert result.metrics.labels["disc"].positives == known
+    assert result.metrics.mAP > 0.8
+
+
+def test_a_student_learns_from_a_teacher_without_labels(
+    run: TrainResult, shapes: Dataset, tmp_path: Path
+) -> None:
+    # All targets of the training side are wrong; the teacher's answers are all it learns from.
+    targets = shapes.targets.copy()
+    targets[:40] = 1 - targets[:40]
+    config = replace(TINY, epochs=14, batch=8, seed=7, teacher=run.path, distill=1.0)
+    result = train(replace(shapes, targets=targets), config, tmp_path / "student")
+    assert result.metrics.mAP > 0.75
+
+
+def test_a_teacher_must_know_the_labels(run: TrainResult, shapes: Dataset, tmp_path: Path) -> None:
+    other = replace(shapes, labels=("blue", "disc", "red", "oval"), label_groups=())
+    with pytest.raises(ModelLoadError, match="does not know 'oval'"):
+        train(other, replace(TINY, teacher=run.path), tmp_path / "student")
+
+
+def test_the_head_alone_is_trained_at_first(
+    run: TrainResult, shapes: Dataset, tmp_path: Path
+) -> None:
+    config = replace(
+        TINY, epochs=1, head_epochs=1, weights=run.path, size=None, lr=0.01, calibrate=False
+    )
+    result = train(shapes, config, tmp_path / "run")
+    before, after = (load_checkpoint(path)[0].state_dict() for path in (run.path, result.path))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_training_ends_early_without_a_better_epoch(shapes: Dataset, tmp_path: Path) -> None:
+    notes = Notes()
+    config = replace(TINY, epochs=20, lr=1e-9, patience=2)
+    result = train(shapes, config, tmp_path / "run", progress=notes)
+    assert len(result.history) < 20
+    assert any("stopped early" in line for line in notes.lines)
+
+
+def test_gradients_of_small_batches_add_up_to_those_of_a_large_one(
+    shapes: Dataset, tmp_path: Path
+) -> None:
+    # Without batch statistics the mean of the halves is the whole.
+    common = replace(TINY, epochs=1, freeze_bn=True, augment="none", ema=0, calibrate=False, clip=0)
+    large = train(shapes, replace(common, batch=20), tmp_path / "large").path
+    small = train(shapes, replace(common, batch=10, accumulate=2), tmp_path / "small").path
+    states = [load_checkpoint(path)[0].state_dict() for path in (large, small)]
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-3, atol=1e-5)
+
+
+def test_half_precision_trains_on_a_cpu(shapes: Dataset, tmp_path: Path) -> None:
+    result = train(shapes, replace(TINY, epochs=14, batch=8, amp="bf16"), tmp_path / "run")
+    assert result.metrics.mAP > 0.8
+
+
+def test_forgotten_activations_change_no_weight(shapes: Dataset, tmp_path: Path) -> None:
+    common = replace(TINY, model="test_vit", epochs=1)
+    plain = train(shapes, common, tmp_path / "plain").path
+    lean = train(shapes, replace(common, grad_checkpointing=True), tmp_path / "lean").path
+    states = [load_checkpoint(path)[0].state_dict() for path in (plain, lean)]
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.nightly  # it calls a compiler
+def test_a_compiled_model_learns_the_same(shapes: Dataset, tmp_path: Path) -> None:
+    config = replace(TINY, epochs=14, batch=8, compile=True)
+    result = train(shapes, config, tmp_path / "run")
+    assert result.metrics.mAP > 0.8
+    with Predictor(result.path) as predictor:  # the checkpoint knows nothing of it
+        assert predictor.spec == result.spec
+
+
+def test_the_course_is_written_for_tensorboard_if_asked(shapes: Dataset, tmp_path: Path) -> None:
+    config = replace(TINY, tensorboard=True)
+    train(shapes, config, tmp_path / "run")
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"validation/mAP" in events.read_bytes()
+
+
+def test_layer_decay_slows_the_first_layers(shapes: Dataset, tmp_path: Path) -> None:
+    common = replace(TINY, model="test_vit", epochs=1, lr=1e-3, ema=0, weight_decay=0)
+    moved = {}
+    for decay in (1.0, 0.3):
+        out = train(shapes, replace(common, layer_decay=decay), tmp_path / str(decay)).path
+        moved[decay] = load_checkpoint(out)[0].state_dict()["patch_embed.proj.weight"]
+    # With Adam a parameter moves by its rate: a slower layer stays nearer to where both began.
+    torch.manual_seed(0)
+    first = build_model("test_vit", labels=4, args={"img_size": 32}).state_dict()
+    start = first["patch_embed.proj.weight"]
+    assert (moved[0.3] - start).abs().mean() < 0.3 * (moved[1.0] - start).abs().mean()
+
+
+def test_fp16_on_a_cpu_is_refused(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="take bf16"):
+        train(shapes, replace(TINY, amp="fp16"), tmp_path / "run")
+
+
+def test_bad_pictures_are_left_out_by_name_if_asked(shapes: Dataset, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"not a picture")
+    damaged = replace(shapes, paths=(*shapes.paths[:5], bad, *shapes.paths[6:]))
+    notes = Notes()
+    config = replace(TINY, epochs=1, skip_bad=True)
+    train(damaged, config, tmp_path / "run", progress=notes)
+    assert any("bad.jpg" in line for line in notes.lines)
+    assert len(read_dataset(tmp_path / "run" / "split.csv")) == 63
+
+
+@pytest.mark.parametrize("augment", ["none", "colour_safe"])
+def test_two_runs_with_one_seed_give_bit_equal_weights(
+    shapes: Dataset, tmp_path: Path, augment: str
+) -> None:
+    config = replace(TINY, augment=augment, seed=5)
+    states = []
+    for name in ("a", "b"):
+        torch.manual_seed(len(name) + len(states))  # what came before must not matter
+        train(shapes, config, tmp_path / name)
+        states.append(load_checkpoint(tmp_path / name)[0].state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_another_seed_gives_other_weights(shapes: Dataset, tmp_path: Path) -> None:
+    states = []
+    for seed in (1, 2):
+        out = train(shapes, replace(TINY, epochs=1, seed=seed), tmp_path / str(seed)).path
+        states.append(load_checkpoint(out)[0].state_dict())
+    assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
+
+
+def test_training_leaves_torch_as_it_was(shapes: Dataset, tmp_path: Path) -> None:
+    before = torch.get_num_threads(), torch.get_rng_state()
+    train(shapes, replace(TINY, epochs=1, threads=1), tmp_path / "run")
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_a_data_set_without_a_split_is_divided(shapes: Dataset, tmp_path: Path) -> None:
+    plan = SplitPlan(val=0.25, test=0.25, seed=3)
+    config = replace(TINY, epochs=1, val=0.25, test=0.25, seed=3)
+    result = train(replace(shapes, split=None), config, tmp_path / "run")
+    assert result.metrics.images == pytest.approx(16, abs=4)
+    assert SplitPlan.from_text(result.spec.origin["split"]) == plan
+
+
+def test_a_plan_that_divided_the_data_before_is_remembered(shapes: Dataset, tmp_path: Path) -> None:
+    plan = SplitPlan(val=0.25, test=0.25, seed=3)
+    divided = split_dataset(replace(shapes, split=None), plan)
+    planned = replace(TINY, epochs=1, val=0.25, test=0.25, seed=3)
+    same = train(divided, planned, tmp_path / "same")
+    other = train(divided, replace(TINY, epochs=1), tmp_path / "other")
+    assert same.spec.origin["split"] == plan.to_text()
+    assert "split" not in other.spec.origin
+
+
+def test_a_run_can_start_from_another_run(
+    run: TrainResult, shapes: Dataset, tmp_path: Path
+) -> None:
+    notes = Notes()
+    config = replace(TINY, epochs=1, weights=run.path, size=None, lr=1e-6)
+    result = train(shapes, config, tmp_path / "next", progress=notes)
+    assert result.spec.preprocess == run.spec.preprocess
+    assert result.history[0].train_loss < run.history[0].train_loss
+    assert len(result.spec.origin["weights_sha256"]) == 64
+    assert not any("new head" in line for line in notes.lines)
+
+
+def test_a_timm_transformer_trains_at_another_size_than_its_own(
+    shapes: Dataset, tmp_path: Path
+) -> None:
+    config = replace(TINY, model="test_vit", epochs=1)
+    notes = Notes()
+    result = train(shapes, config, tmp_path / "run", progress=notes)
+    assert result.spec.preprocess.mean == (0.5, 0.5, 0.5)  # what timm says of this model
+    assert any("--pretrained" in line for line in notes.lines)
+    model, _ = load_checkpoint(tmp_path / "run")
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+
+
+def test_unreadable_pictures_are_refused_before_training(shapes: Dataset, tmp_path: Path) -> None:
+    bad, worse = tmp_path / "bad.jpg", tmp_path / "worse.jpg"
+    bad.write_bytes(b"not a picture")
+    worse.write_bytes(b"no picture either")
+    paths = (*shapes.paths[:5], bad, *shapes.paths[6:-1], worse)
+    with pytest.raises(DataError, match=r"2 of 64 pictures cannot be read.*bad\.jpg.*worse\.jpg"):
+        train(replace(shapes, paths=paths), TINY, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_model_is_not_overwritten(
+    run: TrainResult, shapes: Dataset, tmp_path: Path
+) -> None:
+    before = (run.path / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="already holds a model"):
+        train(shapes, TINY, run.path)
+    assert (run.path / "model.safetensors").read_bytes() == before
+    once = train(shapes, replace(TINY, epochs=1), tmp_path / "run")
+    train(shapes, replace(TINY, epochs=1), once.path, overwrite=True)
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(shapes: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="Cannot write"):
+        train(shapes, TINY, tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("model", ["cnm", "resnet81"])
+def test_a_bad_model_leaves_nothing_behind(shapes: Dataset, tmp_path: Path, model: str) -> None:
+    with pytest.raises(ModelLoadError):
+        train(shapes, replace(TINY, model=model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_label_only_is_refused(shapes: Dataset, tmp_path: Path) -> None:
+    single = replace(shapes, labels=("blue",), targets=shapes.targets[:, :1], label_groups=())
+    with pytest.raises(DataError, match="only one label"):
+        train(single, TINY, tmp_path / "run")
+
+
+def test_an_empty_side_is_refused(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="0 for validation"):
+        train(replace(shapes, split=("train",) * 64), TINY, tmp_path / "run")
+
+
+def test_without_a_test_side_the_metrics_are_those_of_validation(
+    shapes: Dataset, tmp_path: Path
+) -> None:
+    split = ("train",) * 40 + ("val",) * 24
+    result = train(replace(shapes, split=split), replace(TINY, epochs=1), tmp_path / "run")
+    assert result.metrics.images == 24
+    assert not any(name.startswith("test_") for name in result.spec.metrics)
+
+
+def test_a_label_that_is_never_trained_on_is_told(shapes: Dataset, tmp_path: Path) -> None:
+    wider = np.concatenate([shapes.targets, np.zeros((64, 1), np.uint8)], axis=1)
+    notes = Notes()
+    more = replace(shapes, labels=(*LABELS, "violet"), targets=wider)
+    result = train(more, replace(TINY, epochs=1), tmp_path / "run", progress=notes)
+    assert any("'violet'" in line and "cannot be learned" in line for line in notes.lines)
+    assert ModelSpec.from_json(result.spec.to_json()) == result.spec
+
+
+def test_a_loss_that_explodes_is_told(shapes: Dataset, tmp_path: Path) -> None:
+    config = replace(TINY, mean=(1e30, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    with pytest.raises(EdgemlError, match="lower --lr"):
+        train(shapes, config, tmp_path / "run")
+
+
+def test_an_interrupted_run_leaves_its_best_weights(shapes: Dataset, tmp_path: Path) -> None:
+    class Impatient(Notes):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if text.startswith("epoch 2/"):
+                raise KeyboardInterrupt
+
+    notes = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        train(shapes, replace(TINY, epochs=5), tmp_path / "run", progress=notes)
+    _, spec = load_checkpoint(tmp_path / "run")
+    assert "val_mAP" in spec.metrics
+    assert "interrupted: go on with --resume" in notes.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch": 1}, "batch is 1"),
+        ({"size": 5000}, "size is 5000"),
+        ({"lr": -1.0}, "lr is -1"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"seed": -1}, "seed is -1"),
+        ({"augment": "colour_save"}, "did you mean 'colour_safe'"),
+        ({"weights": Path("x"), "pretrained": True}, "Both"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        TrainConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_an_unknown_device_is_refused(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no device 'tpu9'"):
+        train(shapes, replace(TINY, device="tpu9"), tmp_path / "run")
