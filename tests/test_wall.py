@@ -17,7 +17,7 @@ HEAVY = (
     "matplotlib", "jinja2", "sklearn", "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip
 DOOR = re.compile(
-    r"edgeml\.(training|network|report)(\..+)?|edgeml\.runtimes\.(ort\w*|ov|torch_)"
+    r"edgeml\.(training(?!\.config)|network(?!\.args)|report)(\..+)?|edgeml\.runtimes\.(ort\w*|ov|torch_)"
     r"|edgeml\.runtimes\.tensorrt\.runtime|.*\.(page|plots|audit_page)|edgeml_export\.(\w+\.)?to_\w+"
 )
 

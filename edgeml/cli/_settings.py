@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from edgeml.errors import InputError
-from edgeml.network.names import ModelArg
+from edgeml.network.args import ModelArg
 from edgeml.training.config import Setting, TrainConfig, settings
 
 # Where the negative has a name of its own.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import SpecError
-from edgeml.network.names import ModelArg
+from edgeml.network.args import ModelArg
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg

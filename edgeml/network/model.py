@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeml.errors import InputError, ModelLoadError
+from edgeml.network.args import ModelArg
 from edgeml.network.heads import CsraHead, Head, add_csra_head
-from edgeml.network.names import CNN, ModelArg, full_name
+from edgeml.network.names import CNN, full_name
 
 # Modules of timm whose networks are plain stacks of transformer blocks.
 _TRANSFORMERS = ("vision_transformer", "deit")

@@ -82,6 +82,3 @@ def near_names(name: str, known: Iterable[str], count: int = 4) -> list[str]:
 
 def _plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
-
-
-ModelArg = str | int | float | bool

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Preprocess
+from edgeml.network.args import ModelArg
 from edgeml.network.card import Card, card_of_config, read_card
 from edgeml.network.heads import CsraHead, Head, head_layers
 from edgeml.network.model import head_of
-from edgeml.network.names import CNN, ModelArg, full_name
+from edgeml.network.names import CNN, full_name
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
 
 WEIGHTS_FILE = "model.safetensors"

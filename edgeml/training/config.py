@@ -24,7 +24,7 @@ from edgeml.errors import InputError, needs
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Resize
 from edgeml.measure.thresholds import parse_objective
-from edgeml.network.names import ModelArg
+from edgeml.network.args import ModelArg
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

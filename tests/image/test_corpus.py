@@ -19,7 +19,7 @@ from edgeml.image.reading import read_image
 from tests.image.corpus import CORPUS, corpus, picture, write_corpus
 from tests.tiny import TinyRuntime
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WAYS = ("path", "bytes", "PathLike", "batch")
 
 

@@ -22,7 +22,7 @@ from edgeml.image.headers import read_header, without_animation
 from edgeml.image.reading import MAX_MEMORY, MAX_PIXELS, read_image
 from tests.image.corpus import encoded, picture, png, png_header, resized_jpeg
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jpeg": ("JPEG", "RGB", {}),

@@ -13,7 +13,7 @@ import pytest
 
 from tests.image.opencv_digests import digests, write_pictures
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OTHER = ROOT / "build" / "opencv4"
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests.runtimes.tensorrt.cuda_standin import CudaStandin
 
-API = Path(__file__).parents[3] / "shared" / "trt_api"
+API = Path(__file__).parents[4] / "shared" / "trt_api"
 
 FILES = {
     "10.3": "trt_api_10.3.json",

@@ -23,7 +23,7 @@ from edgeml.data import read_dataset
 from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecError
 from edgeml.measure.compare import compare
 from edgeml.runtimes.onnx_file import model_info
-from edgeml.spec.foreign import values as formats
+from edgeml.spec.foreign import hugging_face, model_api, timm_hub, ultralytics, values
 from edgeml.spec.foreign.merge import NOTHING, Said, model_file, spec_for
 from edgeml.spec.storage import write_spec
 from tests.command import Command, colour_folders
@@ -354,7 +354,7 @@ def test_the_metadata_yaml_of_an_ultralytics_folder_is_read_without_a_yaml_libra
     }
     path = tmp_path / "metadata.yaml"
     path.write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    facts = formats.ultralytics(formats.read_simple_yaml(path), "metadata.yaml")
+    facts = ultralytics.ultralytics(ultralytics.read_simple_yaml(path), "metadata.yaml")
     assert facts["labels"][0] == list(told["names"].values())  # type: ignore[attr-defined]
     assert facts["size"][0] == (64, 48)
 
@@ -363,7 +363,7 @@ def test_the_metadata_yaml_of_an_ultralytics_folder_is_read_without_a_yaml_libra
 def test_yaml_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "metadata.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SpecError):
-        formats.read_simple_yaml(tmp_path / "metadata.yaml")
+        ultralytics.read_simple_yaml(tmp_path / "metadata.yaml")
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_names_that_occur_twice_get_their_number() -> None:
             made.mean, made.std = [0.5] * 3, [0.5] * 3
             return made
 
-    facts = formats.torchvision(Weights())
+    facts = timm_hub.torchvision(Weights())
     assert facts["labels"][0] == ["crane 0", "dog", "crane 2"]
     assert facts["crop"][0] == 224 / 256
 
@@ -435,7 +435,7 @@ def test_labels_are_read_from_lines_or_json(
     tmp_path: Path, name: str, text: str, labels: list[str]
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert formats.read_labels(tmp_path / name) == labels
+    assert values.read_labels(tmp_path / name) == labels
 
 
 @pytest.mark.runtime
@@ -532,11 +532,13 @@ def test_any_value_in_any_field_gives_facts_or_a_spec_error(
     pretrained = dict(next(iter(DRAWN["timm"].values()))["pretrained_cfg"])
     name = data.draw(st.sampled_from(sorted({*processor, *config, "problem_type"})))
     with suppress(SpecError):
-        told = formats.hugging_face(config | {name: value}, processor | {name: value}, ("c", "p"))
+        told = hugging_face.hugging_face(
+            config | {name: value}, processor | {name: value}, ("c", "p")
+        )
         assert told["layout"][0] == "nchw"
     name = data.draw(st.sampled_from([*pretrained, "crop_mode", "label_names"]))
     with suppress(SpecError):
-        told = formats.timm({"pretrained_cfg": pretrained | {name: value}}, "c", None)
+        told = timm_hub.timm({"pretrained_cfg": pretrained | {name: value}}, "c", None)
         assert told["layout"][0] == "nchw"
 
 
@@ -545,7 +547,7 @@ def test_any_value_in_any_field_gives_facts_or_a_spec_error(
 def test_any_text_in_any_key_gives_facts_or_a_spec_error(value: str, data: st.DataObject) -> None:
     theirs = DRAWN["ultralytics"]["classify"]["metadata"]
     with suppress(SpecError):
-        told = formats.ultralytics(
+        told = ultralytics.ultralytics(
             theirs | {data.draw(st.sampled_from(sorted(theirs))): value}, "m"
         )
         assert "labels" in told
@@ -553,7 +555,7 @@ def test_any_text_in_any_key_gives_facts_or_a_spec_error(value: str, data: st.Da
             "multilabel", "orig_height", "embedded_processing", "interpolation_mode"]  # fmt: skip
     info = DRAWN["model_api"]["standard"]["metadata"] | {"embedded_processing": "True"}
     with suppress(SpecError):
-        told = formats.model_api(info | {data.draw(st.sampled_from(keys)): value}, "m")
+        told = model_api.model_api(info | {data.draw(st.sampled_from(keys)): value}, "m")
         assert "labels" in told
 
 
@@ -565,7 +567,7 @@ def test_any_text_as_metadata_yaml_gives_a_table_or_a_spec_error(
     path = tmp_path_factory.mktemp("yaml") / "metadata.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     with suppress(SpecError):
-        assert isinstance(formats.read_simple_yaml(path), dict)
+        assert isinstance(ultralytics.read_simple_yaml(path), dict)
 
 
 @pytest.mark.runtime
