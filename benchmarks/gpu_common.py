@@ -152,7 +152,7 @@ def made_files(work: Path) -> list[tuple[str, str, Path]]:
 
 
 def drawn(work: Path) -> Path:
-    from edgeml.data import synthesize
+    from edgeml.data.synth.draw import synthesize
 
     folder = work / "apparel"
     if not folder.exists():

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from edgeml import EdgemlError, Predictor
-from edgeml.data import synthesize
+from edgeml.data.synth.draw import synthesize
 from edgeml.image.reading import read_image
 from edgeml.progress import TerminalProgress
 from edgeml.streaming import FrameResult, StreamInfo, run_stream

@@ -22,7 +22,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text("ut
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the README takes for granted: photos/, new.jpg and clip.mp4."""
-    from edgeml.data import synthesize
+    from edgeml.data.synth.draw import synthesize
 
     folder = tmp_path_factory.mktemp("readme")
     synthesize(folder / "photos", images=288, size=64, seed=5)

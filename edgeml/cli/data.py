@@ -36,12 +36,13 @@ def fetch(
     """Download photos: 16,170 of apparel, in folders such as red_shirt."""
     from edgeml.data import tell_skipped
     from edgeml.data.fetch import differences_from_apparel, fetch_apparel
+    from edgeml.data.synth.apparel import COLOURS, GARMENTS
 
     show = progress()
     dataset = fetch_apparel(out, progress=show)
     tell_skipped(dataset, show)
     typer.echo(out)
-    differences = differences_from_apparel(dataset)
+    differences = differences_from_apparel(dataset, labels={*COLOURS, *GARMENTS})
     for line in differences:
         show.note(f"Not as expected: {line}")
     if differences:
@@ -60,7 +61,7 @@ def synth(
     ] = "folders",
 ) -> None:
     """Draw apparel: 8 garments in 9 colours, hard enough to learn something from."""
-    from edgeml.data import synthesize
+    from edgeml.data.synth.draw import synthesize
 
     synthesize(out, images=images, size=size, seed=seed, layout=layout, progress=progress())
     typer.echo(out)

@@ -14,7 +14,6 @@ from edgeml.data.split import (
     split_dataset,
     worst_label_errors,
 )
-from edgeml.data.synth.draw import synthesize
 
 __all__ = [
     "Dataset",
@@ -27,7 +26,6 @@ __all__ = [
     "label_errors",
     "read_dataset",
     "split_dataset",
-    "synthesize",
     "tell_skipped",
     "worst_label_errors",
     "write_split",

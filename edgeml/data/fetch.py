@@ -6,6 +6,7 @@ import os
 import shutil
 import ssl
 import sys
+from collections.abc import Set
 from contextlib import redirect_stdout
 from pathlib import Path
 from queue import Empty, Queue
@@ -16,7 +17,6 @@ from urllib.request import urlopen
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.find import read_dataset
 from edgeml.data.readers.folders import is_hidden
-from edgeml.data.synth.apparel import COLOURS, GARMENTS
 from edgeml.errors import DataError, InputError, needs
 from edgeml.files import check_writable, staged
 from edgeml.progress import SILENT, Progress
@@ -67,11 +67,10 @@ def fetch_apparel(out: Path, *, progress: Progress = SILENT) -> Dataset:
     return read_dataset(target, skip_bad=True)
 
 
-def differences_from_apparel(dataset: Dataset) -> list[str]:
+def differences_from_apparel(dataset: Dataset, *, labels: Set[str]) -> list[str]:
     """Say in lines what of a data set is not as Kaggle's apparel was when this was written."""
-    expected = {*COLOURS, *GARMENTS}
-    missing = sorted(expected - set(dataset.labels))
-    strange = sorted(set(dataset.labels) - expected)
+    missing = sorted(labels - set(dataset.labels))
+    strange = sorted(set(dataset.labels) - labels)
     said = []
     if len(dataset) != APPAREL_IMAGES:
         said.append(f"{len(dataset)} pictures, not {APPAREL_IMAGES}")

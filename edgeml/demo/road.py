@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeml.benchmark import BenchReport, Plan, measure
-from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthesize
+from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
+from edgeml.data.synth.apparel import GROUP_NAMES
+from edgeml.data.synth.draw import synthesize
 from edgeml.errors import InputError, needs
 from edgeml.files import write_text
 from edgeml.image.reading import read_image
@@ -96,7 +98,7 @@ def run_demo(
     _make_room(out)
     synthesize(out / "data", images=images, size=PICTURE_SIZE, seed=seed, progress=progress)
     plan = SplitPlan(seed=seed)
-    data = split_dataset(read_dataset(out / "data"), plan)
+    data = split_dataset(read_dataset(out / "data", group_names=GROUP_NAMES), plan)
     config = TrainConfig(model="cnn", size=INPUT_SIZE, epochs=epochs, seed=seed)
     trained = train(data, config, out / "run", progress=progress)
     exported = []

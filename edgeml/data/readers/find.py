@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeml.data.dataset import Dataset
@@ -23,7 +24,13 @@ from edgeml.errors import DataError, InputError
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def read_dataset(path: Path, *, delimiter: str = "_", skip_bad: bool = False) -> Dataset:
+def read_dataset(
+    path: Path,
+    *,
+    delimiter: str = "_",
+    group_names: Sequence[str] = (),
+    skip_bad: bool = False,
+) -> Dataset:
     """Read labelled pictures, whatever form they are in.
 
     * A folder of folders named after labels: `data/red_shirt/1.jpg`. The folder directly in `path`
@@ -40,11 +47,13 @@ def read_dataset(path: Path, *, delimiter: str = "_", skip_bad: bool = False) ->
     Args:
         path: A file or a folder.
         delimiter: Between the labels in a folder's name.
+        group_names: The names of the label groups of folders, in the order of the positions;
+            empty: `group1`, `group2` and so on.
         skip_bad: Leave out what is bad and name it in `Dataset.skipped`; else it is an error.
 
     Raises:
         DataError: Missing, empty, inconsistent, or with one label only; names file and line.
-        InputError: The delimiter cannot be used.
+        InputError: The delimiter or the number of group names cannot be used.
         MissingDependencyError: A library that reads this form is not installed.
     """
     if not delimiter.strip() and not delimiter == " ":
@@ -53,7 +62,7 @@ def read_dataset(path: Path, *, delimiter: str = "_", skip_bad: bool = False) ->
         raise InputError(f"The delimiter is {delimiter!r}; '/' stands in no folder's name.")
     skips: Skips = [] if skip_bad else None
     source = Path(os.path.abspath(path))
-    dataset = _read(source, delimiter, skips)
+    dataset = _read(source, delimiter, group_names, skips)
     _check_labels(source, dataset)
     return dataset
 
@@ -66,7 +75,7 @@ def find_images(path: Path) -> list[Path]:
     """
     source = Path(os.path.abspath(path))
     if os.path.isfile(source):
-        return sorted(_read(source, "_", None).paths) if _describes(source) else [source]
+        return sorted(_read(source, "_", (), None).paths) if _describes(source) else [source]
     found = (
         [file for file in files_below(source, None) if is_picture(file)]
         if os.path.exists(source)
@@ -77,9 +86,9 @@ def find_images(path: Path) -> list[Path]:
     return found
 
 
-def _read(source: Path, delimiter: str, skips: Skips) -> Dataset:
+def _read(source: Path, delimiter: str, group_names: Sequence[str], skips: Skips) -> Dataset:
     if os.path.isdir(source):
-        return _read_folder(source, delimiter, skips)
+        return _read_folder(source, delimiter, group_names, skips)
     if not os.path.exists(source):
         raise DataError(f"{shown(source)!r} does not exist. {EXPECTED}.")
     if not os.path.isfile(source):
@@ -103,12 +112,12 @@ def _describes(file: Path) -> bool:
     return file.suffix.lower() in (".csv", ".parquet", ".json", ".yaml", ".yml")
 
 
-def _read_folder(root: Path, delimiter: str, skips: Skips) -> Dataset:
+def _read_folder(root: Path, delimiter: str, group_names: Sequence[str], skips: Skips) -> Dataset:
     if is_yolo(root):
         return read_yolo(root, skips=skips)
     if files := find_coco(root):
         return read_coco(files, root=root, skips=skips)
-    return read_folders(root, delimiter=delimiter, skips=skips)
+    return read_folders(root, delimiter=delimiter, group_names=group_names, skips=skips)
 
 
 def _check_labels(source: Path, dataset: Dataset) -> None:

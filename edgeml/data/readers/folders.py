@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from edgeml.data.dataset import Dataset, Side
@@ -20,8 +20,7 @@ from edgeml.data.readers.rows import (
     shown,
     text_fault,
 )
-from edgeml.data.synth.apparel import COLOURS, GARMENTS
-from edgeml.errors import DataError
+from edgeml.errors import DataError, InputError
 from edgeml.image.reading import SUFFIXES
 from edgeml.spec.labels import LabelGroup
 
@@ -36,7 +35,9 @@ EXPECTED = (
 )
 
 
-def read_folders(root: Path, *, delimiter: str, skips: Skips) -> Dataset:
+def read_folders(
+    root: Path, *, delimiter: str, group_names: Sequence[str] = (), skips: Skips
+) -> Dataset:
     """Read pictures whose labels are the names of folders.
 
     The folder directly in `root` names the labels, joined by `delimiter`; folders below it only
@@ -44,8 +45,19 @@ def read_folders(root: Path, *, delimiter: str, skips: Skips) -> Dataset:
     label. Folders named `train`, `val` (or `valid`, `validation`) and `test`, if `root` has these
     and no others, are the sides of a split, and what was said of `root` holds in each of them.
 
+    If every picture has one label at each of two or more positions (red_shirt, blue_dress), and
+    no label occurs at two positions, the labels of a position form a label group.
+
+    Args:
+        root: The folder.
+        delimiter: The separator of the labels in a folder's name.
+        group_names: The names of the label groups, in the order of the positions; empty: `group1`,
+            `group2` and so on.
+        skips: Where bad things are noted.
+
     Raises:
         DataError: No pictures, or something that cannot be used.
+        InputError: The number of group names is not that of the groups.
     """
     rows: list[Row] = []
     for start, side in _starts(root):
@@ -53,7 +65,7 @@ def read_folders(root: Path, *, delimiter: str, skips: Skips) -> Dataset:
     return dataset_from_rows(
         rows,
         root=root,
-        label_groups=_groups_by_position(sorted({row.present for row in rows})),
+        label_groups=_groups_by_position({row.present for row in rows}, group_names),
         skips=skips,
     )
 
@@ -185,24 +197,29 @@ def _labels_from(folder: Path, delimiter: str, count: int, skips: Skips) -> tupl
     return ()
 
 
-def _groups_by_position(names: Sequence[tuple[str, ...]]) -> tuple[LabelGroup, ...]:
-    """See whether the first words exclude each other, and the second: red_shirt, blue_dress."""
-    if len({len(row) for row in names}) != 1 or len(names[0]) < 2:
-        return ()
-    positions = [sorted(set(column)) for column in zip(*names, strict=True)]
-    if sum(map(len, positions)) != len(set().union(*positions)):
-        return ()
+def _groups_by_position(
+    combinations: Set[tuple[str, ...]], group_names: Sequence[str]
+) -> tuple[LabelGroup, ...]:
+    """Return one group for each position of a label, if the positions share no label.
+
+    Raises:
+        InputError: The number of names is not that of the groups.
+    """
+    positions: list[set[str]] = []
+    if len({len(labels) for labels in combinations}) == 1:
+        positions = [set(column) for column in zip(*combinations, strict=True)]
+    if len(positions) < 2 or sum(map(len, positions)) != len(set().union(*positions)):
+        positions = []
+    if group_names and len(group_names) != len(positions):
+        raise InputError(
+            f"There are {len(positions)} label groups for the {len(group_names)} names "
+            f"{', '.join(group_names)}: give one name for each group, or none."
+        )
+    names = group_names or [f"group{number}" for number, _ in enumerate(positions, start=1)]
     return tuple(
-        LabelGroup(name=_group_name(labels, number), labels=tuple(labels), rule="one")
-        for number, labels in enumerate(positions, start=1)
+        LabelGroup(name=name, labels=tuple(sorted(labels)), rule="one")
+        for name, labels in zip(names, positions, strict=True)
     )
-
-
-def _group_name(labels: Sequence[str], number: int) -> str:
-    for name, words in (("colour", COLOURS), ("garment", GARMENTS)):
-        if set(labels) <= set(words):
-            return name
-    return f"group{number}"
 
 
 def _look_into(others: list[Path], root: Path, skips: Skips) -> None:

@@ -67,18 +67,24 @@ def test_hidden_files_are_not_seen_and_others_are_counted(
     assert "3 files" in caplog.text
 
 
-def test_apparel_folders_give_a_colour_and_a_garment_group(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("group_names", "names"), [((), ("group1", "group2")), (("colour", "kind"), ("colour", "kind"))]
+)
+def test_the_labels_at_a_position_form_a_group(
+    tmp_path: Path, group_names: tuple[str, ...], names: tuple[str, ...]
+) -> None:
     touch(tmp_path, "red_shirt/1.jpg", "blue_dress/1.jpg", "red_dress/1.jpg")
-    assert read_dataset(tmp_path).label_groups == (
-        LabelGroup(name="colour", labels=("blue", "red"), rule="one"),
-        LabelGroup(name="garment", labels=("dress", "shirt"), rule="one"),
+    assert read_dataset(tmp_path, group_names=group_names).label_groups == (
+        LabelGroup(name=names[0], labels=("blue", "red"), rule="one"),
+        LabelGroup(name=names[1], labels=("dress", "shirt"), rule="one"),
     )
 
 
-def test_other_words_give_numbered_groups(tmp_path: Path) -> None:
-    touch(tmp_path, "oak_young_red/1.jpg", "elm_old_red/1.jpg")
-    names = [group.name for group in read_dataset(tmp_path).label_groups]
-    assert names == ["group1", "group2", "colour"]
+@pytest.mark.parametrize("folder", ["blue_dress", "shirt_dress"])
+def test_group_names_must_be_as_many_as_the_groups(tmp_path: Path, folder: str) -> None:
+    touch(tmp_path, "red_shirt/1.jpg", f"{folder}/1.jpg")
+    with pytest.raises(InputError, match="for the 3 names a, b, c"):
+        read_dataset(tmp_path, group_names=("a", "b", "c"))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,7 @@ def test_with_a_slash_every_folder_on_the_way_is_a_label(tmp_path: Path) -> None
 def test_nested_folders_of_a_fixed_depth_give_groups(tmp_path: Path) -> None:
     touch(tmp_path, "red/shirt/1.jpg", "blue/shirt/1.jpg", "red/dress/1.jpg")
     names = [group.name for group in read_dataset(tmp_path, delimiter="/").label_groups]
-    assert names == ["colour", "garment"]
+    assert names == ["group1", "group2"]
 
 
 @pytest.mark.parametrize("delimiter", ["_", "/"])

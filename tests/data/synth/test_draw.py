@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score
 
-from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset, synthesize
-from edgeml.data.synth.apparel import COLOURS, GARMENTS
+from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
+from edgeml.data.synth.apparel import COLOURS, GARMENTS, GROUP_NAMES
+from edgeml.data.synth.draw import synthesize
 from edgeml.data.synth.paint import Pose, paint_garment
 from edgeml.data.synth.shapes import draw_garment
 from edgeml.errors import InputError
@@ -35,7 +36,7 @@ def contents(root: Path) -> dict[str, bytes]:
 def apparel(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     out = tmp_path_factory.mktemp("apparel") / "data"
     synthesize(out, images=1440, size=64, seed=3)
-    return read_dataset(out)
+    return read_dataset(out, group_names=GROUP_NAMES)
 
 
 def test_all_pairs_are_drawn_equally_often(apparel: Dataset) -> None:
@@ -61,7 +62,7 @@ def test_a_seed_gives_the_same_bytes_in_another_process_with_other_threads(tmp_p
     script = (
         "import os, sys; os.cpu_count = lambda: 1\n"
         "import cv2; cv2.setNumThreads(1)\n"
-        "from pathlib import Path; from edgeml.data import synthesize\n"
+        "from pathlib import Path; from edgeml.data.synth.draw import synthesize\n"
         "synthesize(Path(sys.argv[1]), images=30, size=48, seed=7, layout='csv')\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "11", "PYTHONPATH": os.pathsep.join(sys.path)}
