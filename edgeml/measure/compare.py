@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.data import Dataset
 from edgeml.errors import ExportError, InferenceError, MissingSpecError, NotComparableError
-from edgeml.image.frame import Batch, Frame
+from edgeml.image.frame import Frame
 from edgeml.image.reading import read_image
 from edgeml.measure.bootstrap import Drops, drop_intervals
 from edgeml.measure.evaluation import align_targets
@@ -291,21 +291,11 @@ def _run(predictor: Predictor, batch: Input) -> NDArray[np.float32]:
 
 def _apart(first: ModelSpec, batch: Input, second: ModelSpec, other: Input) -> NDArray[np.float32]:
     """Give the largest difference of two inputs, normalised, by image: (N,)."""
-    a, b = _meant(first, batch), _meant(second, other)
+    a, b = first.normalized_input(batch), second.normalized_input(other)
     if a.shape != b.shape:
         return np.full(len(a), np.inf, np.float32)
     apart: NDArray[np.float32] = np.abs(a - b).max(axis=(1, 2, 3))
     return apart
-
-
-def _meant(spec: ModelSpec, given: Input) -> Batch:
-    """Give what an input means to the network: raw frames are normalised by its spec."""
-    if spec.input == "uint8":
-        rows = given if spec.channels_last else given.transpose(0, 2, 3, 1)
-        rows = rows[..., ::-1] if spec.raw_channels == "rgb" else rows
-        return spec.preprocess.normalize(cast("Sequence[Frame]", rows))
-    planes = given.transpose(0, 3, 1, 2) if spec.channels_last else given
-    return cast("Batch", planes.astype(np.float32, copy=False))
 
 
 def _difference(

@@ -233,9 +233,7 @@ class Predictor:
 
     def prepare(self, frames: Sequence[Frame]) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Make the network's input: as a rule (N, 3, H, W) float32, or (N, H, W, 3) uint8 raw."""
-        if self.spec.input == "uint8":
-            return self.spec.laid_out(np.stack([self.spec.preprocess.fit(f) for f in frames]))
-        return self.spec.laid_out(self.spec.preprocess(frames))
+        return self.spec.network_input(frames)
 
     def interpret(
         self, logits: NDArray[np.float32], images: Sequence[Image] = ()

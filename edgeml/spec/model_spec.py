@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import SpecError
+from edgeml.image.frame import Batch, Frame
 from edgeml.image.preprocess import Preprocess
 from edgeml.spec.labels import LabelGroup
 from edgeml.spec.plain import read_plain
@@ -169,12 +170,37 @@ class ModelSpec:
         height, width = self.preprocess.size
         return (height, width, 3) if self.channels_last else (3, height, width)
 
-    def laid_out(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def network_input(self, frames: Sequence[Frame]) -> NDArray[Any]:
+        """Resize, normalise and lay out frames (H, W, 3) uint8 BGR of any size as one batch.
+
+        Raises:
+            InputError: A frame is not (H, W, 3) uint8.
+        """
+        if self.input == "uint8":
+            return self._to_layout(np.stack([self.preprocess.fit(frame) for frame in frames]))
+        return self._to_layout(self.preprocess(frames))
+
+    def network_input_fitted(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the input for frames (N, H, W, 3) uint8 BGR that have the network's size."""
+        if self.input == "uint8":
+            return self._to_layout(frames)
+        return self._to_layout(self.preprocess.normalize(list(frames)))
+
+    def normalized_input(self, batch: NDArray[Any]) -> Batch:
+        """Return an input as (N, 3, H, W) float32 after normalisation, whatever its layout."""
+        if self.input == "uint8":
+            frames = batch if self.channels_last else batch.transpose(0, 2, 3, 1)
+            frames = frames[..., ::-1] if self.raw_channels == "rgb" else frames
+            return self.preprocess.normalize(list(frames))
+        planes: Batch = batch.transpose(0, 3, 1, 2) if self.channels_last else batch
+        return planes.astype(np.float32, copy=False)
+
+    def _to_layout(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Bring a batch to the network's layout, colour order and type.
 
         Args:
             batch: (N, H, W, 3) uint8 BGR for `uint8` input, else (N, 3, H, W) float32 normalised.
-                What is in order already is given back as it is.
+                A batch that is in order already is returned as it is.
         """
         if self.input == "uint8":
             batch = batch[..., ::-1] if self.raw_channels == "rgb" else batch

@@ -278,9 +278,7 @@ def _example(spec: ModelSpec, count: int) -> Tensor:
     frames: list[NDArray[np.uint8]] = [
         cv2.resize(seed, (width, height), interpolation=cv2.INTER_CUBIC) for seed in seeds
     ]
-    if spec.input == "uint8":
-        return torch.from_numpy(np.stack(frames))
-    return torch.from_numpy(spec.preprocess.normalize(frames))
+    return torch.from_numpy(spec.network_input_fitted(np.stack(frames)))
 
 
 def _line(err: Exception) -> str:

@@ -161,12 +161,19 @@ def test_a_task_and_an_activation_that_contradict_each_other_are_refused(
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-def test_a_batch_is_brought_to_the_layout_that_the_network_takes(layout: str, dtype: str) -> None:
-    spec = replace(SPEC, input=dtype, layout=layout, raw_channels="rgb")  # type: ignore[arg-type]
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
-    given = pixels if dtype == "uint8" else pixels.transpose(0, 3, 1, 2).astype(np.float32)
-    batch = spec.laid_out(given)
+def test_the_input_has_the_layout_colours_and_type_that_the_network_takes(
+    layout: str, dtype: str
+) -> None:
+    levels = Preprocess(size=(5, 4), mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    spec = replace(SPEC, preprocess=levels, input=dtype, layout=layout, raw_channels="rgb")  # type: ignore[arg-type]
+    frames = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+    batch = spec.network_input_fitted(frames)
     assert batch.dtype == dtype
+    assert batch.shape[1:] == spec.input_sides
     assert batch.flags.c_contiguous
     rows = batch if layout == "nhwc" else batch.transpose(0, 2, 3, 1)
-    np.testing.assert_array_equal(rows, pixels[..., ::-1] if dtype == "uint8" else pixels)
+    np.testing.assert_array_equal(rows, frames[..., ::-1])
+    np.testing.assert_array_equal(spec.network_input(list(frames)), batch)
+    np.testing.assert_array_equal(
+        spec.normalized_input(batch), frames[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+    )

@@ -62,10 +62,7 @@ class Calibration:
             except ImageError as err:
                 raise CalibrationError(f"Calibration stopped. {err}") from err
             advance(len(chosen))
-            if spec.input == "uint8":
-                yield spec.laid_out(np.stack([spec.preprocess.fit(frame) for frame in frames]))
-            else:
-                yield spec.laid_out(spec.preprocess(frames))
+            yield spec.network_input(frames)
 
 
 def choose_calibration(

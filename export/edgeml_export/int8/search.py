@@ -147,16 +147,12 @@ class Candidates:
         try:
             return np.concatenate(
                 [
-                    runtime.run(self._input(frames[start : start + _BATCH]))
+                    runtime.run(self.spec.network_input_fitted(frames[start : start + _BATCH]))
                     for start in range(0, len(frames), _BATCH)
                 ]
             )
         finally:
             runtime.close()
-
-    def _input(self, frames: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
-        raw = self.spec.input == "uint8"
-        return self.spec.laid_out(frames if raw else self.spec.preprocess.normalize(list(frames)))
 
 
 def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -> list[Frame]:
