@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeml.benchmark.sidebyside import median_interval
+from edgeml.benchmark.speedup import median_interval
 from edgeml.benchmark.statistics import summarize
 
 FEWEST_CALLS = 3

@@ -21,7 +21,7 @@ from common import OUT, inputs_of, spec_of
 from fidelity import squared_errors
 from measure import logits
 
-from edgeml.benchmark.sidebyside import speedup
+from edgeml.benchmark.speedup import speedup
 from edgeml.data import read_dataset
 from edgeml.measure.metrics import evaluate
 from edgeml.runtimes import open_runtime

@@ -3,7 +3,7 @@
     python benchmarks/quantization/measure.py RUNTIME FP32 FILE OUT.npz --inputs A.npy [B.npy ...]
 
 A process of its own: OpenVINO dies of some quantised networks of others, by a signal. OUT.npz gets
-the logits of both and, in `speed`, the figures of `edgeml.benchmark.sidebyside` as JSON.
+the logits of both and, in `speed`, the figures of `edgeml.benchmark.speedup` as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.benchmark.sidebyside import speedup
+from edgeml.benchmark.speedup import speedup
 from edgeml.runtimes import Runtime, open_runtime
 
 BATCH = 32

@@ -3,7 +3,7 @@
     python benchmarks/quantization/speed.py [--seconds 6] [--repeats 3] [--json FILE]
 
 Batch 1, 224 px, two threads; OpenVINO's FP32 computes in f32, not in the bfloat16 it prefers. Both
-precisions take turns in one process, `edgeml.benchmark.sidebyside`; of the repeats all are told.
+precisions take turns in one process, `edgeml.benchmark.speedup`; of the repeats all are told.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from common import OUT, REAL, calibration, fp32, inputs_of, machine, spec_of, write_json
 from ours import int8
 
-from edgeml.benchmark.sidebyside import Speedup, speedup
+from edgeml.benchmark.speedup import Speedup, speedup
 from edgeml.runtimes import open_runtime
 
 Engine = Literal["onnxruntime", "openvino"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.report import ModelResult
 from edgeml.benchmark.statistics import drift, spread
 
@@ -27,7 +27,9 @@ _STOLEN = 0.01
 _SLOW_FP16 = 0.95
 
 
-def flags_of(result: ModelResult, results: Sequence[ModelResult], plan: Plan) -> tuple[str, ...]:
+def flags_of(
+    result: ModelResult, results: Sequence[ModelResult], plan: BenchPlan
+) -> tuple[str, ...]:
     """Give the flags of one of `results`."""
     found = [
         *_unsteady(result),
@@ -60,7 +62,7 @@ def _disturbed(result: ModelResult) -> list[str]:
     return flags
 
 
-def _unsettled(result: ModelResult, plan: Plan) -> list[str]:
+def _unsettled(result: ModelResult, plan: BenchPlan) -> list[str]:
     warm_up = result.warm_up
     if warm_up.settled:
         return []
@@ -71,7 +73,7 @@ def _unsettled(result: ModelResult, plan: Plan) -> list[str]:
     ]
 
 
-def _too_few(result: ModelResult, plan: Plan) -> list[str]:
+def _too_few(result: ModelResult, plan: BenchPlan) -> list[str]:
     calls = min(summary.n for summary in result.stages.values())
     if calls >= plan.min_calls:
         return []

@@ -10,7 +10,7 @@ from edgeml.runtimes.protocol import Exactness
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """One image at a time, the next as soon as the last is done, models taking turns.
 
     Attributes:

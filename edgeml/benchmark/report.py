@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeml.benchmark.corpus import Corpus
 from edgeml.benchmark.environment import Host
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.stages import WarmUp
 from edgeml.benchmark.statistics import Samples, Summary
 from edgeml.spec.model_spec import ModelSpec
@@ -104,7 +104,7 @@ class BenchReport:
     results: tuple[ModelResult, ...]
     host: Host
     software: Mapping[str, str | None]
-    plan: Plan
+    plan: BenchPlan
     corpus: Corpus
     id: str
     created: str

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
 
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.predict.predictor import Predictor
 from edgeml.runtimes.protocol import run_prepared
 
@@ -46,10 +46,10 @@ def turns(images: Sequence[Path]) -> Iterator[Turn]:
     The order is drawn by lot, the same in every process: strictly alternating calls fell into step
     with the scheduler of a busy machine, and one kind met its pauses and the other did not.
     """
-    lot = random.Random(0)
+    rng = random.Random(0)
     calls = [(image, staged) for image in images for staged in (True, False)]
     while True:
-        lot.shuffle(calls)
+        rng.shuffle(calls)
         yield from calls
 
 
@@ -74,7 +74,7 @@ def time_stages(predictor: Predictor, image: Path) -> tuple[int, int, int, int]:
     return decoded - start, prepared - decoded, inferred - prepared, interpreted - inferred
 
 
-def warm_up(predictor: Predictor, images: Sequence[Path], plan: Plan) -> WarmUp:
+def warm_up(predictor: Predictor, images: Sequence[Path], plan: BenchPlan) -> WarmUp:
     """Call `predict` until the medians of two windows agree, or the plan's time is over.
 
     Each window takes the same images, so that a difference is one of speed and not of content.

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 
 from edgeml.benchmark.environment import Counters, peak_rss_mb, read_counters
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.stages import time_block, time_call, turns, warm_up
 from edgeml.errors import EdgemlError
 from edgeml.predict.predictor import Predictor
@@ -33,7 +33,7 @@ Message = dict[str, Any]
 class Session:
     """One model, from opening it to the last block."""
 
-    def __init__(self, model: Path, images: list[Path], plan: Plan) -> None:
+    def __init__(self, model: Path, images: list[Path], plan: BenchPlan) -> None:
         """Open the model and make the first call; both are timed once, as nothing repeats them."""
         if plan.threads:
             cv2.setNumThreads(plan.threads)
@@ -101,7 +101,7 @@ def main() -> None:
         try:
             if command["do"] == "open":
                 images = [Path(image) for image in command["images"]]
-                session = Session(Path(command["model"]), images, Plan(**command["plan"]))
+                session = Session(Path(command["model"]), images, BenchPlan(**command["plan"]))
             assert session, "a parent opens a model before anything else"
             steps: dict[str, Callable[[], Message]] = {
                 "open": session.opened,

@@ -62,7 +62,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Walk the whole road on this machine: draw, train, export, verify, time, report."""
-    from edgeml.demo.road import COLUMNS, run_demo
+    from edgeml.demo.run import COLUMNS, run_demo
 
     result = run_demo(out, images=images, epochs=epochs, seed=seed, progress=progress())
     if json:

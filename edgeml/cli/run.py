@@ -72,15 +72,15 @@ def bench(
     json: Json = False,
 ) -> None:
     """Time models: each in a process of its own, in turns, every stage."""
-    from edgeml.benchmark import Plan, measure
+    from edgeml.benchmark import BenchPlan, run_benchmark
     from edgeml.data import find_images
     from edgeml.files import check_writable, write_text
 
     if out:
         check_writable(out / "bench.json")
-    plan = Plan(scenario=scenario, min_s=seconds, threads=threads)
+    plan = BenchPlan(scenario=scenario, min_s=seconds, threads=threads)
     images = find_images(data) if data else []
-    report = measure(models, images=images, plan=plan, progress=progress())
+    report = run_benchmark(models, images=images, plan=plan, progress=progress())
     if out:
         with (
             needs("jinja2", extra="report", to="write an HTML report"),

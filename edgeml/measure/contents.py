@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeml.benchmark.sidebyside import Speedup
+from edgeml.benchmark.speedup import Speedup
 from edgeml.measure.compare import Fidelity
 from edgeml.measure.metrics import Metrics
 from edgeml.spec.labels import Scores

@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 from typing import Literal
 
-from edgeml.streaming.sources import Opened, Shot, Source
+from edgeml.streaming.sources import CapturedFrame, Source, SourceInfo
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class Capture:
         self.taken = 0
         self.dropped = 0
         self._changed = threading.Condition()
-        self._opened: Opened | None = None
-        self._slot: tuple[int, Shot] | None = None
+        self._opened: SourceInfo | None = None
+        self._slot: tuple[int, CapturedFrame] | None = None
         self._ended: Literal["eof", "lost"] | None = None
         self._failure: BaseException | None = None
         self._closing = False
@@ -61,7 +61,7 @@ class Capture:
         if self._thread.is_alive():
             logger.warning("%s does not let go; its thread is left behind.", self.source.name)
 
-    def wait_open(self, timeout_s: float) -> Opened | None:
+    def wait_open(self, timeout_s: float) -> SourceInfo | None:
         """Wait until the source is open; None if it is not yet.
 
         Raises:
@@ -72,7 +72,7 @@ class Capture:
             self._raise_failure()
             return self._opened
 
-    def take(self, timeout_s: float) -> tuple[int, Shot] | None:
+    def take(self, timeout_s: float) -> tuple[int, CapturedFrame] | None:
         """Take the next frame with its number, counted from 0 as the source gave them.
 
         None if there is none yet, or no more: see `ended`.
@@ -121,7 +121,7 @@ class Capture:
             if not self._leave(shot, live=opened.live):
                 return
 
-    def _leave(self, shot: Shot, *, live: bool) -> bool:
+    def _leave(self, shot: CapturedFrame, *, live: bool) -> bool:
         """Put a frame into the slot; False when nobody wants it any more."""
         with self._changed:
             number, self.taken = self.taken, self.taken + 1

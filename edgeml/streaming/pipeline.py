@@ -17,7 +17,7 @@ from edgeml.progress import SILENT, Progress
 from edgeml.streaming.capture import Capture
 from edgeml.streaming.results import Ended, FrameResult, Latencies, StreamInfo, StreamSummary
 from edgeml.streaming.sinks import Sink, open_sinks
-from edgeml.streaming.sources import Opened, Shot, Source, find_source
+from edgeml.streaming.sources import CapturedFrame, Source, SourceInfo, find_source
 
 # How soon a stop is noticed while no frame comes.
 _PATIENCE_S = 0.1
@@ -148,7 +148,7 @@ class _Loop:
                 if opened.live:
                     self._note_speed(capture)
 
-    def _handle(self, number: int, shot: Shot) -> bool:
+    def _handle(self, number: int, shot: CapturedFrame) -> bool:
         """Classify a frame and hand it on; False when a sink wants no more."""
         prediction, error = None, shot.error
         if shot.frame is not None:
@@ -177,7 +177,7 @@ class _Loop:
         wanted = [sink.write(result) for sink in self._sinks]  # each gets it, whatever others say
         return all(wanted)
 
-    def _info(self, opened: Opened) -> StreamInfo:
+    def _info(self, opened: SourceInfo) -> StreamInfo:
         return StreamInfo(
             source=self._source.name,
             kind=self._source.kind,

@@ -26,7 +26,7 @@ _SCHEMES = ("http", "https", "rtsp", "rtsps")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Shot:
+class CapturedFrame:
     """One frame as it was taken, or why there is none.
 
     Attributes:
@@ -45,7 +45,7 @@ class Shot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class SourceInfo:
     """What is known of a source once it is open.
 
     Attributes:
@@ -69,11 +69,11 @@ class Source(Protocol):
     timeout_s: float
     """The longest that `open` or `read` may take."""
 
-    def open(self) -> Opened:
+    def open(self) -> SourceInfo:
         """Open the source, or raise an EdgemlError that says why not."""
         ...
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         """Wait for the next frame; None at the end."""
         ...
 
@@ -147,10 +147,10 @@ class VideoSource:
             round(read_timeout_s * 1000),
         ]
         self._capture: cv2.VideoCapture | None = None
-        self._opened = Opened(live=True)
+        self._opened = SourceInfo(live=True)
         self._taken = 0
 
-    def open(self) -> Opened:
+    def open(self) -> SourceInfo:
         """Open it. Of a URL that announces its length every frame is read, as of a file.
 
         Raises:
@@ -171,14 +171,14 @@ class VideoSource:
         self._capture = capture
         fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         known = self.kind != "camera" and 0 < count < 1e9  # a live stream claims -9.2e18
-        self._opened = Opened(
+        self._opened = SourceInfo(
             live=self.kind == "camera" or (self.kind == "url" and not known),
             fps=fps if 0 < fps <= 1000 else None,
             count=int(count) if known else None,
         )
         return self._opened
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         """Wait for the next frame; None at the end, or when it does not come in time."""
         capture = self._capture
         if capture is None or not capture.grab():
@@ -190,8 +190,10 @@ class VideoSource:
             seconds = max(capture.get(cv2.CAP_PROP_POS_MSEC), 0.0) / 1000
         ok, frame = capture.retrieve()
         if not ok:
-            return Shot(t=t, frame=None, t_media=seconds, error="the frame cannot be decoded")
-        return Shot(t=t, frame=cast("Frame", frame), t_media=seconds)
+            return CapturedFrame(
+                t=t, frame=None, t_media=seconds, error="the frame cannot be decoded"
+            )
+        return CapturedFrame(t=t, frame=cast("Frame", frame), t_media=seconds)
 
     @property
     def lost(self) -> bool:
@@ -250,12 +252,12 @@ class FolderSource:
             )
         self._next = 0
 
-    def open(self) -> Opened:
+    def open(self) -> SourceInfo:
         """Say how many there are."""
-        return Opened(live=False, count=len(self._paths))
+        return SourceInfo(live=False, count=len(self._paths))
 
-    def read(self) -> Shot | None:
-        """Read the next picture; one that cannot be read is a Shot with the reason."""
+    def read(self) -> CapturedFrame | None:
+        """Read the next picture; one that cannot be read is a CapturedFrame with the reason."""
         if self._next == len(self._paths):
             return None
         path = self._paths[self._next]
@@ -264,8 +266,8 @@ class FolderSource:
         try:
             frame = read_image(path)
         except ImageError as err:
-            return Shot(t=time.perf_counter(), frame=None, name=name, error=str(err))
-        return Shot(t=time.perf_counter(), frame=frame, name=name)
+            return CapturedFrame(t=time.perf_counter(), frame=None, name=name, error=str(err))
+        return CapturedFrame(t=time.perf_counter(), frame=frame, name=name)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgeml.benchmark.sidebyside import Speedup, speedup
+from edgeml.benchmark.speedup import Speedup, speedup
 from edgeml.data import Dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.data.thumbnails import readable

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml.benchmark.sidebyside import Speedup
+from edgeml.benchmark.speedup import Speedup
 from edgeml.measure.compare import Fidelity, FidelityError
 from edgeml.progress import Advance, Progress
 from edgeml.spec.labels import Scores

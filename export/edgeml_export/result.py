@@ -14,7 +14,7 @@ from edgeml.runtimes.tensorrt.passport import read_passport, write_passport
 from edgeml.spec.model_spec import METADATA_KEY, ModelSpec, Precision
 
 if TYPE_CHECKING:
-    from edgeml.benchmark.sidebyside import Speedup
+    from edgeml.benchmark.speedup import Speedup
     from edgeml.measure.contents import Recovery
     from edgeml_export.engine_step import EngineReport
     from edgeml_export.int8.search import Choice

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeml.benchmark.flags import MEANING, flags_of
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.report import Disturbance, ModelResult
 from edgeml.benchmark.stages import STAGES, WarmUp
 from edgeml.benchmark.statistics import summarize
@@ -49,7 +49,7 @@ def result(
 
 
 def flags(one: ModelResult, *others: ModelResult) -> list[str]:
-    found = flags_of(one, [one, *others], Plan(min_calls=90))
+    found = flags_of(one, [one, *others], BenchPlan(min_calls=90))
     assert all(flag.partition(": ")[0] in MEANING for flag in found)
     assert all("\n" not in flag for flag in found)
     return [flag.partition(": ")[0] for flag in found]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from edgeml.benchmark.corpus import draw_photo
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.process import Worker
 from edgeml.errors import (
     EdgemlError,
@@ -29,7 +29,7 @@ from edgeml.errors import (
 from edgeml.image.jpeg import encode_jpeg
 from tests.tiny import make_tiny_onnx
 
-QUICK = Plan(min_s=0.1, min_calls=10, block_s=0.05, warmup_max_s=0.1)
+QUICK = BenchPlan(min_s=0.1, min_calls=10, block_s=0.05, warmup_max_s=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def opening(model: Path, image: Path, plan: Plan = QUICK) -> dict[str, Any]:
+def opening(model: Path, image: Path, plan: BenchPlan = QUICK) -> dict[str, Any]:
     return {"do": "open", "model": str(model), "images": [str(image)], "plan": asdict(plan)}
 
 
@@ -77,7 +77,7 @@ def test_a_worker_answers_each_step(worker: Worker, model: Path, image: Path) ->
 
 @pytest.mark.runtime
 def test_threads_of_the_plan_reach_opencv(worker: Worker, model: Path, image: Path) -> None:
-    assert worker.ask(opening(model, image, Plan(threads=1)))["opencv_threads"] == 1
+    assert worker.ask(opening(model, image, BenchPlan(threads=1)))["opencv_threads"] == 1
 
 
 def test_a_missing_model_is_the_workers_own_error(worker: Worker, image: Path) -> None:
@@ -191,9 +191,9 @@ def test_leaving_the_block_ends_a_worker_that_hangs() -> None:
 PARENT = """
 import sys; sys.path[:] = sys.argv[3:]
 from pathlib import Path
-from edgeml.benchmark import Plan, measure
+from edgeml.benchmark import BenchPlan, run_benchmark
 print("ready", flush=True)
-measure([Path(sys.argv[1])] * 2, images=[Path(sys.argv[2])], plan=Plan(min_s=600))
+run_benchmark([Path(sys.argv[1])] * 2, images=[Path(sys.argv[2])], plan=BenchPlan(min_s=600))
 """
 
 
@@ -230,14 +230,14 @@ def wait_for_children(parent: subprocess.Popen[bytes], count: int) -> list[psuti
 
 def test_a_plan_is_refused_with_the_value() -> None:
     with pytest.raises(InputError, match="min_calls is 0"):
-        Plan(min_calls=0)
+        BenchPlan(min_calls=0)
     with pytest.raises(InputError, match="max_s is -1"):
-        Plan(max_s=-1)
+        BenchPlan(max_s=-1)
     with pytest.raises(InputError, match="block_s is -1"):
-        Plan(block_s=-1)
+        BenchPlan(block_s=-1)
     with pytest.raises(InputError, match="nan"):
-        Plan(min_s=float("nan"))
+        BenchPlan(min_s=float("nan"))
     with pytest.raises(InputError, match="threads is 0"):
-        Plan(threads=0)
+        BenchPlan(threads=0)
     with pytest.raises(InputError, match="'multi'"):
-        Plan(scenario="multi")  # type: ignore[arg-type]
+        BenchPlan(scenario="multi")  # type: ignore[arg-type]

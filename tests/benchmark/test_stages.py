@@ -15,7 +15,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.benchmark import stages
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.stages import STAGES, time_block, time_call, time_stages, turns, warm_up
 from edgeml.errors import ImageError, InferenceError
 from tests.tiny import TinyRuntime
@@ -91,21 +91,21 @@ def clock(latencies: list[int]) -> Any:
 
 def test_warm_up_ends_when_two_windows_agree(image: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(stages, "time_call", clock([900] * 10 + [500] * 10 + [505] * 10))
-    done = warm_up(Predictor(TinyRuntime()), [image], Plan(warmup_window=10))
+    done = warm_up(Predictor(TinyRuntime()), [image], BenchPlan(warmup_window=10))
     assert (done.calls, done.settled) == (30, True)
     assert done.change == pytest.approx(0.01)
 
 
 def test_warm_up_that_never_settles_ends_with_its_time(image: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(stages, "time_call", clock([2**i for i in range(60)] * 100_000))
-    plan = Plan(warmup_window=1, warmup_max_s=0.05)
+    plan = BenchPlan(warmup_window=1, warmup_max_s=0.05)
     done = warm_up(Predictor(TinyRuntime()), [image], plan)
     assert not done.settled
     assert 0.05 <= done.seconds < 2
 
 
 def test_warm_up_too_short_for_two_windows_is_not_settled(image: Path) -> None:
-    done = warm_up(Predictor(TinyRuntime(seconds=0.02)), [image], Plan(warmup_max_s=0.05))
+    done = warm_up(Predictor(TinyRuntime(seconds=0.02)), [image], BenchPlan(warmup_max_s=0.05))
     assert not done.settled
     assert math.isnan(done.change)
 
@@ -119,7 +119,7 @@ def test_warm_up_takes_the_same_images_in_every_window(monkeypatch: Any) -> None
 
     monkeypatch.setattr(stages, "time_call", note)
     images = [Path(name) for name in "abc"]
-    warm_up(Predictor(TinyRuntime()), images, Plan(warmup_window=4))
+    warm_up(Predictor(TinyRuntime()), images, BenchPlan(warmup_window=4))
     assert "".join(map(str, seen)) == "abcaabca"
 
 

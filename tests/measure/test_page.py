@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeml import ModelSpec, Preprocess
-from edgeml.benchmark.sidebyside import Speedup
+from edgeml.benchmark.speedup import Speedup
 from edgeml.errors import InputError
 from edgeml.measure.bootstrap import Drop
 from edgeml.measure.compare import Fidelity, Outputs, measure

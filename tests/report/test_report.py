@@ -15,7 +15,7 @@ import pytest
 from edgeml.benchmark.corpus import Corpus
 from edgeml.benchmark.environment import capture_host, capture_software
 from edgeml.benchmark.page import bench_report
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.report import BenchReport, Disturbance, ModelResult
 from edgeml.benchmark.stages import STAGES, WarmUp
 from edgeml.benchmark.statistics import summarize
@@ -197,7 +197,7 @@ def bench(*models: ModelResult) -> BenchReport:
         results=models,
         host=capture_host(),
         software=capture_software(),
-        plan=Plan(),
+        plan=BenchPlan(),
         corpus=Corpus(paths=(Path("a.jpg"),), source="synthetic", sha256="0" * 64, mean_bytes=9),
         id="1234",
         created="2026-01-01T00:00:00+00:00",

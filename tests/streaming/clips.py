@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edgeml.image.frame import Frame
-from edgeml.streaming.sources import Kind, Opened, Shot
+from edgeml.streaming.sources import CapturedFrame, Kind, SourceInfo
 
 COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
 
@@ -79,11 +79,11 @@ class FakeCamera:
         self._failure = failure
         self._given = 0
 
-    def open(self) -> Opened:
+    def open(self) -> SourceInfo:
         self.threads.add(threading.current_thread().name)
-        return Opened(live=self._live, fps=1 / self._period_s)
+        return SourceInfo(live=self._live, fps=1 / self._period_s)
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         self.threads.add(threading.current_thread().name)
         time.sleep(self._period_s)
         if self._given == len(self._frames):
@@ -93,7 +93,7 @@ class FakeCamera:
                 raise self._failure
             return None
         self._given += 1
-        return Shot(t=time.perf_counter(), frame=self._frames[self._given - 1])
+        return CapturedFrame(t=time.perf_counter(), frame=self._frames[self._given - 1])
 
     @property
     def lost(self) -> bool:

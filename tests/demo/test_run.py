@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeml.demo.road import run_demo
+from edgeml.demo.run import run_demo
 from edgeml.errors import InputError
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeml.benchmark import BenchReport, Plan, measure
+from edgeml.benchmark import BenchPlan, BenchReport, run_benchmark
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.data.synth.apparel import GROUP_NAMES
 from edgeml.data.synth.draw import synthesize
@@ -107,10 +107,10 @@ def run_demo(
         exported.append(
             export(out / "run", fmt, precision=precision, calib=data, check=data, progress=progress)
         )
-    timed = measure(
+    timed = run_benchmark(
         [one.path for one in exported],
         images=data.part("test").paths,
-        plan=Plan(min_s=2.0, max_s=20.0),
+        plan=BenchPlan(min_s=2.0, max_s=20.0),
         progress=progress,
     )
     rows = _rows(exported, timed)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeml.benchmark import BenchReport, Plan, measure
+from edgeml.benchmark import BenchPlan, BenchReport, run_benchmark
 from edgeml.benchmark.corpus import MAX_IMAGES, draw_photo, gather
 from edgeml.errors import ImageError, InputError, ModelLoadError
 from edgeml.image.jpeg import encode_jpeg
@@ -20,7 +20,7 @@ from edgeml.progress import Progress
 from edgeml.spec.model_spec import ModelSpec
 from tests.tiny import make_tiny_onnx, tiny_spec
 
-QUICK = Plan(min_s=0.2, min_calls=20, block_s=0.05, warmup_max_s=0.3)
+QUICK = BenchPlan(min_s=0.2, min_calls=20, block_s=0.05, warmup_max_s=0.3)
 
 # design.md 4: what outside checks call. Written out here, so that a change of ours shows.
 REPORT_KEYS = {"schema", "results", "host", "software", "config", "id", "created"}
@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(model: Path) -> BenchReport:
-    return measure([model, model], plan=QUICK)
+    return run_benchmark([model, model], plan=QUICK)
 
 
 @pytest.mark.runtime
@@ -74,7 +74,7 @@ def test_both_minima_are_met_and_percentiles_gated(report: BenchReport) -> None:
 @pytest.mark.runtime
 def test_the_minimal_duration_is_met_too(model: Path) -> None:
     start = time.perf_counter()
-    report = measure([model], plan=replace(QUICK, min_s=1.0, min_calls=1))
+    report = run_benchmark([model], plan=replace(QUICK, min_s=1.0, min_calls=1))
     assert time.perf_counter() - start >= 1.0
     assert report.results[0].stages["total"].n > 20
 
@@ -83,7 +83,7 @@ def test_the_minimal_duration_is_met_too(model: Path) -> None:
 def test_the_longest_duration_ends_it_with_a_flag_and_without_percentiles(model: Path) -> None:
     start = time.perf_counter()
     plan = replace(QUICK, min_s=0, min_calls=10**6, max_s=0.2, block_s=0.01)
-    (result,) = measure([model], plan=plan).results
+    (result,) = run_benchmark([model], plan=plan).results
     assert time.perf_counter() - start < 30
     assert 0 < result.stages["total"].n < 473
     assert result.stages["total"].p99_ms is None
@@ -116,7 +116,7 @@ def test_with_images_they_are_used_and_named_as_files(model: Path, tmp_path: Pat
     for i in range(3):
         images.append(tmp_path / f"{i}.jpg")
         images[-1].write_bytes(encode_jpeg(draw_photo(60 + i, 80)))
-    config = measure([model], images=images, plan=QUICK).to_dict()["config"]
+    config = run_benchmark([model], images=images, plan=QUICK).to_dict()["config"]
     assert (config["images"], config["images_count"]) == ("files", 3)
 
 
@@ -136,7 +136,7 @@ def test_the_written_report_keeps_every_raw_sample(report: BenchReport) -> None:
 @pytest.mark.runtime
 def test_a_label_that_is_no_ascii_goes_through(tmp_path: Path) -> None:
     model = make_tiny_onnx(tmp_path / "modèle.onnx", labels=("робe", "<b>", "青"))
-    result = measure([model], plan=replace(QUICK, min_s=0, min_calls=1)).results[0]
+    result = run_benchmark([model], plan=replace(QUICK, min_s=0, min_calls=1)).results[0]
     assert result.spec.labels == ("робe", "<b>", "青")
     assert result.model == str(model)
 
@@ -145,7 +145,7 @@ def test_a_label_that_is_no_ascii_goes_through(tmp_path: Path) -> None:
 def test_onnx_runs_on_openvino_if_the_plan_says_so(model: Path) -> None:
     pytest.importorskip("openvino", reason="needs openvino")
     plan = replace(QUICK, runtime="openvino", min_s=0, min_calls=1)
-    assert measure([model], plan=plan).results[0].runtime.startswith("openvino")
+    assert run_benchmark([model], plan=plan).results[0].runtime.startswith("openvino")
 
 
 @pytest.mark.runtime
@@ -154,13 +154,13 @@ def test_one_bad_model_among_good_ones_stops_the_run_before_it_measures(
 ) -> None:
     start = time.perf_counter()
     with pytest.raises(ModelLoadError, match=r"gone\.onnx"):
-        measure([model, tmp_path / "gone.onnx"], plan=Plan(min_s=60, warmup_max_s=0.1))
+        run_benchmark([model, tmp_path / "gone.onnx"], plan=BenchPlan(min_s=60, warmup_max_s=0.1))
     assert time.perf_counter() - start < 30
 
 
 def test_no_models_are_refused() -> None:
     with pytest.raises(InputError, match="no model"):
-        measure([])
+        run_benchmark([])
 
 
 @pytest.mark.runtime
@@ -179,7 +179,7 @@ def test_progress_ends_at_its_total(model: Path) -> None:
 
             return nullcontext(advance)
 
-    measure([model, model], plan=QUICK, progress=Recording())
+    run_benchmark([model, model], plan=QUICK, progress=Recording())
     assert seen == {"load and warm up": (2, 2), "benchmark": (40, 40)}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from time import perf_counter_ns, sleep
+from time import perf_counter_ns
 from typing import Any, Literal
 
 import numpy as np
@@ -88,7 +89,7 @@ def speedup(
     pause_s: float = 0.03,
     warmup_s: float = 0.3,
     clock: Callable[[], int] = perf_counter_ns,
-    rest: Callable[[float], None] = sleep,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Speedup:
     """Let two runtimes take turns on the same batch and compare their times round by round.
 
@@ -105,7 +106,7 @@ def speedup(
         pause_s: Before each turn.
         warmup_s: How long each runs before anything counts.
         clock: Gives nanoseconds.
-        rest: Waits for so many seconds.
+        sleep: Waits for a number of seconds.
 
     Raises:
         InputError: A time that is not positive and finite.
@@ -115,17 +116,17 @@ def speedup(
         raise InputError(f"seconds is {seconds}; it must be above 0, and finite.")
 
     def block(runtime: Runtime, length_s: float) -> float:
-        rest(pause_s)
+        sleep(pause_s)
         runtime.run(batch)  # the other one has had the processor's caches since
         return statistics.median(_time_calls(runtime, batch, length_s, clock))
 
     for runtime in (slow, fast):
         block(runtime, warmup_s)
-    lot = random.Random(0)
+    rng = random.Random(0)
     rounds: list[tuple[float, float]] = []
     start = clock()
     while len(rounds) < _FEWEST or clock() - start < 1e9 * seconds:
-        if lot.random() < 0.5:
+        if rng.random() < 0.5:
             theirs, ours = block(slow, block_s), block(fast, block_s)
         else:
             ours, theirs = block(fast, block_s), block(slow, block_s)

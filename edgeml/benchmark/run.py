@@ -16,7 +16,7 @@ import numpy as np
 from edgeml.benchmark.corpus import gather
 from edgeml.benchmark.environment import Counters, capture_host, capture_software
 from edgeml.benchmark.flags import flags_of
-from edgeml.benchmark.plan import Plan
+from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.process import Message, Worker
 from edgeml.benchmark.report import BenchReport, Disturbance, ModelResult
 from edgeml.benchmark.stages import STAGES, WarmUp
@@ -27,11 +27,11 @@ from edgeml.progress import SILENT, Advance, Progress
 from edgeml.spec.model_spec import ModelSpec
 
 
-def measure(
+def run_benchmark(
     models: Sequence[Path],
     *,
     images: Sequence[Path] = (),
-    plan: Plan | None = None,
+    plan: BenchPlan | None = None,
     progress: Progress = SILENT,
 ) -> BenchReport:
     """Time every model on the same images, from the encoded file to the labels.
@@ -39,7 +39,7 @@ def measure(
     Args:
         models: Model files or run folders; one may be named twice, which shows the noise.
         images: Image files, of which up to 100 are used; of none, a photo-like JPEG is drawn.
-        plan: How long, how often; `Plan()` if not given.
+        plan: How long, how often; `BenchPlan()` if not given.
         progress: Shows how far it is.
 
     Raises:
@@ -50,7 +50,7 @@ def measure(
     """
     if not models:
         raise InputError("There is no model to measure; name one or more.")
-    plan = plan or Plan()
+    plan = plan or BenchPlan()
     host = capture_host()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeml-bench-")))
@@ -82,7 +82,7 @@ class _Run:
     seconds: float = 0.0
     calls: int = 0
 
-    def done(self, plan: Plan) -> float:
+    def done(self, plan: BenchPlan) -> float:
         """Give the share that is done: of both minima, or of the longest time if that is more."""
         in_time = self.seconds / plan.min_s if plan.min_s else 1.0
         in_calls = self.calls / plan.min_calls
@@ -91,7 +91,7 @@ class _Run:
 
 
 def _open(
-    model: Path, images: Sequence[Path], plan: Plan, stack: ExitStack, advance: Advance
+    model: Path, images: Sequence[Path], plan: BenchPlan, stack: ExitStack, advance: Advance
 ) -> _Run:
     """Start a process and load the model there, while no other one does anything."""
     worker = stack.enter_context(Worker(model))
@@ -108,7 +108,7 @@ def _open(
     return _Run(model, worker, opened, warm_up)
 
 
-def _take_turns(runs: Sequence[_Run], plan: Plan, progress: Progress) -> None:
+def _take_turns(runs: Sequence[_Run], plan: BenchPlan, progress: Progress) -> None:
     """Let the models run in turn, until each has its time and its calls."""
     with progress.task("benchmark", total=len(runs) * plan.min_calls, unit="call") as advance:
         while waiting := [run for run in runs if run.done(plan) < 1]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edgeml.benchmark.sidebyside import Speedup, median_interval, speedup
+from edgeml.benchmark.speedup import Speedup, median_interval, speedup
 from edgeml.errors import InputError
 from edgeml.runtimes import open_runtime
 
@@ -30,9 +30,9 @@ class Clock:
     def __call__(self) -> int:
         return self.ns
 
-    def rest(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         self.ns += round(1e9 * seconds)
-        self.log.append("rest")
+        self.log.append("sleep")
 
 
 class Timed:
@@ -55,7 +55,7 @@ class Timed:
 
 
 def measured(clock: Clock, slow: Timed, fast: Timed, seconds: float = 3.0) -> Speedup:
-    return speedup(slow, fast, BATCH, seconds=seconds, clock=clock, rest=clock.rest)
+    return speedup(slow, fast, BATCH, seconds=seconds, clock=clock, sleep=clock.sleep)
 
 
 def test_steady_runtimes_give_their_ratio_and_their_milliseconds() -> None:
@@ -105,7 +105,7 @@ def test_a_slow_call_in_five_counts_neither_more_nor_less_than_a_median_lets_it(
 def test_turns_are_blocks_after_a_pause_and_who_begins_is_drawn() -> None:
     clock = Clock()
     result = measured(clock, Timed(clock, "slow", 40.0), Timed(clock, "fast", 10.0))
-    turns = " ".join(clock.log).split("rest ")[1:]
+    turns = " ".join(clock.log).split("sleep ")[1:]
     assert turns[0].split() == ["slow"] * 9  # warm-up, 0.3 s, and one call before
     assert turns[1].split() == ["fast"] * 31
     counted = [turn.split() for turn in turns[2:]]
