@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
 import pkgutil
 import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import edgeml
 import edgeml_export
@@ -31,20 +36,22 @@ def run(code: str, *blocked: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def light_modules() -> list[str]:
-    found = [
+def modules() -> list[str]:
+    return [
         module.name
         for package in (edgeml, edgeml_export)
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
     ]
-    return [name for name in found if not DOOR.fullmatch(name)]
+
+
+def light_modules() -> list[str]:
+    return [name for name in modules() if not DOOR.fullmatch(name)]
 
 
 def test_light_modules_import_with_every_heavy_library_absent() -> None:
-    modules = light_modules()
-    assert "edgeml.predict.predictor" in modules
-    assert "edgeml_export._export" in modules
-    done = run(f"import importlib\nfor name in {modules!r}: importlib.import_module(name)", *HEAVY)
+    light = light_modules()
+    assert {"edgeml.predict.predictor", "edgeml_export.plan"} <= set(light)
+    done = run(f"import importlib\nfor name in {light!r}: importlib.import_module(name)", *HEAVY)
     assert done.returncode == 0, done.stderr
 
 
@@ -74,6 +81,38 @@ def test_help_works_with_every_heavy_library_absent() -> None:
     assert "export" in done.stdout
 
 
-def test_telemetry_is_off_before_a_runtime_can_load() -> None:
-    done = run("import edgeml, os; print(os.environ['ORT_DISABLE_TELEMETRY'])")
+def test_runtimes_are_imported_without_their_telemetry_only() -> None:
+    bare = []
+    for module in modules():
+        source = importlib.util.find_spec(module).origin  # type: ignore[union-attr]
+        tree = ast.parse(Path(source or "").read_text(encoding="utf-8"))
+        guarded = {
+            id(node)
+            for block in ast.walk(tree)
+            if isinstance(block, ast.With) and "without_telemetry" in ast.unparse(block.items[0])
+            for node in block.body
+        }
+        bare += [
+            f"{module}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and id(node) not in guarded
+            if re.match(r"(import|from) (onnxruntime|openvino)\b", ast.unparse(node))
+        ]
+    assert not bare
+
+
+def test_telemetry_is_off_before_onnx_runtime_loads(tiny_onnx: str) -> None:
+    pytest.importorskip("onnxruntime")
+    done = run(
+        f"import edgeml, os; edgeml.Predictor({str(tiny_onnx)!r}); "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
     assert done.stdout.strip() == "1", done.stderr
+
+
+def test_importing_edgeml_changes_no_environment_and_shows_public_names_only() -> None:
+    done = run(
+        "import os; before = dict(os.environ); import edgeml; "
+        "print(dict(os.environ) == before, *dir(edgeml))"
+    )
+    assert done.stdout.split() == ["True", *sorted(edgeml.__all__)], done.stderr

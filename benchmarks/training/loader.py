@@ -37,12 +37,12 @@ from torch.nn import functional
 
 from edgeml.data import Dataset, read_dataset
 from edgeml.data.frames import Frames, decoded_frames
+from edgeml.image.memory import kept_memory
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.model import build_model
 from edgeml.training import augment
 from edgeml.training.batches import Ahead
 from edgeml.training.config import Augment
-from edgeml.training.memory import kept_memory
 
 BATCH = 32
 THREADS = 2

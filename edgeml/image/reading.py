@@ -42,19 +42,6 @@ _SCALED_DECODERS = {
 }
 
 
-def _keep_pages() -> None:
-    """Have the C library keep the memory of a picture for the next one.
-
-    glibc gives freed blocks of 128 kB and more back to the system and takes them anew, page by
-    page: of 7 ms for a JPEG of 1080p that was 2. It keeps blocks as large as the largest that it
-    has freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD), so one is taken and freed, untouched.
-    """
-    np.empty(31 << 20, np.uint8)
-
-
-_keep_pages()
-
-
 def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Frame:
     """Give an image as a frame (H, W, 3) uint8 BGR.
 

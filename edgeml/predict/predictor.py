@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeml.errors import EdgemlError, InferenceError, InputError, MissingSpecError, SpecError
 from edgeml.image.frame import Frame
+from edgeml.image.memory import raise_mmap_threshold
 from edgeml.image.reading import Image, read_image
 from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.predict.picture import Picture
@@ -119,6 +120,7 @@ class Predictor:
             InputError: An unknown runtime or device, a `timeout` that it cannot keep, or a number
                 that cannot be meant.
         """
+        raise_mmap_threshold()
         if isinstance(model, (str, os.PathLike)):
             path = model_in(Path(model))
             self.runtime = open_runtime(

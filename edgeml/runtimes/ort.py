@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError, SpecError
@@ -24,8 +23,12 @@ from edgeml.runtimes.protocol import (
     check_process,
     too_late,
 )
+from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.runtimes.watchdog import stopped_after
 from edgeml.spec.model_spec import METADATA_KEY
+
+with without_telemetry():
+    import onnxruntime as ort
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,12 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
+
+from edgeml.runtimes.telemetry import without_telemetry
+
+with without_telemetry():
+    import onnxruntime as ort
 
 _Batch = NDArray[np.float32] | NDArray[np.uint8]
 

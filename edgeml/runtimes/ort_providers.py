@@ -13,10 +13,12 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-import onnxruntime as ort
-
 from edgeml.errors import InputError, ModelLoadError
 from edgeml.runtimes.known_issues import see
+from edgeml.runtimes.telemetry import without_telemetry
+
+with without_telemetry():
+    import onnxruntime as ort
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

@@ -1,7 +1,8 @@
-"""OpenVINO reports to its maker that it was imported. Here it does not."""
+"""Keep ONNX Runtime and OpenVINO from reporting their use to their makers."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +12,19 @@ _REPORTER = "openvino_telemetry"
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Let what is imported in this block find no `openvino_telemetry`.
+    """Import `onnxruntime` or `openvino` inside this block, and in no other way.
 
-    Importing `openvino` otherwise writes an identifier into the home folder and starts a child
-    process that sends an event over the network. It reads no environment variable that forbids
-    it, and falls back to a stub of its own if the reporter cannot be imported.
+    ONNX Runtime reads an environment variable when it is loaded. OpenVINO reads none: importing it
+    writes an identifier into the home folder and starts a child process that sends an event over
+    the network, unless its reporter cannot be imported; then it falls back to a stub.
     """
-    found = sys.modules.get(_REPORTER)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    reporter = sys.modules.get(_REPORTER)
     sys.modules[_REPORTER] = None  # type: ignore[assignment]  # the import system's own "absent"
     try:
         yield
     finally:
-        if found is None:
+        if reporter is None:
             del sys.modules[_REPORTER]
         else:
-            sys.modules[_REPORTER] = found
+            sys.modules[_REPORTER] = reporter

@@ -10,11 +10,11 @@ import cv2
 import torch
 
 from edgeml.data import Dataset
+from edgeml.image.memory import kept_memory
 from edgeml.network.names import full_name
 from edgeml.progress import Progress
 from edgeml.training.config import TrainConfig
 from edgeml.training.learner import Learner, build_learner
-from edgeml.training.memory import kept_memory
 from edgeml.training.parts import Parts, prepare_parts
 from edgeml.training.sides import Side, decoded_sides
 from edgeml.training.start import Start, device_of, first_weights, start

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgeml.errors import ExportError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.telemetry import without_telemetry
+
+with without_telemetry():
+    import onnxruntime as ort
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeml.errors import CalibrationError, ExportError, needs
 from edgeml.files import write_text
 from edgeml.progress import SILENT, Progress
+from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.calibration import Calibration
 
@@ -235,7 +236,7 @@ def _measure(
 
 def _open(model: onnx.ModelProto, names: set[str]) -> Any:
     """Open the network in ONNX Runtime with every named tensor as an output."""
-    with needs("onnxruntime", extra="export", to="measure INT8 ranges"):
+    with needs("onnxruntime", extra="export", to="measure INT8 ranges"), without_telemetry():
         import onnxruntime as ort
     import onnx
 
