@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from edgeml.benchmark.speedup import Speedup
 from edgeml.measure.compare import Fidelity
@@ -11,59 +13,48 @@ from edgeml.measure.metrics import Metrics
 from edgeml.spec.labels import Scores
 
 
-@dataclass(frozen=True, kw_only=True)
-class TriedMethod:
-    """A way to take INT8 ranges from what was seen.
+class RankedNode(Protocol):
+    """A node that could be quantised, as the page reads it.
 
-    Attributes:
-        name: For example `minmax`.
-        divergence: How far its outputs lie from the reference's on the fitting images; less is
-            better, 0 is equal. NaN or infinite if it could not be measured.
-        kept: Whether it is the one that was taken.
+    `edgeml_export.int8.budget` owns the values, and says what they mean.
     """
 
-    name: str
-    divergence: float
-    kept: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def damage(self) -> float: ...
+    @property
+    def measured(self) -> bool: ...
+    @property
+    def in_float(self) -> bool: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankedNode:
-    """A node of the network that could be quantised, and what that costs.
+class MixedPrecision(Protocol):
+    """The search for the nodes that stay in floating point, as the page reads it."""
 
-    Attributes:
-        name: In the ONNX graph.
-        kind: Its operator, for example `Conv`.
-        damage: How much it hurts to quantise it, in the unit of `MixedPrecision`; 0 or less is
-            no damage.
-        in_float: Whether it was given back to floating point.
-        measured: Whether it was tried alone; else the damage is a share of its neighbours'.
-    """
-
-    name: str
-    kind: str = ""
-    damage: float
-    in_float: bool
-    measured: bool = True
+    @property
+    def nodes(self) -> Sequence[RankedNode]: ...
+    @property
+    def quantizable(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def steps(self) -> Sequence[tuple[int, float]]: ...
+    @property
+    def seconds(self) -> float | None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class MixedPrecision:
-    """The search for the fewest nodes that must stay in floating point.
+class CalibrationImages(Protocol):
+    """The images that INT8 ranges were measured on, as the page reads them."""
 
-    Attributes:
-        nodes: Those that were ranked, the most damaging first; those that were not are left out.
-        quantizable: How many nodes could be quantised in all.
-        unit: What `damage` counts, for example `nats a decision`.
-        steps: (nodes in float, points of mAP lost on the fitting images) as the search went.
-        seconds: What it took, the ranking included.
-    """
-
-    nodes: Sequence[RankedNode]
-    quantizable: int
-    unit: str
-    steps: Sequence[tuple[int, float]] = ()
-    seconds: float | None = None
+    @property
+    def paths(self) -> Sequence[Path]: ...
+    @property
+    def without(self) -> Sequence[str]: ...
+    @property
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +76,6 @@ class Recovery:
     objective: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationImages:
-    """The images that INT8 ranges were measured on.
-
-    Attributes:
-        images: How many.
-        without: Labels that none of them shows.
-        overlap: Images that also serve the fitting or the reporting.
-        sha256: Digest of the images.
-    """
-
-    images: int
-    without: Sequence[str] = ()
-    overlap: int = 0
-    sha256: str = ""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
     """All that the report of an export, or of a comparison, shows. What is None is left out.
@@ -116,10 +90,14 @@ class Comparison:
         max_label_drop: Points of AP that any one label may lose.
         scores: (N, labels) float32 probabilities of both, for the plots of how they differ.
         recovery: What thresholds recover.
-        methods: The calibration methods that were tried, in any order.
+        methods: The calibration methods that were tried, in any order, with how far the outputs of
+            each lie from the reference's on the fitting images; NaN or infinite if that could not
+            be measured.
+        method: The one that was taken.
         mixed: Mixed precision.
         speed: How the candidate's speed compares with the reference's on this machine.
         calibration: The images for INT8.
+        overlap: How many of them also serve the fitting or the reporting.
         notes: What else should be known, a sentence each.
         facts: What stands at the foot: files, digests, versions, target, seconds.
     """
@@ -134,9 +112,11 @@ class Comparison:
     max_label_drop: float | None = None
     scores: tuple[Scores, Scores] | None = None
     recovery: Recovery | None = None
-    methods: Sequence[TriedMethod] = ()
+    methods: Mapping[str, float] = field(default_factory=dict)
+    method: str = ""
     mixed: MixedPrecision | None = None
     speed: Speedup | None = None
     calibration: CalibrationImages | None = None
+    overlap: int = 0
     notes: Sequence[str] = ()
     facts: Mapping[str, str]

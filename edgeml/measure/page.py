@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from edgeml.measure.bootstrap import Drop
-from edgeml.measure.contents import Comparison, MixedPrecision, RankedNode, Recovery, TriedMethod
+from edgeml.measure.contents import Comparison, MixedPrecision, RankedNode, Recovery
 from edgeml.measure.plots import damage_plot, difference_plot, steps_plot
 from edgeml.report.drawn import Scale, axis, density, whisker
 from edgeml.report.page import Tile, figure, is_known, percent, signed, write_page
@@ -96,7 +96,7 @@ def export_report(comparison: Comparison, out: Path) -> None:
                 for name, before in fidelity.reference.labels.items()
             ),
             "recovered": _recovered(comparison.recovery),
-            "methods": sorted(comparison.methods, key=_divergence),
+            "methods": sorted(comparison.methods.items(), key=_divergence),
             "named": _named(comparison.mixed),
             "damage": _damage(comparison.mixed),
             "steps": _steps(comparison),
@@ -231,8 +231,8 @@ def _recovered(recovery: Recovery | None) -> list[_Recovered]:
     ]
 
 
-def _divergence(method: TriedMethod) -> float:
-    return method.divergence if is_known(method.divergence) else math.inf
+def _divergence(method: tuple[str, float]) -> float:
+    return method[1] if is_known(method[1]) else math.inf
 
 
 def _named(mixed: MixedPrecision | None) -> list[tuple[int, RankedNode]]:

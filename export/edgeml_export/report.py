@@ -117,11 +117,11 @@ def reported(page: Page) -> Iterator[None]:
 
 def _write(page: Page, seconds: float) -> None:
     from edgeml.benchmark.environment import capture_software
-    from edgeml.measure.contents import CalibrationImages, Comparison
+    from edgeml.measure.contents import Comparison
     from edgeml.measure.page import export_report
 
     assert page.fidelity is not None
-    plan, choice, calibration = page.plan, page.choice, page.roles.calibration
+    plan, choice = page.plan, page.choice
     layout = f", laid out for {plan.layout}" if plan.precision == "int8" else ""
     export_report(
         Comparison(
@@ -135,17 +135,12 @@ def _write(page: Page, seconds: float) -> None:
             max_label_drop=page.limits.label_drop,
             scores=page.scores,
             recovery=page.recovery,
-            methods=choice.tried if choice else (),
+            methods=choice.divergences if choice else {},
+            method=choice.method if choice else "",
             mixed=choice.mixed if choice else None,
             speed=page.speed,
-            calibration=None
-            if calibration is None
-            else CalibrationImages(
-                images=len(calibration.paths),
-                without=calibration.without,
-                overlap=page.roles.overlap,
-                sha256=calibration.digest,
-            ),
+            calibration=page.roles.calibration,
+            overlap=page.roles.overlap,
             notes=page.progress.notes,
             facts={
                 "Source": str(page.source),

@@ -16,16 +16,11 @@ from edgeml.benchmark.speedup import Speedup
 from edgeml.errors import InputError
 from edgeml.measure.bootstrap import Drop
 from edgeml.measure.compare import Fidelity, Outputs, measure
-from edgeml.measure.contents import (
-    CalibrationImages,
-    Comparison,
-    MixedPrecision,
-    RankedNode,
-    Recovery,
-    TriedMethod,
-)
+from edgeml.measure.contents import Comparison, Recovery
 from edgeml.measure.page import export_report
 from edgeml.report.drawn import Scale
+from edgeml_export.int8.budget import MixedPrecision, RankedNode
+from edgeml_export.int8.calibration import Calibration
 from tests.report.pages import EVIL, check_page
 
 GARMENTS = ("grün", "Überrock", "a name that is far longer than any column has room for, and on")
@@ -60,6 +55,12 @@ def comparison(**changes: Any) -> Comparison:
     return replace(made, **changes)
 
 
+def calibrated(images: int, without: tuple[str, ...] = ()) -> Calibration:
+    return Calibration(
+        paths=tuple(Path(f"{i}.jpg") for i in range(images)), hashes=("ab",), without=without
+    )
+
+
 def whole(labels: tuple[str, ...] = GARMENTS, nodes: int = 8) -> Comparison:
     """Give a comparison that has everything."""
     given, old, new = outputs(len(labels)), spec(labels), spec(labels, 0.4375)
@@ -82,22 +83,17 @@ def whole(labels: tuple[str, ...] = GARMENTS, nodes: int = 8) -> Comparison:
             images=321,
             objective="macro_f1",
         ),
-        methods=[
-            TriedMethod(name="minmax", divergence=0.0123, kept=False),
-            TriedMethod(name="entropy", divergence=0.0045, kept=True),
-            TriedMethod(name="percentile", divergence=math.nan, kept=False),
-        ],
+        methods={"minmax": 0.0123, "entropy": 0.0045, "percentile": math.nan},
+        method="entropy",
         mixed=MixedPrecision(
             nodes=ranked,
-            quantizable=nodes,
             unit="decisions that change, of 1000",
             steps=[(0, 1.5), (2, 0.4)],
             seconds=12.34,
         ),
         speed=Speedup(ratio=2.81, low=2.75, high=2.88, slow_ms=17.2, fast_ms=6.1, rounds=21),
-        calibration=CalibrationImages(
-            images=300, without=["Überrock"], overlap=7, sha256="ab" * 32
-        ),
+        calibration=calibrated(300, without=("Überrock",)),
+        overlap=7,
         notes=["One thread."],
         facts={"Target": "x86", "File": "m.onnx"},
     )
@@ -123,7 +119,7 @@ def test_everything_that_was_given_is_on_the_page(out: Path) -> None:
         "≈ 0.010",
         "0.012", "0.0045", "✓ taken", "INT8 is 2.81 times as fast as FP32 here", "21 rounds",
         "300images gave the ranges", "No image shows Überrock", "7 of them also served",
-        "abababababababab", "One thread.", "Targetx86",
+        calibrated(300).digest[:16], "One thread.", "Targetx86",
     ):  # fmt: skip
         assert shown in text, shown
     assert len([one for one in check_page(out).all("svg") if one.get("class") == "plot"]) == 3
@@ -172,7 +168,7 @@ def test_a_label_is_held_to_its_limit_only_where_its_loss_is_sure(out: Path) -> 
     "leave", ["findings", "scores", "recovery", "methods", "mixed", "speed", "calibration", "notes"]
 )
 def test_any_part_may_be_missing(leave: str, out: Path) -> None:
-    nothing: dict[str, Any] = {"findings": (), "methods": (), "notes": ()}
+    nothing: dict[str, Any] = {"findings": (), "methods": {}, "notes": ()}
     export_report(replace(whole(), **{leave: nothing.get(leave)}), out)
     page = check_page(out)
     links = {link["href"] for link in page.all("a")}
@@ -195,14 +191,14 @@ def test_any_part_may_be_missing(leave: str, out: Path) -> None:
             )
         },
         {"fidelity": replace(fidelity(), inputs_equal=3, inputs_max_abs=2.5e-6)},
-        {"mixed": MixedPrecision(nodes=[], quantizable=5, unit="flips")},
+        {"mixed": MixedPrecision(nodes=[])},
         {"mixed": MixedPrecision(
             nodes=[RankedNode(name="n", damage=damage, in_float=True) for damage in (0, math.nan)],
-            quantizable=2, unit="flips", steps=[(1, -0.1)],
+            unit="flips", steps=[(1, -0.1)],
         )},
         {"scores": (np.zeros((0, 3), np.float32),) * 2},
         {"scores": (np.ones((9, 3), np.float32),) * 2},
-        {"calibration": CalibrationImages(images=1)},
+        {"calibration": calibrated(1)},
     ],
 )  # fmt: skip
 def test_extremes_make_a_page(changes: dict[str, Any], out: Path) -> None:
@@ -232,12 +228,12 @@ def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path) -> None:
     given = replace(
         whole((EVIL, "b", EVIL + "c")),
         title=EVIL, reference=EVIL, candidate=EVIL, findings=[EVIL], notes=[EVIL],
-        facts={EVIL: EVIL}, methods=[TriedMethod(name=EVIL, divergence=1.0, kept=True)],
+        facts={EVIL: EVIL}, methods={EVIL: 1.0}, method=EVIL,
         mixed=MixedPrecision(
             nodes=[RankedNode(name=EVIL, kind=EVIL, damage=1.0, in_float=True)],
-            quantizable=1, unit=EVIL, steps=[(0, 1.0)],
+            unit=EVIL, steps=[(0, 1.0)],
         ),
-        calibration=CalibrationImages(images=1, without=[EVIL], sha256=EVIL),
+        calibration=calibrated(1, without=(EVIL,)),
     )  # fmt: skip
     export_report(given, out)
     assert EVIL in check_page(out).text

@@ -1,12 +1,12 @@
-"""Mixed precision: which layers hurt, and the fewest that stay float for a budget to hold.
+"""Mixed precision: which layers hurt in INT8, and the fewest that must stay in float.
 
-Nothing here knows a runtime. A layer is a name, and callers say what a model is worth with some
-layers kept in float: so one list serves ONNX Runtime, OpenVINO and TensorRT.
+Nothing here depends on a runtime. A layer is a name, and callers return the scores of a model with
+some layers in float, so one ranking serves ONNX Runtime, OpenVINO and TensorRT.
 
 A tensor with an outlier channel hurts wherever it is quantised: as the output of the layer that
-makes it and as the input of the one that takes it. Keeping one of the two cures nothing. Hence
-layers are ranked by the damage of each alone, all others in float, which finds both; with all
-others in INT8, neither would seem to matter.
+makes it and as the input of the layer that reads it. Keeping only one of the two in float cures
+nothing. Hence layers are ranked by the damage of each alone, with all others in float, which finds
+both; with all others in INT8, neither would seem to matter.
 """
 
 from __future__ import annotations
@@ -28,47 +28,79 @@ Clock = Callable[[], float]
 # A float32 probability near 1 has steps of 6e-8; nothing smaller can be told from certainty.
 _CERTAIN = 1e-7
 
-# A block that does less than this share of the worst layer's damage is not looked into.
+# A block that does less than this share of the worst layer's damage is not examined further.
 _HARMLESS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensitivity:
+class RankedNode:
     """How much a layer hurts when it alone is quantised.
 
     Attributes:
-        node: Its name.
-        damage: Nats a decision, see `divergence`.
+        name: In the ONNX graph.
+        damage: In nats a decision, see `divergence`.
         measured: Whether it was tried alone; else the damage is its share of its block's.
+        kind: Its operator, for example `Conv`; `rank` leaves it empty.
+        in_float: Whether it stays in floating point; `rank` does not decide that.
     """
 
-    node: str
+    name: str
     damage: float
-    measured: bool
+    measured: bool = True
+    kind: str = ""
+    in_float: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedPrecision:
+    """A search for the fewest layers that must stay in floating point.
+
+    Attributes:
+        nodes: All layers that can be quantised, the most damaging first.
+        steps: (layers in float, points of mAP lost on the fitting images) of each set tried.
+        seconds: How long it took, ranking included.
+        unit: Of the damage.
+    """
+
+    nodes: Sequence[RankedNode]
+    steps: Sequence[tuple[int, float]] = ()
+    seconds: float | None = None
+    unit: str = "nats a decision"
+
+    @property
+    def quantizable(self) -> int:
+        """The number of layers that can be quantised."""
+        return len(self.nodes)
+
+    @property
+    def in_float(self) -> frozenset[str]:
+        """Names of the layers that stay in floating point."""
+        return frozenset(node.name for node in self.nodes if node.in_float)
 
 
 def divergence(reference: Scores, candidate: Scores, spec: ModelSpec) -> float:
-    """Say how far the probabilities of decisions moved, in nats a decision; 0 if not at all.
+    """Return how far the probabilities of decisions moved, in nats a decision; 0 if not at all.
 
     It is the mean, over images and decisions, of the Kullback-Leibler divergence of the candidate
     from the reference (Kullback and Leibler, On Information and Sufficiency, 1951). A label is a
-    decision between two; the labels of a softmax group are together one. Unlike metrics this needs
-    no targets, and shows a change that has not yet turned a decision.
+    decision between two; the labels of a softmax group are one decision together. Unlike metrics
+    this needs no targets, and it shows a change that has not flipped a decision yet.
 
     Args:
         reference: (N, labels) probabilities.
-        candidate: (N, labels) probabilities; if one is no number, the answer is infinite.
-        spec: Of both; says which labels are one choice.
+        candidate: (N, labels) probabilities; with NaN or infinity among them the result is
+            infinite.
+        spec: Of both; says which labels form a group.
     """
     if not np.isfinite(candidate).all():
         return math.inf
     p = np.clip(reference.astype(np.float64), _CERTAIN, 1 - _CERTAIN)
     q = np.clip(candidate.astype(np.float64), _CERTAIN, 1 - _CERTAIN)
-    choices = spec.choices()
-    grouped = {column for columns in choices for column in columns}
-    alone = [column for column in range(p.shape[1]) if column not in grouped]
-    parts = [_relative(p[:, alone], q[:, alone]) + _relative(1 - p[:, alone], 1 - q[:, alone])]
-    for columns in choices:
+    groups = spec.choices()
+    grouped = {column for columns in groups for column in columns}
+    single = [column for column in range(p.shape[1]) if column not in grouped]
+    parts = [_relative(p[:, single], q[:, single]) + _relative(1 - p[:, single], 1 - q[:, single])]
+    for columns in groups:
         before, after = (part[:, columns] for part in (p, q))
         before, after = (part / part.sum(axis=1, keepdims=True) for part in (before, after))
         parts.append(_relative(before, after).sum(axis=1, keepdims=True))
@@ -82,31 +114,31 @@ def _relative(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.floa
 
 def rank(
     nodes: Sequence[str],
-    scores_keeping: Callable[[frozenset[str]], Scores],
+    scores_with_float: Callable[[frozenset[str]], Scores],
     reference: Scores,
     spec: ModelSpec,
     *,
     deadline: float | None = None,
     clock: Clock = time.monotonic,
     progress: Progress = SILENT,
-) -> list[Sensitivity]:
+) -> list[RankedNode]:
     """Order layers by the damage that each does alone, worst first.
 
     Blocks of neighbours are tried first, about as many as each has layers; then the layers of the
-    worst block one by one, then those of the next. So the worst layers of N are found in some
-    2 sqrt(N) trials, a search that is cut short knows them, and all is known after N + sqrt(N).
-    Blocks that do next to nothing are left as they are.
+    worst block one by one, then those of the next. So the worst layers of N are found in about
+    2 sqrt(N) trials, even by a search that is cut short, and all are known after N + sqrt(N).
+    Layers of blocks that do next to nothing are not tried one by one.
 
     Args:
         nodes: Names of the layers, in the order of the graph.
-        scores_keeping: Gives the probabilities (N, labels) of the model in INT8 but for the
-            layers that it is told to keep in float.
+        scores_with_float: Returns the probabilities (N, labels) of the model in INT8 with these
+            layers in float.
         reference: (N, labels) probabilities of the model in float.
         spec: Of the model.
-        deadline: When `clock` shows this, no further trial begins; what was not tried takes its
-            share of what is known. None: no limit.
-        clock: Tells the time in seconds.
-        progress: Where the work shows itself.
+        deadline: At this reading of `clock` no further trial begins; layers that were not tried
+            get their share of what is known. None: no limit.
+        clock: Returns the time in seconds.
+        progress: Shows the work.
 
     Returns:
         Every node once. Of equal damage, the first in the graph comes first.
@@ -118,9 +150,9 @@ def rank(
     with progress.task("rank layers", total=len(nodes) + len(blocks), unit="trials") as advance:
 
         def damage(quantized: Sequence[str]) -> float:
-            found = divergence(reference, scores_keeping(every - set(quantized)), spec)
+            scores = scores_with_float(every - set(quantized))
             advance(1)
-            return found
+            return divergence(reference, scores, spec)
 
         def time_is_left() -> bool:
             return deadline is None or clock() < deadline
@@ -138,14 +170,14 @@ def rank(
                 alone[node] = damage([node])
     shares = _shares(blocks, together, alone)
     ranked = [
-        Sensitivity(node=node, damage=alone.get(node, shares[node]), measured=node in alone)
+        RankedNode(name=node, damage=alone.get(node, shares[node]), measured=node in alone)
         for node in nodes
     ]
-    return sorted(ranked, key=lambda one: -one.damage)
+    return sorted(ranked, key=lambda node: -node.damage)
 
 
 def _blocks(nodes: Sequence[str]) -> list[tuple[str, ...]]:
-    """Cut the layers into runs of neighbours, of about the root of their number each."""
+    """Cut the layers into runs of neighbours, each of about the square root of their number."""
     size = max(1, round(math.sqrt(len(nodes))))
     return [tuple(nodes[start : start + size]) for start in range(0, len(nodes), size)]
 
@@ -155,24 +187,24 @@ def _shares(
     together: dict[tuple[str, ...], float],
     alone: dict[str, float],
 ) -> dict[str, float]:
-    """Divide what a block does, and its layers tried so far do not explain, among the others.
+    """Divide the part of a block's damage that its tried layers do not explain among the others.
 
-    Of a block that was not tried the best guess is the mean of those that were.
+    The best guess for a block that was not tried is the mean of those that were.
     """
     known = sum(len(block) for block in together)
-    usual = sum(together.values()) / known if known else 0.0
+    mean = sum(together.values()) / known if known else 0.0
     shares = {}
     for block in blocks:
-        left = [node for node in block if node not in alone]
-        share = usual
-        if left and block in together:
+        untried = [node for node in block if node not in alone]
+        share = mean
+        if untried and block in together:
             explained = sum(alone.get(node, 0.0) for node in block)
-            share = max(0.0, together[block] - explained) / len(left)
+            share = max(0.0, together[block] - explained) / len(untried)
         shares.update(dict.fromkeys(block, share))
     return shares
 
 
-def fewest(
+def smallest_float_set(
     ranked: Sequence[str],
     holds: Callable[[frozenset[str]], bool],
     *,
@@ -182,53 +214,56 @@ def fewest(
 ) -> frozenset[str] | None:
     """Find few layers that must stay in float for the budget to hold.
 
-    First the shortest head of the ranking with which it does, by doubling and bisection, then each
-    of these layers is tried in INT8 again, the last in the ranking first. If more layers in float
-    never break a budget that held, then none of the result can be spared, and it is no larger than
-    the shortest head; of all sets it need not be the smallest, which nobody could find in time.
+    First the shortest head of the ranking that holds it, by doubling and bisection; then each of
+    these layers is tried in INT8 again, the last in the ranking first. If more layers in float
+    never break a budget that held, then no layer of the result can be spared, and the result is no
+    larger than the shortest head. It need not be the smallest of all sets, which no search finds in
+    reasonable time.
 
     Args:
         ranked: Names of the layers, worst first.
-        holds: Whether the budget holds with these layers in float. Asked once for each set.
-        deadline: When `clock` shows this, no further trial begins and the best so far is given.
-        clock: Tells the time in seconds.
-        progress: Where the work shows itself.
+        holds: Whether the budget holds with these layers in float. Called once for each set.
+        deadline: At this reading of `clock` no further trial begins, and the best set so far is
+            returned.
+        clock: Returns the time in seconds.
+        progress: Shows the work.
 
     Returns:
         The layers, none if the budget holds without; None if it does not hold with all of them in
-        float, or the time ran out before it was seen to hold.
+        float, or the time ran out before a set was seen to hold it.
     """
     tried: dict[frozenset[str], bool] = {}
 
     def time_is_left() -> bool:
         return deadline is None or clock() < deadline
 
-    def held(kept: frozenset[str]) -> bool:
-        """Whether it was seen to hold; without time left nothing new is seen."""
-        if kept not in tried and time_is_left():
-            tried[kept] = holds(kept)
-        return tried.get(kept, False)
+    def held(in_float: frozenset[str]) -> bool:
+        """Whether it was seen to hold; without time left no new set is tried."""
+        if in_float not in tried and time_is_left():
+            tried[in_float] = holds(in_float)
+        return tried.get(in_float, False)
 
-    size = _shortest(ranked, held, progress)
+    size = _shortest_head(ranked, held, progress)
     if size is None:
         if not time_is_left():
             progress.note("The time ran out before any choice of layers in float held the budget.")
         return None
-    kept = frozenset(ranked[:size])
+    in_float = frozenset(ranked[:size])
     with progress.task("give layers back to INT8", total=size, unit="trials") as advance:
         for node in reversed(ranked[:size]):
-            if held(kept - {node}):
-                kept -= {node}
+            if held(in_float - {node}):
+                in_float -= {node}
             advance(1)
-    return kept
+    return in_float
 
 
-def _shortest(
+def _shortest_head(
     ranked: Sequence[str], held: Callable[[frozenset[str]], bool], progress: Progress
 ) -> int | None:
-    """Give the length of the shortest head of the ranking that holds, None if none is seen to."""
-    most = len(ranked).bit_length()  # so many doublings, and at most as many halvings
-    with progress.task("keep layers in float", total=2 * most + 1, unit="trials") as advance:
+    """Return the length of the shortest head of the ranking that holds, None if none does."""
+    doublings = len(ranked).bit_length()  # and at most as many bisections
+    total = 2 * doublings + 1
+    with progress.task("keep layers in float", total=total, unit="trials") as advance:
 
         def head_holds(size: int) -> bool:
             answer = held(frozenset(ranked[:size]))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,55 +23,52 @@ from edgeml.runtimes import open_runtime
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.int8.budget import divergence, fewest, rank
+from edgeml_export.int8.budget import MixedPrecision, divergence, rank, smallest_float_set
 from edgeml_export.int8.layers import quantizable
 from edgeml_export.int8.ranges import METHODS, Method, Ranges
 from edgeml_export.int8.targets import Target
 from edgeml_export.limits import Limits, exceeded
 
-if TYPE_CHECKING:
-    from edgeml.measure.contents import MixedPrecision, TriedMethod
-
 _BATCH = 32
 
-# Frames are kept in memory, as uint8: 150 MB at 224 pixels.
-_MOST_FITTED = 1000
+# Frames stay in memory, as uint8: 150 MB at 224 pixels.
+_MAX_FITTED = 1000
 
-# A divergence is smooth, so a part of the images orders layers as well as all of them.
+# The divergence is smooth, so a part of the images orders layers as well as all of them.
 _RANKED_WITH = 128
 
-# Of the time for mixed precision; the rest is for trying choices of layers.
+# The share of the time for mixed precision; the rest is for trying sets of layers.
 _SHARE_OF_RANKING = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """How a network is to be quantised.
+    """How a network is quantised.
 
     Attributes:
         method: How ranges are taken.
         keep: Names of the layers that stay in floating point.
-        tried: The methods that were tried.
+        divergences: How far each method that was tried moves decisions, in nats a decision.
         mixed: The search for `keep`; None if none was needed.
     """
 
     method: Method
     keep: frozenset[str] = frozenset()
-    tried: tuple[TriedMethod, ...] = ()
+    divergences: Mapping[Method, float] = field(default_factory=dict)
     mixed: MixedPrecision | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml export --json` tells of it."""
+        """Return what `edgeml export --json` prints about it."""
         return {
             "method": self.method,
-            "divergence": {one.name: one.divergence for one in self.tried},
+            "divergence": dict(self.divergences),
             "kept_in_float": sorted(self.keep),
             "quantizable": self.mixed and self.mixed.quantizable,
         }
 
 
 class Candidates:
-    """Quantises one network in several ways, and asks each about the fitting images."""
+    """Quantises one network in several ways, and runs each on the fitting images."""
 
     def __init__(
         self,
@@ -82,14 +79,14 @@ class Candidates:
         *,
         progress: Progress = SILENT,
     ) -> None:
-        """Prepare the images and ask the network itself.
+        """Prepare the images and run the network itself.
 
         Args:
             network: FP32.
             ranges: By `measure_ranges`.
-            layout: Of the Q/DQ nodes; OpenVINO runs what is meant for it.
+            layout: Of the Q/DQ nodes; OpenVINO runs the layout that is meant for it.
             fitting: Labelled images.
-            progress: Where the work shows itself.
+            progress: Shows the work.
 
         Raises:
             ImageError: An image cannot be read.
@@ -98,8 +95,8 @@ class Candidates:
         self.spec = spec = spec_of_onnx(model, network)
         self.layout = layout
         self.network, self._ranges = network, ranges
-        if len(fitting) > _MOST_FITTED:
-            fitting = fitting.select(np.linspace(0, len(fitting) - 1, _MOST_FITTED).astype(int))
+        if len(fitting) > _MAX_FITTED:
+            fitting = fitting.select(np.linspace(0, len(fitting) - 1, _MAX_FITTED).astype(int))
         self._targets = align_targets(fitting, spec)
         self._runtime = "openvino" if layout == "openvino" else "onnxruntime"
         self._frames = np.stack(_fitted_frames(fitting.paths, spec, progress))
@@ -108,14 +105,14 @@ class Candidates:
 
     @property
     def reference(self) -> Scores:
-        """What the network itself says: probabilities (N, labels)."""
+        """The probabilities of the network itself: (N, labels)."""
         return self.spec.probabilities(self._reference)
 
     def scores(
-        self, method: Method, keep: Collection[str] = (), *, most: int | None = None
+        self, method: Method, keep: Collection[str] = (), *, limit: int | None = None
     ) -> Scores:
-        """Give the probabilities (N or `most`, labels) of a candidate."""
-        return self.spec.probabilities(self._candidate(method, keep, most))
+        """Return the probabilities of a candidate, (N, labels), on the first `limit` images."""
+        return self.spec.probabilities(self._candidate(method, keep, limit))
 
     def fidelity(self, method: Method, keep: Collection[str] = ()) -> Fidelity:
         """Compare a candidate with the network."""
@@ -129,20 +126,20 @@ class Candidates:
         return measure(outputs, self.spec, self.spec)
 
     def _candidate(
-        self, method: Method, keep: Collection[str], most: int | None
+        self, method: Method, keep: Collection[str], limit: int | None
     ) -> NDArray[np.float32]:
         from edgeml_export.int8.to_int8 import int8_from_onnx
 
         if set(self.layers) <= set(keep):
-            return self._reference[:most]
+            return self._reference[:limit]
         path = self.network.with_name("candidate.onnx")
         int8_from_onnx(
             self.network, path, self._ranges, layout=self.layout, method=method, keep=keep
         )
-        return self._run(path, most)
+        return self._run(path, limit)
 
-    def _run(self, path: Path, most: int | None = None) -> NDArray[np.float32]:
-        frames = self._frames[:most]
+    def _run(self, path: Path, limit: int | None = None) -> NDArray[np.float32]:
+        frames = self._frames[:limit]
         runtime = open_runtime(path, runtime=self._runtime)
         try:
             return np.concatenate(
@@ -156,7 +153,7 @@ class Candidates:
 
 
 def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -> list[Frame]:
-    """Read images and bring them to the network's size; two threads do."""
+    """Read images and resize them to the network's size, in two threads."""
 
     def read(path: Path) -> Frame:
         frame = read_image(path, at_least=spec.preprocess.whole)
@@ -172,19 +169,14 @@ def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -
 
 def choose_method(candidates: Candidates, *, progress: Progress = SILENT) -> Choice:
     """Try every way to take ranges, and take the one that moves decisions least."""
-    from edgeml.measure.contents import TriedMethod
-
-    moved: dict[Method, float] = {}
+    divergences: dict[Method, float] = {}
     with progress.task("try INT8 ranges", total=len(METHODS), unit="trials") as advance:
         for method in METHODS:
             scores = candidates.scores(method)
-            moved[method] = divergence(candidates.reference, scores, candidates.spec)
+            divergences[method] = divergence(candidates.reference, scores, candidates.spec)
             advance(1)
-    best = min(moved, key=lambda name: moved[name])
-    tried = tuple(
-        TriedMethod(name=name, divergence=value, kept=name == best) for name, value in moved.items()
-    )
-    return Choice(method=best, tried=tried)
+    best = min(divergences, key=lambda method: divergences[method])
+    return Choice(method=best, divergences=divergences)
 
 
 def choose_layers(
@@ -195,25 +187,25 @@ def choose_layers(
     minutes: float = 10.0,
     progress: Progress = SILENT,
 ) -> Choice:
-    """Choose what stays in float, which is nothing if the budget holds without.
+    """Choose the layers that stay in float: none, if the budget holds with all in INT8.
 
     Args:
-        candidates: What there is to choose from.
-        limits: The budget, held on the fitting images.
-        choice: Says how ranges are taken.
+        candidates: The network, quantised in any way.
+        limits: The budget, which must hold on the fitting images.
+        choice: Names the method that ranges are taken by.
         minutes: After which the search ends.
-        progress: Where the work shows itself.
+        progress: Shows the work.
 
     Raises:
-        FidelityError: The budget does not hold with any choice that was found.
+        FidelityError: The budget holds with none of the sets of layers that were tried.
     """
     plain = candidates.fidelity(choice.method)
-    found = exceeded(plain, limits)
-    if not found:
+    excess = exceeded(plain, limits)
+    if not excess:
         return choice
-    progress.note(f"Plain INT8 is outside the budget on the fitting images: {'; '.join(found)}.")
+    progress.note(f"Plain INT8 is outside the budget on the fitting images: {'; '.join(excess)}.")
     mixed = _mix(candidates, limits, choice.method, plain, 60 * minutes, progress)
-    keep = frozenset(node.name for node in mixed.nodes if node.in_float)
+    keep = mixed.in_float
     progress.note(
         f"Mixed precision: {len(keep)} of {mixed.quantizable} layers stay in floating point: "
         f"{', '.join(sorted(keep, key=candidates.layers.index))}."
@@ -232,14 +224,12 @@ def _mix(
     """Find the fewest layers that must stay in float.
 
     Raises:
-        FidelityError: None are found with which the budget holds; carries plain INT8's figures.
+        FidelityError: The budget holds with no set that was tried; carries plain INT8's figures.
     """
-    from edgeml.measure.contents import MixedPrecision, RankedNode
-
     started = time.monotonic()
     ranked = rank(
         candidates.layers,
-        lambda keep: candidates.scores(method, keep, most=_RANKED_WITH),
+        lambda keep: candidates.scores(method, keep, limit=_RANKED_WITH),
         candidates.reference[:_RANKED_WITH],
         candidates.spec,
         deadline=started + _SHARE_OF_RANKING * seconds,
@@ -252,29 +242,22 @@ def _mix(
         steps[len(keep)] = fidelity.drops.mAP.points
         return not exceeded(fidelity, limits)
 
-    names = [one.node for one in ranked]
-    keep = fewest(names, holds, deadline=started + seconds, progress=progress)
+    names = [node.name for node in ranked]
+    keep = smallest_float_set(names, holds, deadline=started + seconds, progress=progress)
     if keep is None or len(keep) == len(names):
         raise FidelityError(
-            f"INT8 does not hold its budget on {plain.images} fitting images: "
-            f"{'; '.join(exceeded(plain, limits))}; and no choice of layers to leave in floating "
-            f"point that was found in {time.monotonic() - started:.0f} s does. Nothing was "
-            "written. Allow more with --max-drop and --max-label-drop, or take FP16.",
+            f"INT8 exceeds its budget on {plain.images} fitting images: "
+            f"{'; '.join(exceeded(plain, limits))}. In {time.monotonic() - started:.0f} s no set "
+            "of layers in floating point was found that stays within it. Nothing was written. "
+            "Allow more with --max-drop and --max-label-drop, or use FP16.",
             replace(plain, passed=False),
         )
     kinds = {node.name: node.op_type for node in read_onnx(candidates.network).graph.node}
     return MixedPrecision(
         nodes=[
-            RankedNode(
-                name=one.node,
-                kind=kinds.get(one.node, ""),
-                damage=one.damage,
-                in_float=one.node in keep,
-            )
-            for one in ranked
+            replace(node, kind=kinds.get(node.name, ""), in_float=node.name in keep)
+            for node in ranked
         ],
-        quantizable=len(names),
-        unit="nats a decision",
         steps=sorted((count, points) for count, points in steps.items() if math.isfinite(points)),
         seconds=time.monotonic() - started,
     )

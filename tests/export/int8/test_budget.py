@@ -19,7 +19,7 @@ from scipy.stats import entropy
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.progress import Advance
-from edgeml_export.int8.budget import Sensitivity, divergence, fewest, rank
+from edgeml_export.int8.budget import RankedNode, divergence, rank, smallest_float_set
 from tests.notes import Notes
 
 Scores = NDArray[np.float32]
@@ -126,7 +126,7 @@ class Additive:
         whole = self.scores(set(self.nodes))
         return divergence(whole, self.scores(set(self.nodes) - set(quantized)), SPEC)
 
-    def ranked(self, **options: object) -> list[Sensitivity]:
+    def ranked(self, **options: object) -> list[RankedNode]:
         return rank(self.nodes, self.keeping, self.scores(set(self.nodes)), SPEC, **options)
 
 
@@ -135,9 +135,9 @@ class Additive:
 def test_layers_are_ordered_by_what_each_does_alone(sizes: list[float]) -> None:
     model = Additive(sizes)
     found = model.ranked()
-    assert sorted(one.node for one in found) == sorted(model.nodes)
+    assert sorted(one.name for one in found) == sorted(model.nodes)
     alone = {node: model.damage(node) for node in model.nodes}
-    assert [one.node for one in found] == sorted(model.nodes, key=lambda node: -alone[node])
+    assert [one.name for one in found] == sorted(model.nodes, key=lambda node: -alone[node])
     assert [one.damage for one in found] == sorted(alone.values(), reverse=True)
     assert all(one.measured for one in found)
     assert len(model.trials) <= len(sizes) + math.ceil(math.sqrt(len(sizes))) + 1
@@ -145,7 +145,7 @@ def test_layers_are_ordered_by_what_each_does_alone(sizes: list[float]) -> None:
 
 def test_of_layers_that_hurt_alike_the_first_in_the_graph_comes_first() -> None:
     model = Additive([0.0] * 20)
-    assert [one.node for one in model.ranked()] == model.nodes
+    assert [one.name for one in model.ranked()] == model.nodes
 
 
 def planted(count: int = 196, bad: Sequence[int] = (30, 31, 150)) -> list[float]:
@@ -155,7 +155,7 @@ def planted(count: int = 196, bad: Sequence[int] = (30, 31, 150)) -> list[float]
 def test_the_worst_of_many_layers_are_found_in_few_trials() -> None:
     model = Additive(planted())
     found = model.ranked()
-    assert {one.node for one in found[:3]} == {"n30", "n31", "n150"}
+    assert {one.name for one in found[:3]} == {"n30", "n31", "n150"}
     # 14 blocks of 14, of which two hold what hurts.
     assert len(model.trials) == 14 + 2 * 14
     assert not found[-1].measured
@@ -171,16 +171,16 @@ def test_a_search_that_is_cut_short_knows_the_worst(seconds: int, sure: set[str]
     found = model.ranked(deadline=100.0 + seconds, clock=clock)
     assert len(model.trials) == seconds
     assert len(found) == 196
-    assert sure == {one.node for one in found[: len(sure)]}
+    assert sure == {one.name for one in found[: len(sure)]}
     # What hurts and was not found yet is at least in the block that comes next.
-    assert {"n30", "n31"} <= {one.node for one in found[:15]}
+    assert {"n30", "n31"} <= {one.name for one in found[:15]}
 
 
 def test_layers_that_were_not_tried_take_their_share_of_what_is_known() -> None:
     clock = Clock()
     model = Additive([0.1] * 4 + [1.0] * 4 + [0.5] * 8, clock)
     # Two of four blocks are tried.
-    found = {one.node: one for one in model.ranked(deadline=102.0, clock=clock)}
+    found = {one.name: one for one in model.ranked(deadline=102.0, clock=clock)}
     assert not any(one.measured for one in found.values())
     good, bad = (model.damage(*model.nodes[start : start + 4]) / 4 for start in (0, 4))
     assert found["n0"].damage == pytest.approx(good)
@@ -191,7 +191,7 @@ def test_layers_that_were_not_tried_take_their_share_of_what_is_known() -> None:
 def test_without_time_the_order_is_that_of_the_graph() -> None:
     model = Additive(planted(20, [3]), Clock())
     found = model.ranked(deadline=100.0, clock=model.clock)
-    assert [one.node for one in found] == model.nodes
+    assert [one.name for one in found] == model.nodes
     assert model.trials == []
 
 
@@ -201,7 +201,7 @@ def test_a_layer_that_breaks_the_model_is_the_worst() -> None:
         return scores if "n5" in kept else np.full_like(scores, np.nan)
 
     found = rank([f"n{i}" for i in range(12)], keeping, SPEC.probabilities(logits(7)), SPEC)
-    assert found[0] == Sensitivity(node="n5", damage=math.inf, measured=True)
+    assert found[0] == RankedNode(name="n5", damage=math.inf, measured=True)
 
 
 def test_ranking_shows_how_far_it_is() -> None:
@@ -264,9 +264,9 @@ def test_both_ends_of_a_tensor_with_an_outlier_are_found_and_kept() -> None:
     assert not holds(every - {"layer 4"}), "the layer that takes the tensor alone breaks it"
     assert not holds(every - {"layer 5"}), "the layer that makes the tensor alone breaks it"
     ranked = rank(broken.nodes, broken.scores, reference, SPEC)
-    assert {one.node for one in ranked[:2]} == ends
+    assert {one.name for one in ranked[:2]} == ends
     assert ranked[1].damage > 20 * ranked[2].damage
-    assert fewest([one.node for one in ranked], holds) == ends
+    assert smallest_float_set([one.name for one in ranked], holds) == ends
 
 
 def monotone(draw: st.DrawFn) -> tuple[list[str], list[frozenset[str]]]:
@@ -291,7 +291,7 @@ def test_what_is_kept_holds_can_spare_nothing_and_is_no_larger_than_the_shortest
         asked.append(kept)
         return cured(kept)
 
-    kept = fewest(ranked, holds)
+    kept = smallest_float_set(ranked, holds)
     heads = [n for n in range(len(ranked) + 1) if cured(frozenset(ranked[:n]))]
     assert (kept is None) == (not heads)
     if kept is not None:
@@ -300,7 +300,7 @@ def test_what_is_kept_holds_can_spare_nothing_and_is_no_larger_than_the_shortest
         fewer = [frozenset(c) for n in range(len(kept)) for c in combinations(kept, n)]
         assert not any(cured(subset) for subset in fewer)
     assert len(asked) == len(set(asked)), "each set is a trial of seconds"
-    assert fewest(ranked, cured) == kept
+    assert smallest_float_set(ranked, cured) == kept
 
 
 @settings(deadline=None, max_examples=200)
@@ -313,7 +313,7 @@ def test_of_damages_that_add_up_no_smaller_set_would_do(sizes: list[int], budget
     def holds(kept: frozenset[str]) -> bool:
         return sum(damage[node] for node in nodes if node not in kept) <= budget
 
-    kept = fewest(nodes, holds)
+    kept = smallest_float_set(nodes, holds)
     assert kept is not None
     smallest = next(
         n
@@ -333,7 +333,7 @@ def test_many_small_damages_are_cured_in_few_trials() -> None:
         return model.damage(*(set(model.nodes) - kept)) <= 0.8 * whole
 
     told = Told()
-    kept = fewest(model.nodes, holds, progress=told)
+    kept = smallest_float_set(model.nodes, holds, progress=told)
     assert kept is not None
     # Nine to double, seven at most to halve, and one for each layer of the head that was found.
     _, head = told.tasks["give layers back to INT8"]
@@ -344,7 +344,9 @@ def test_many_small_damages_are_cured_in_few_trials() -> None:
 
 def test_a_model_that_nothing_cures_is_hopeless() -> None:
     told = Told()
-    assert fewest([f"n{i}" for i in range(100)], lambda kept: False, progress=told) is None
+    assert (
+        smallest_float_set([f"n{i}" for i in range(100)], lambda kept: False, progress=told) is None
+    )
     assert told.lines == []
     assert told.tasks["keep layers in float"][0] == 9  # 0, 1, 2, 4, ... 64, 100
 
@@ -363,7 +365,9 @@ def test_when_the_time_is_up_the_best_so_far_is_given() -> None:
     lengths = []
     for seconds in range(25):
         clock = Clock()
-        kept = fewest(nodes, timed(clock, needed), deadline=100.0 + seconds, clock=clock)
+        kept = smallest_float_set(
+            nodes, timed(clock, needed), deadline=100.0 + seconds, clock=clock
+        )
         assert clock.now <= 100 + seconds
         assert kept is None or needed <= kept
         lengths.append(99 if kept is None else len(kept))
@@ -378,14 +382,14 @@ def test_time_that_ran_out_before_anything_held_is_told() -> None:
     told, clock = Told(), Clock()
     holds = timed(clock, frozenset({"n9"}))
     nodes = [f"n{i}" for i in range(32)]
-    assert fewest(nodes, holds, deadline=103.0, clock=clock, progress=told) is None
+    assert smallest_float_set(nodes, holds, deadline=103.0, clock=clock, progress=told) is None
     assert "time ran out" in told.lines[0]
 
 
 def test_keeping_shows_how_far_it_is() -> None:
     told = Told()
     nodes = [f"n{i}" for i in range(32)]
-    kept = fewest(nodes, lambda kept: {"n0", "n9"} <= kept, progress=told)
+    kept = smallest_float_set(nodes, lambda kept: {"n0", "n9"} <= kept, progress=told)
     assert kept == {"n0", "n9"}
     assert told.tasks["give layers back to INT8"] == [10, 10]
     done, total = told.tasks["keep layers in float"]

@@ -6,7 +6,7 @@ import pytest
 
 from edgeml.measure.bootstrap import Drops
 from edgeml.runtimes.onnx_file import read_onnx
-from edgeml_export.int8.budget import fewest, rank
+from edgeml_export.int8.budget import rank, smallest_float_set
 from edgeml_export.int8.layers import quantizable
 from edgeml_export.int8.targets import Target
 from edgeml_export.limits import LIMITS
@@ -33,8 +33,8 @@ def search(planted: Planted, layout: Target) -> tuple[list[str], frozenset[str] 
         planted.scores(planted.path, "val"),
         planted.spec,
     )
-    order = [one.node for one in ranked]
-    return order, fewest(order, lambda kept: within(planted.drops(kept, "val", layout)))
+    order = [one.name for one in ranked]
+    return order, smallest_float_set(order, lambda kept: within(planted.drops(kept, "val", layout)))
 
 
 @pytest.fixture(scope="module")
