@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.errors import InferenceError
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import METADATA_KEY
 
 LABELS = ("red", "green", "blue")
 

@@ -14,7 +14,8 @@ from edgeml.files import staged
 from edgeml.network.args import ModelArg
 from edgeml.network.model import build_model, head_of
 from edgeml.network.weights import MODEL_KEY, Built, load_weights, read_weights
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import spec_metadata
 
 
 def save_checkpoint(
@@ -32,7 +33,7 @@ def save_checkpoint(
     # safetensors wants every tensor dense, in order and with memory of its own.
     tensors = {key: value.cpu().contiguous().clone() for key, value in model.state_dict().items()}
     metadata = {
-        METADATA_KEY: spec.to_json(),
+        **spec_metadata(spec),
         MODEL_KEY: Built(name=name, args=args, head=head_of(model)).to_json(),
         "format": "pt",
     }

@@ -22,7 +22,8 @@ from edgeml.network.card import Card, card_of_config, read_card
 from edgeml.network.heads import CsraHead, Head, head_layers
 from edgeml.network.model import head_of
 from edgeml.network.names import CNN, full_name
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import spec_in
 
 WEIGHTS_FILE = "model.safetensors"
 """The weights in a run folder, and in a repository of timm on the Hugging Face hub."""
@@ -86,13 +87,12 @@ class Weights:
     @property
     def spec(self) -> ModelSpec | None:
         """The spec, if edgeml wrote the file."""
-        text = self.metadata.get(METADATA_KEY)
-        return None if text is None else ModelSpec.from_json(text)
+        return spec_in(self.metadata)
 
     @property
     def built(self) -> Built | None:
         """How its model was built, if edgeml wrote the file."""
-        text = self.metadata.get(MODEL_KEY) if METADATA_KEY in self.metadata else None
+        text = self.metadata.get(MODEL_KEY) if self.spec else None
         return None if text is None else Built.from_json(text, self.path.name)
 
 

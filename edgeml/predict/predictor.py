@@ -24,7 +24,8 @@ from edgeml.runtimes import Runtime, open_runtime
 from edgeml.runtimes.fixed_batch import of_any_batch, take_output
 from edgeml.runtimes.protocol import Exactness, Mode, run_prepared
 from edgeml.spec.decide import decide, decide_row
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import find_spec, sidecar_path
 
 Model = Union[str, "os.PathLike[str]", Runtime]
 
@@ -325,26 +326,18 @@ def model_in(path: Path) -> Path:
 
 
 def _spec_of(path: Path | None, runtime: Runtime) -> ModelSpec:
-    """Find the spec: a file `<model>.json` beside the model wins over what is inside it.
-
-    Beside an engine that file is its passport, out of which its runtime gives the spec.
-    """
-    is_engine = path is not None and path.suffix.lower() == ".engine"
-    sidecar = path.with_name(path.name + ".json") if path and not is_engine else None
-    if sidecar and sidecar.is_file():
-        return ModelSpec.from_json(sidecar.read_text(encoding="utf-8"))
-    inside = runtime.metadata.get(METADATA_KEY)
-    if inside is None and path is not None and path.suffix.lower() in (".onnx", ".xml"):
+    """Return the spec that is stored with a model, or what another tool's files say."""
+    if spec := find_spec(path, runtime.metadata):
+        return spec
+    if path is not None and path.suffix.lower() in (".onnx", ".xml"):
         from edgeml.spec.foreign.merge import spec_for
 
         return spec_for(path).spec
-    if inside is None:
-        beside = f" nor beside it as {sidecar.name}" if sidecar else ""
-        raise MissingSpecError(
-            f"The model says nothing of its labels and preprocessing: no spec inside it{beside}. "
-            "Export it with edgeml, or pass spec=ModelSpec(...)."
-        )
-    return ModelSpec.from_json(inside)
+    beside = f" nor beside it as {sidecar_path(path).name}" if path else ""
+    raise MissingSpecError(
+        f"The model says nothing of its labels and preprocessing: no spec inside it{beside}. "
+        "Export it with edgeml, or pass spec=ModelSpec(...)."
+    )
 
 
 def _check_fit(spec: ModelSpec, runtime: Runtime) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 from edgeml.errors import ExportError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
 from edgeml.runtimes.tensorrt.passport import passport_path
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import spec_in, spec_metadata
 
 if TYPE_CHECKING:
     import onnx
@@ -101,10 +102,10 @@ def spec_of_onnx(model: onnx.ModelProto, path: Path) -> ModelSpec:
     Raises:
         SpecError: There is none, or it is malformed.
     """
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            return ModelSpec.from_json(entry.value)
-    raise SpecError(f"{path.name!r} has no edgeml spec inside. Export it with edgeml.")
+    spec = spec_in({entry.key: entry.value for entry in model.metadata_props})
+    if spec is None:
+        raise SpecError(f"{path.name!r} has no edgeml spec inside. Export it with edgeml.")
+    return spec
 
 
 def has_attention(graph: onnx.GraphProto) -> bool:
@@ -122,7 +123,7 @@ def write_onnx(model: onnx.ModelProto, target: Path, spec: ModelSpec) -> None:
     with needs("onnx", extra="export", to="export an ONNX model"):
         import onnx
     metadata = {f"model_info {key}": value for key, value in model_info(spec).items()}
-    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json(), **metadata})
+    onnx.helper.set_model_props(model, {**spec_metadata(spec), **metadata})
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:

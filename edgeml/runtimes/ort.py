@@ -25,7 +25,7 @@ from edgeml.runtimes.protocol import (
 )
 from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.runtimes.watchdog import stopped_after
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import METADATA_KEY
 
 with without_telemetry():
     import onnxruntime as ort

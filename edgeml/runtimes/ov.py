@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeml.errors import InferenceError, InputError, ModelLoadError, SpecError
 from edgeml.runtimes.protocol import Exactness, Mode, check_batch, check_process, too_late
 from edgeml.runtimes.telemetry import without_telemetry
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import METADATA_KEY
 
 with without_telemetry():
     import openvino as ov

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeml.errors import InferenceError, InputError
 from edgeml.network.checkpoint import load_checkpoint
 from edgeml.runtimes.protocol import check_batch, check_process
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import spec_metadata
 
 
 class TorchRuntime:
@@ -36,7 +36,7 @@ class TorchRuntime:
             torch.set_num_threads(threads)
         self._process = os.getpid()
         self._size = spec.preprocess.size
-        self._metadata = {METADATA_KEY: spec.to_json(), "precision": "f32"}
+        self._metadata = {**spec_metadata(spec), "precision": "f32"}
 
     @property
     def name(self) -> str:

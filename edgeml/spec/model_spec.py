@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 FORMAT = "edgeml/1"
 
-METADATA_KEY = "edgeml"
-"""Where the spec's JSON stands: ONNX metadata_props, OpenVINO rt_info, safetensors metadata."""
-
 Precision = Literal["fp32", "fp16", "int8"]
 Activation = Literal["sigmoid", "softmax", "group_softmax", "none"]
 Task = Literal["multilabel", "multiclass"]

@@ -1,38 +1,92 @@
-"""Where a spec is stored."""
+"""Where a spec is stored: the only module that knows.
+
+A model carries its spec inside the file, under METADATA_KEY: in ONNX metadata_props, OpenVINO
+rt_info or safetensors metadata. A file `<model>.json` next to the model wins over it. The
+`<model>.engine.json` next to a TensorRT engine is its passport, which holds the spec.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeml.errors import InputError
 from edgeml.files import staged, write_text
-from edgeml.spec.foreign.endings import Graph
-from edgeml.spec.foreign.onnx_graph import with_onnx_metadata
-from edgeml.spec.foreign.read_graph import read_graph
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import ModelSpec
+
+METADATA_KEY = "edgeml"
+
+
+def sidecar_path(model: Path) -> Path:
+    """Return the path of the JSON file that describes a model: `m.onnx.json` for `m.onnx`."""
+    return model.with_name(model.name + ".json")
+
+
+def spec_metadata(spec: ModelSpec) -> dict[str, str]:
+    """Return the metadata entry that carries a spec inside a model file."""
+    return {METADATA_KEY: spec.to_json()}
+
+
+def spec_in(metadata: Mapping[str, str]) -> ModelSpec | None:
+    """Return the spec inside a model's metadata; None if there is none.
+
+    Raises:
+        SpecError: It is malformed, or of a newer format.
+    """
+    text = metadata.get(METADATA_KEY)
+    return ModelSpec.from_json(text) if text else None
+
+
+def find_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec | None:
+    """Return the spec of a model: the one next to the file, else the one in its metadata.
+
+    Args:
+        path: The model's file; None if there is none.
+        metadata: What the file says of itself.
+
+    Raises:
+        SpecError: It is malformed, or of a newer format.
+    """
+    stored = find_spec_and_source(path, metadata)
+    return stored[0] if stored else None
+
+
+def find_spec_and_source(
+    path: Path | None, metadata: Mapping[str, str]
+) -> tuple[ModelSpec, str] | None:
+    """Return what `find_spec` does, and where it was stored. Raises as `find_spec` does."""
+    if path is not None and path.suffix.lower() != ".engine":
+        sidecar = sidecar_path(path)
+        if sidecar.is_file():
+            text = sidecar.read_text(encoding="utf-8")
+            return ModelSpec.from_json(text), f"beside: {sidecar.name}"
+    spec = spec_in(metadata)
+    return (spec, "in the file") if spec else None
 
 
 def write_spec(model: Path, spec: ModelSpec, *, inside: bool = False) -> Path:
-    """Store a spec beside a model as `<model>.json`, or in the model file; give what was written.
+    """Write a spec next to a model as `<model>.json`, or into the model file; return what changed.
 
-    The model file is only touched if it shall be, and is whole at any time.
+    A write into the model file replaces it as one step, so it is complete at any time.
 
     Raises:
-        InputError: Beside the file stands a spec that would win over one inside, or it cannot be
-            written.
-        ModelLoadError: It is no .onnx or .xml file.
+        InputError: A spec next to the file would win over one inside, or it cannot be written.
+        ModelLoadError: The model is not an .onnx or .xml file.
     """
-    sidecar = model.with_name(model.name + ".json")
+    sidecar = sidecar_path(model)
     if not inside:
         write_text(sidecar, spec.to_json() + "\n")
         return sidecar
     if sidecar.exists():
         raise InputError(
-            f"{sidecar.name} stands beside the model and would win over a spec inside: remove it."
+            f"{sidecar.name} is next to the model and would win over a spec inside: remove it."
         )
     if model.suffix.lower() == ".xml":
-        _write_into_xml(model, spec)
+        write_spec_into_xml(model, spec)
     else:
+        # Imported here because a model that carries its spec is opened without this reader.
+        from edgeml.spec.foreign.onnx_graph import with_onnx_metadata
+
         data = memoryview(model.read_bytes())
         with staged(model) as temporary, open(temporary, "wb") as file:
             for piece in with_onnx_metadata(data, METADATA_KEY, spec.to_json()):
@@ -40,22 +94,26 @@ def write_spec(model: Path, spec: ModelSpec, *, inside: bool = False) -> Path:
     return model
 
 
-def _write_into_xml(model: Path, spec: ModelSpec) -> None:
+def write_spec_into_xml(model: Path, spec: ModelSpec) -> None:
+    """Set the spec in the rt_info of an OpenVINO .xml and leave its network alone.
+
+    Raises:
+        ModelLoadError: The file is not an OpenVINO model.
+        InputError: It cannot be written.
+    """
     from xml.etree import ElementTree
 
-    read_graph(model)  # refuses what is no OpenVINO model
-    root = ElementTree.fromstring(model.read_text(encoding="utf-8"))
-    info = root.find("rt_info")
-    info = ElementTree.SubElement(root, "rt_info") if info is None else info
-    for old in info.findall(METADATA_KEY):
-        info.remove(old)
-    ElementTree.SubElement(info, METADATA_KEY, value=spec.to_json())
-    write_text(model, '<?xml version="1.0"?>\n' + ElementTree.tostring(root, encoding="unicode"))
+    from edgeml.spec.foreign.read_graph import read_graph
 
-
-def _own_spec(path: Path, graph: Graph) -> tuple[ModelSpec, str] | None:
-    sidecar = path.with_name(path.name + ".json")
-    if sidecar.is_file():
-        return ModelSpec.from_json(sidecar.read_text(encoding="utf-8")), f"beside: {sidecar.name}"
-    inside = graph.metadata.get(METADATA_KEY)
-    return (ModelSpec.from_json(inside), "in the file") if inside else None
+    read_graph(model)  # refuses what is not an OpenVINO model
+    # As text: to save the network through OpenVINO would write its weights a second time.
+    tree = ElementTree.parse(model)
+    info = tree.find("rt_info")
+    if info is None:
+        info = ElementTree.SubElement(tree.getroot(), "rt_info")
+    entry = info.find(METADATA_KEY)
+    if entry is None:
+        entry = ElementTree.SubElement(info, METADATA_KEY)
+    entry.set("value", spec.to_json())
+    with staged(model) as temporary:
+        tree.write(temporary, encoding="utf-8", xml_declaration=True)

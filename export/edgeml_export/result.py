@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgeml.errors import SpecError
-from edgeml.files import staged
 from edgeml.measure.compare import Fidelity
 from edgeml.runtimes.onnx_file import read_onnx, write_onnx
 from edgeml.runtimes.tensorrt.passport import read_passport, write_passport
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec, Precision
+from edgeml.spec.model_spec import ModelSpec, Precision
+from edgeml.spec.storage import write_spec_into_xml
 
 if TYPE_CHECKING:
     from edgeml.benchmark.speedup import Speedup
@@ -121,13 +120,4 @@ def rewrite_spec(path: Path, spec: ModelSpec) -> None:
     if path.suffix == ".engine":
         write_passport(replace(read_passport(path), spec=spec), path)
         return
-    from xml.etree import ElementTree
-
-    # As text, because to save the network anew would write its weights a second time.
-    tree = ElementTree.parse(path)
-    entry = tree.find(f"rt_info/{METADATA_KEY}")
-    if entry is None:
-        raise SpecError(f"{path.name!r} has no edgeml spec inside. Export it with edgeml.")
-    entry.set("value", spec.to_json())
-    with staged(path) as temporary:
-        tree.write(temporary, encoding="utf-8", xml_declaration=True)
+    write_spec_into_xml(path, spec)

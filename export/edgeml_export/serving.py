@@ -14,7 +14,8 @@ from edgeml.errors import InputError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
 from edgeml.runtimes.onnx_file import read_onnx
 from edgeml.runtimes.telemetry import without_telemetry
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import spec_metadata
 
 Server = Literal["triton", "ovms"]
 Device = Literal["cpu", "gpu"]
@@ -255,10 +256,10 @@ def _triton_config(
         f"  kind: KIND_{device.upper()}",
         "  count: 1",
         "}",
-        "parameters {",
-        f"  key: {_quoted(METADATA_KEY)}",
-        f"  value {{ string_value: {_quoted(spec.to_json())} }}",
-        "}",
+        *(
+            f"parameters {{\n  key: {_quoted(key)}\n  value {{ string_value: {_quoted(text)} }}\n}}"
+            for key, text in spec_metadata(spec).items()
+        ),
     ]
     return "".join(f"{line}\n" for line in lines)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeml.errors import ExportError
 from edgeml.runtimes.onnx_file import model_info, read_onnx, spec_of_onnx, staged_model
 from edgeml.runtimes.telemetry import without_telemetry
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import spec_metadata
 
 with without_telemetry():
     import openvino as ov
@@ -41,7 +41,8 @@ def openvino_from_onnx(source: Path, target: Path, *, halve: bool = False) -> Pa
     network.ClearField("metadata_props")
     try:
         model = ov.Core().read_model(io.BytesIO(network.SerializeToString()))
-        model.set_rt_info(spec.to_json(), [METADATA_KEY])
+        for key, text in spec_metadata(spec).items():
+            model.set_rt_info(text, [key])
         for key, value in model_info(spec).items():
             model.set_rt_info(value, ["model_info", key])
         with staged_model(target) as temporary:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml import Predictor
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import METADATA_KEY
 from tests.tiny import tiny_spec
 
 

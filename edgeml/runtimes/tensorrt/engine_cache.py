@@ -94,10 +94,9 @@ def _build(
     path: Path, engine: Path, library: Library, gpu: Gpu, index: int, progress: Progress
 ) -> None:
     from edgeml.runtimes.tensorrt.build import Profile, engine_from_onnx
-    from edgeml.spec.model_spec import ModelSpec
+    from edgeml.spec.storage import find_spec
 
     progress.note(f"Building {path.name} for {gpu.name} with {NAMES[library]}, once: {engine}")
-    sidecar = passport_path(path)
     timings = f"{library}-{hashlib.sha256(gpu.name.encode()).hexdigest()[:8]}.timing"
     engine_from_onnx(
         path,
@@ -107,7 +106,7 @@ def _build(
         timing_cache=engine.with_name(timings),
         capability="current" if library == "tensorrt_rtx" else None,
         device=index,
-        spec=ModelSpec.from_json(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else None,
+        spec=find_spec(path, {}),
         progress=progress,
     )
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 from edgeml.errors import EngineMismatchError, ModelLoadError, SpecError
 from edgeml.files import write_text
 from edgeml.spec.model_spec import ModelSpec, Precision, first_fault
+from edgeml.spec.storage import sidecar_path
 
 FORMAT = "edgeml.engine/1"
 
@@ -135,7 +136,7 @@ class Passport:
 
 def passport_path(engine: Path) -> Path:
     """Name an engine's passport: `model.engine.json` of `model.engine`."""
-    return engine.with_name(engine.name + ".json")
+    return sidecar_path(engine)
 
 
 def write_passport(passport: Passport, engine: Path) -> None:

@@ -24,7 +24,7 @@ from edgeml.runtimes.tensorrt.passport import (
     check_library,
     read_engine,
 )
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import spec_metadata
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
 _PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "int8"}
@@ -88,7 +88,7 @@ class TensorRtRuntime:
         self._model_input, self._profile = model.input, model.profile
         self._name = f"{library} {trt.__version__} {gpu.name}"
         self._metadata = {
-            METADATA_KEY: passport.spec.to_json(),
+            **spec_metadata(passport.spec),
             "precision": _PRECISIONS[passport.precision],
         }
 

@@ -20,7 +20,7 @@ from edgeml.spec.foreign.endings import Graph, Port
 from edgeml.spec.foreign.read_graph import read_graph
 from edgeml.spec.foreign.values import Fact, Facts, read_json
 from edgeml.spec.model_spec import Activation, Layout, ModelSpec, Task
-from edgeml.spec.storage import _own_spec
+from edgeml.spec.storage import find_spec_and_source, sidecar_path
 
 GRAPH = "the graph"
 DEFAULT = "default"
@@ -102,7 +102,7 @@ def spec_for(model: Path, said: Said = NOTHING) -> Reading:
     """
     path = model_file(model)
     graph = read_graph(path)
-    own = _own_spec(path, graph)
+    own = find_spec_and_source(path, graph.metadata)
     if own is not None:
         return _changed(*own, said)
     told = timm_hub.torchvision(said.like) if said.like is not None else {}
@@ -265,7 +265,7 @@ def _what_is_missing(name: str, missing: Sequence[str], graph: Graph, output: Po
         wanted.append(text)
     return (
         f"{name} says nothing of its labels and preprocessing, as far as edgeml can read: no spec "
-        f"inside it nor beside it as {name}.json. Missing are: {'; '.join(wanted)}. "
+        f"inside it nor beside it as {sidecar_path(Path(name))}. Missing are: {'; '.join(wanted)}. "
         f"Say them once: edgeml inspect {name} --write-spec with these options; or "
         "pass spec=ModelSpec(...)."
         if len(set(missing)) > 3

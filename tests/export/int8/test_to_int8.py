@@ -21,7 +21,7 @@ from edgeml.errors import ExportError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.ort import OrtRuntime, _is_for_another_runtime
 from edgeml.runtimes.ov import OpenVinoRuntime
-from edgeml.spec.model_spec import METADATA_KEY
+from edgeml.spec.storage import METADATA_KEY
 from edgeml_export.int8.calibration import Calibration, choose_calibration
 from edgeml_export.int8.legality import violations
 from edgeml_export.int8.ranges import Ranges

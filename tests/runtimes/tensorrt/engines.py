@@ -15,7 +15,8 @@ import pytest
 from edgeml.files import sha256_of_file
 from edgeml.runtimes.tensorrt import bindings, cuda
 from edgeml.runtimes.tensorrt.passport import Library, Passport, Tensor, write_passport
-from edgeml.spec.model_spec import METADATA_KEY, ModelSpec
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import METADATA_KEY
 from tests.runtimes.tensorrt.cuda_standin import CudaStandin
 from tests.runtimes.tensorrt.standin import standin, state_of
 
