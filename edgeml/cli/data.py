@@ -34,13 +34,13 @@ def fetch(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
 ) -> None:
     """Download photos: 16,170 of apparel, in folders such as red_shirt."""
-    from edgeml.data import tell_skipped
+    from edgeml.data import report_skipped
     from edgeml.data.fetch import differences_from_apparel, fetch_apparel
     from edgeml.data.synth.apparel import COLOURS, GARMENTS
 
     show = progress()
     dataset = fetch_apparel(out, progress=show)
-    tell_skipped(dataset, show)
+    report_skipped(dataset, show)
     typer.echo(out)
     differences = differences_from_apparel(dataset, labels={*COLOURS, *GARMENTS})
     for line in differences:
@@ -116,17 +116,19 @@ def split(
     ] = None,
 ) -> None:
     """Divide a data set; labels are spread evenly, duplicates and groups stay together."""
-    from edgeml.data import SplitPlan, read_dataset, split_dataset, tell_skipped, write_split
+    from edgeml.data import SplitPlan, read_dataset, report_skipped, split_dataset, write_split
     from edgeml.data.framestore import usual_cache
-    from edgeml.data.thumbnails import readable
+    from edgeml.data.screen import without_unreadable
     from edgeml.files import check_writable
 
     pair = label_pair(hold_out)
     check_writable(out)
     plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=pair)
     dataset = read_dataset(data, delimiter=delimiter, skip_bad=skip_bad)
-    dataset = readable(dataset, skip_bad=skip_bad, cache=usual_cache(), progress=progress())
-    tell_skipped(dataset, progress())
+    dataset = without_unreadable(
+        dataset, skip_bad=skip_bad, cache=usual_cache(), progress=progress()
+    )
+    report_skipped(dataset, progress())
     divided = split_dataset(dataset, plan, cache=usual_cache(), progress=progress())
     write_split(divided, out)
     parts = {name: divided.part(name) for name in ("train", "val", "test")}

@@ -6,8 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
 from edgeml.data.readers.find import read_dataset
 from edgeml.data.readers.folders import files_below, is_picture
-from edgeml.data.thumbnails import thumbnails
+from edgeml.data.screen import thumbnails
 from edgeml.errors import ImageError
 from edgeml.image.kinds import Kind, kind_of
 from edgeml.image.reading import read_file
+from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.progress import SILENT, Progress
 
 RARE = 20
@@ -267,7 +267,7 @@ def audit(
         if isinstance(source, Dataset)
         else read_dataset(source, delimiter=delimiter, skip_bad=True)
     )
-    kinds, sizes = _headers(dataset, threads, progress)
+    dataset, kinds, sizes = _read_headers(dataset, threads, progress)
     small, faults = thumbnails(dataset, threads=threads, cache=cache, progress=progress)
     good = np.array([path not in faults for path in dataset.paths], bool)
     rows = np.flatnonzero(good)
@@ -286,29 +286,30 @@ def audit(
     )
 
 
-def _headers(
+def _read_headers(
     dataset: Dataset, threads: int | None, progress: Progress
-) -> tuple[list[Kind | None], NDArray[np.int64]]:
-    """Read every file once: its digest, which the data set keeps, its header, and its size."""
+) -> tuple[Dataset, list[Kind | None], NDArray[np.int64]]:
+    """Read every file once; return the data set with its hashes, and headers and sizes in bytes."""
 
-    def look(path: Path) -> tuple[str, Kind | None, int]:
+    def read(path: Path) -> tuple[str, Kind | None, int]:
         try:
             data = read_file(path)
         except ImageError:
             return "", None, 0
         return hashlib.sha256(data).hexdigest(), kind_of(data), len(data)
 
-    found = []
-    with (
-        progress.task("files", total=len(dataset)) as advance,
-        ThreadPoolExecutor(threads or os.cpu_count()) as pool,
-    ):
-        for one in pool.map(look, dataset.paths):
-            found.append(one)
+    hashes = dict(dataset.known_hashes)
+    kinds: list[Kind | None] = []
+    sizes: list[int] = []
+    results = ordered_map(read, dataset.paths, workers=threads or usable_cpus())
+    with progress.task("files", total=len(dataset)) as advance:
+        for path, (content, kind, size) in zip(dataset.paths, results, strict=True):
+            if content:
+                hashes[path] = content
+            kinds.append(kind)
+            sizes.append(size)
             advance(1)
-    pairs = zip(dataset.paths, found, strict=True)
-    dataset.known_hashes.update({path: content for path, (content, _, _) in pairs if content})
-    return [kind for _, kind, _ in found], np.array([size for _, _, size in found], np.int64)
+    return replace(dataset, known_hashes=hashes), kinds, np.array(sizes, np.int64)
 
 
 def _unnamed(dataset: Dataset) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.data.dataset import Dataset
-from edgeml.data.thumbnails import SIDE, Thumbnails
+from edgeml.data.screen import SIDE, Thumbnails
 
 Groups = NDArray[np.intp]
 """(N,) the first row of the group that each row belongs to; its own number if it is alone."""

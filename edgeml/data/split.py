@@ -1,4 +1,4 @@
-"""Divide a data set into train, val and test, so that the numbers can be trusted."""
+"""The split of a data set into train, val and test, without leaks and with labels spread evenly."""
 
 from __future__ import annotations
 
@@ -11,36 +11,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeml.data.balance import report_balance
 from edgeml.data.dataset import SIDES, Dataset, Side
 from edgeml.data.duplicates import near_duplicates
-from edgeml.data.thumbnails import thumbnails
+from edgeml.data.screen import thumbnails
 from edgeml.errors import DataError, InputError, SpecError
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import ModelSpec
 
 Counts = NDArray[np.float64]
 
-# How much the size of a side counts beside one label.
+# How much the size of a side counts, compared with one label.
 _WEIGHT_OF_SIZE = 2.0
 
-
 _EXAMPLE = "val=0.15 test=0.15 seed=0 near=1"
-
-# Of a rarer label, one picture more or less is a large error that nobody can help.
-_COMMON = 20
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How a data set is divided; the same plan on the same data gives the same sides.
+    """How a data set is split; the same plan on the same data gives the same sides.
 
     Attributes:
-        val: Share of the pictures for choosing weights and thresholds.
-        test: Share of the pictures for the numbers that are reported.
+        val: Share of the images for choosing weights and thresholds.
+        test: Share of the images for the figures that are reported.
         seed: 0 or more.
-        near: Keep near duplicates together, too, and not only the same bytes.
-        hold_out: Two labels, or none; pictures that have both are for the test only, beside its
-            share of the others. So one sees what a model makes of what it never met.
+        near: Also keep near duplicates on one side, not only files with the same bytes.
+        hold_out: Two labels, or none. Images that have both go to the test side only, in addition
+            to its share of the others: they show how a model does on an unseen combination.
     """
 
     val: float = 0.15
@@ -88,7 +85,7 @@ class SplitPlan:
         raise SpecError(f"The split {text!r} is not of the form {_EXAMPLE!r}.")
 
     def shares(self) -> dict[Side, float]:
-        """Give the sides that get anything, and how much."""
+        """Return the sides that get any images, and their shares."""
         shares: dict[Side, float] = {
             "train": 1 - self.val - self.test, "val": self.val, "test": self.test
         }  # fmt: skip
@@ -103,72 +100,75 @@ def split_dataset(
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Dataset:
-    """Divide a data set with every label spread evenly; a split that it has is kept.
+    """Split a data set with every label spread evenly; an existing split is only checked.
 
-    Rows with the same bytes or the same group stay together, and near duplicates if the plan says
-    so. The aim is that of iterative stratification (Sechidis, Tsoumakas and Vlahavas, 2011), which
-    has no groups: every side gets its share of the positives of every label, and of the pictures
-    of which a label is known. A descent on it takes the place of their greedy pass, because a
-    large group that was placed early spoils what comes later.
+    Rows with the same bytes or the same group stay together, and so do near duplicates if the plan
+    requires it. The aim is that of iterative stratification (Sechidis, Tsoumakas and Vlahavas,
+    2011), which has no groups: every side gets its share of the positives of every label, and of
+    the images for which a label is known. A descent replaces their greedy pass, because a large
+    group that is placed early spoils what comes later.
 
     Args:
-        dataset: What can be read of it; `edgeml.data.thumbnails.readable` looks.
-        plan: How to divide it.
-        threads: For thumbnails, by which near duplicates are found.
-        cache: A folder that keeps thumbnails.
-        progress: Told what is kept together, and how evenly labels are spread.
+        dataset: All of its images can be read: see `edgeml.data.screen.without_unreadable`.
+        plan: How to split it.
+        threads: For the thumbnails that near duplicates are found by.
+        cache: A folder that stores thumbnails.
+        progress: Gets notes on what stays together, and how evenly labels are spread.
+
+    Returns:
+        The data set with its split, and with all hashes known.
 
     Raises:
-        DataError: Too few groups, nothing to tell apart, or a given split has the same bytes on
-            two sides, or is not one that holds out what the plan does.
+        DataError: There are too few groups, all images have the same labels, or the existing
+            split has the same bytes on two sides or does not hold out what the plan does.
     """
     if dataset.split is not None:
-        _check_given_split(dataset, plan)
+        dataset = dataset.with_hashes()
+        _check_existing_split(dataset, plan)
         return dataset
     if not (dataset.targets != dataset.targets[:1]).any():
-        raise DataError(f"All {len(dataset)} pictures have the same labels: nothing to tell apart.")
+        raise DataError(f"All {len(dataset)} images have the same labels: nothing to tell apart.")
+    dataset = dataset.with_hashes()
     near = None
     if plan.near:
         small, _ = thumbnails(dataset, threads=threads, cache=cache, progress=progress)
         near = near_duplicates(small)
         alike = len(dataset) - len(np.unique(near))
-        progress.note(f"split: {alike} near duplicates of another picture stay on its side")
+        progress.note(f"split: {alike} near duplicates of another image stay on its side")
     unit_of = _units(dataset, near)
+    apart = held_out(dataset, plan.hold_out) if plan.hold_out else np.zeros(len(dataset), bool)
     held = np.zeros(int(unit_of.max()) + 1, bool)
-    if plan.hold_out:
-        held[unit_of[held_out(dataset, plan.hold_out)]] = True
+    held[unit_of[apart]] = True
     divided = replace(dataset, split=_sides(dataset, plan, unit_of, held))
     if plan.hold_out:
-        count = int(held_out(dataset, plan.hold_out).sum())
+        count = int(apart.sum())
         progress.note(
-            f"split: {count} pictures with {' and '.join(plan.hold_out)} are held out for the "
+            f"split: {count} images with {' and '.join(plan.hold_out)} are held out for the "
             f"test; {int(held[unit_of].sum()) - count} more of their groups go with them"
         )
-    _tell(divided, plan, progress)
+    report_balance(divided, divided.select(~apart), progress)
     return divided
 
 
 def held_out(dataset: Dataset, pair: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Say which pictures are known to have both labels of a pair: (N,).
+    """Return which images are known to have both labels of a pair: (N,).
 
     Raises:
-        DataError: There is no such label, or no such picture.
+        DataError: There is no such label, or no such image.
     """
     for label in pair:
         if label not in dataset.labels:
             raise DataError(
-                f"No picture is labelled {label!r}, so it cannot be held out. There are: "
+                f"No image is labelled {label!r}, so it cannot be held out. The labels are: "
                 f"{', '.join(dataset.labels)}."
             )
     rows = dataset.present[:, [dataset.labels.index(label) for label in pair]].all(axis=1)
     if not rows.any():
-        raise DataError(
-            f"No picture has both {' and '.join(map(repr, pair))}: nothing to hold out."
-        )
+        raise DataError(f"No image has both {' and '.join(map(repr, pair))}: nothing to hold out.")
     return np.asarray(rows)
 
 
-def known_split(
+def resolve_split(
     dataset: Dataset,
     spec: ModelSpec,
     *,
@@ -176,7 +176,7 @@ def known_split(
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Dataset | None:
-    """Divide a data set as it was for a model, or as it says itself; None if neither is known.
+    """Split a data set as it is split already, or as for a model; return None if neither is known.
 
     Raises:
         DataError: The plan gives other sides here than where the model was trained.
@@ -184,7 +184,10 @@ def known_split(
     if dataset.split is not None:
         return dataset
     plan = spec.origin.get("split")
-    if plan is None or spec.origin.get("data_sha256") != dataset.digest():
+    if plan is None:
+        return None
+    dataset = dataset.with_hashes()
+    if spec.origin.get("data_sha256") != dataset.digest():
         return None
     divided = split_dataset(
         dataset, SplitPlan.from_text(plan), threads=threads, cache=cache, progress=progress
@@ -192,76 +195,23 @@ def known_split(
     if spec.origin.get("split_sha256", split_digest(divided)) != split_digest(divided):
         raise DataError(
             f"The split {plan!r} gives other sides here than where the model was trained: another "
-            "version decodes the pictures or compares them. Use the split.csv of the run."
+            "version decodes the images or compares them. Use the split.csv of the run."
         )
     return divided
 
 
 def split_digest(dataset: Dataset) -> str:
-    """Give one SHA-256 for which contents are on which side; their order does not count.
+    """Return one SHA-256 of which contents are on which side; their order does not count.
 
     Raises:
-        DataError: The data set is not divided.
+        DataError: The data set is not split.
     """
     if dataset.split is None:
-        raise DataError("The data are not divided yet.")
+        raise DataError("The data are not split yet.")
     rows = sorted(
         f"{content} {side}" for content, side in zip(dataset.hashes(), dataset.split, strict=True)
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
-
-
-def label_errors(dataset: Dataset) -> dict[Side, NDArray[np.float64]]:
-    """Compare how common each label is on a side with how common it is at all.
-
-    Returns:
-        For each side that has pictures, |prevalence on the side / prevalence - 1| of each label:
-        (L,), where prevalence is the share of positives of what is known. NaN where nothing is
-        known, or nothing positive.
-
-    Raises:
-        DataError: The data set is not divided.
-    """
-    whole = _prevalence(dataset)
-    parts = {side: dataset.part(side) for side in SIDES}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            side: np.where(whole > 0, np.abs(_prevalence(part) / whole - 1), np.nan)
-            for side, part in parts.items()
-            if len(part)
-        }
-
-
-def worst_label_errors(dataset: Dataset) -> dict[Side, tuple[str, float]]:
-    """Give the label that is spread worst on each side, and its error as `label_errors` says.
-
-    Labels with fewer than 20 positives are left out: one picture of them is a large error.
-
-    Raises:
-        DataError: The data set is not divided.
-    """
-    common = dataset.present.sum(axis=0) >= _COMMON
-    found: dict[Side, tuple[str, float]] = {}
-    for side, errors in label_errors(dataset).items():
-        errors = np.where(common, errors, np.nan)
-        if np.isfinite(errors).any():
-            worst = int(np.nanargmax(errors))
-            found[side] = dataset.labels[worst], float(errors[worst])
-    return found
-
-
-def absent_labels(dataset: Dataset) -> dict[Side, tuple[str, ...]]:
-    """Find the labels that no picture of a side has, for each side that has pictures.
-
-    Raises:
-        DataError: The data set is not divided.
-    """
-    parts = {side: dataset.part(side) for side in SIDES}
-    return {
-        side: tuple(dataset.labels[column] for column in np.flatnonzero(~part.present.any(axis=0)))
-        for side, part in parts.items()
-        if len(part)
-    }
 
 
 def _pair(text: str | None) -> tuple[str, ...]:
@@ -272,21 +222,16 @@ def _pair(text: str | None) -> tuple[str, ...]:
     return str(first), str(second)
 
 
-def _prevalence(dataset: Dataset) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(dataset.present.sum(axis=0) / dataset.known.sum(axis=0))
-
-
 def _sides(
     dataset: Dataset, plan: SplitPlan, unit_of: NDArray[np.intp], held: NDArray[np.bool_]
 ) -> tuple[Side, ...]:
-    """Give every row its side; units that are held out go to the test, the others by share."""
+    """Return the side of every row; held-out units go to the test, the others by share."""
     shares = plan.shares()
     units = int((~held).sum())
     if units < len(shares):
         raise DataError(
-            f"{len(dataset)} pictures in {units} groups, duplicates together, cannot be divided "
-            f"into {', '.join(shares)}: give more pictures, or a share of 0."
+            f"{len(dataset)} images in {units} groups, duplicates together, cannot be split "
+            f"into {', '.join(shares)}: add images, or set a share to 0."
         )
     partly = ~dataset.known.all(axis=0)
     columns = [dataset.present, dataset.known[:, partly], np.ones(len(dataset))]
@@ -299,28 +244,12 @@ def _sides(
     return tuple(SIDES[side] for side in sides[unit_of])
 
 
-def _tell(divided: Dataset, plan: SplitPlan, progress: Progress) -> None:
-    """Say what is missing where, and how evenly labels are spread, but for what is held out."""
-    for side, labels in absent_labels(divided).items():
-        if labels:
-            progress.note(f"warning: {side} has no picture with: {', '.join(labels)}")
-    rest = divided
-    if plan.hold_out:
-        rest = divided.select(~held_out(divided, plan.hold_out))
-    worst = [
-        f"{side} {100 * error:.1f} % ({label})"
-        for side, (label, error) in worst_label_errors(rest).items()
-    ]
-    if worst:
-        progress.note(f"split: worst relative error of a label's prevalence: {', '.join(worst)}")
-
-
 def _units(dataset: Dataset, near: NDArray[np.intp] | None) -> NDArray[np.intp]:
-    """Number what must stay together: (N,), the same for rows that share bytes or a group.
+    """Number the units that must stay together: (N,), equal for rows that share bytes or a group.
 
     Args:
-        dataset: Its digests and groups are looked at.
-        near: (N,) the same for near duplicates, too.
+        dataset: Its hashes and groups count.
+        near: (N,) equal for near duplicates; None to ignore these.
     """
     parent = list(range(len(dataset)))
 
@@ -342,15 +271,15 @@ def _units(dataset: Dataset, near: NDArray[np.intp] | None) -> NDArray[np.intp]:
 
 
 def _divide(counts: Counts, shares: Counts, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Give each unit a side: (U,).
+    """Assign a side to each unit: (U,).
 
-    What is made small is the sum over sides and columns of (have - want)^2 / want: relative
-    errors, so that a rare label weighs as much as a common one.
+    This minimises the sum over sides and columns of (have - want)^2 / want: relative errors, so
+    that a rare label weighs as much as a common one.
 
     Args:
-        counts: (U, C) positives of each label, and in the last column the pictures.
-        shares: (S,) of 1.
-        rng: Decides between equals.
+        counts: (U, C) positives of each label, and in the last column the number of images.
+        shares: (S,), their sum is 1.
+        rng: Orders the units.
     """
     totals = counts.sum(axis=0)
     columns = totals > 0
@@ -358,10 +287,10 @@ def _divide(counts: Counts, shares: Counts, rng: np.random.Generator) -> NDArray
     want = shares[:, None] * totals
     weight = 1 / want
     weight[:, -1] *= _WEIGHT_OF_SIZE
-    # Large groups leave a single pass in a corner; there are few of them, so many tries are cheap.
+    # With large groups, one pass gets stuck; there are few of them, so many tries are cheap.
     tries = max(1, min(20, 5000 // len(counts)))
-    found = [_descend(counts, want, weight, rng.permutation(len(counts))) for _ in range(tries)]
-    sides = min(found, key=lambda result: result[0])[1]
+    results = [_descend(counts, want, weight, rng.permutation(len(counts))) for _ in range(tries)]
+    sides = min(results, key=lambda result: result[0])[1]
     _fill_empty(sides, counts[:, -1], len(shares))
     return sides
 
@@ -369,7 +298,7 @@ def _divide(counts: Counts, shares: Counts, rng: np.random.Generator) -> NDArray
 def _descend(
     counts: Counts, want: Counts, weight: Counts, order: NDArray[np.intp]
 ) -> tuple[float, NDArray[np.intp]]:
-    """Place the units one by one, then move each while that helps; give the error and sides."""
+    """Place the units one by one, move each while that helps, and return the error and sides."""
     have = np.zeros_like(want)
     sides = np.full(len(counts), -1)
     for _ in range(50):
@@ -378,8 +307,8 @@ def _descend(
             count = counts[unit]
             if sides[unit] >= 0:
                 have[sides[unit]] -= count
-            # What the error grows by on each side that the unit could go to. Rounded, or the last
-            # bit of a sum could decide between equals, and it differs between processors.
+            # The growth of the error on each side that the unit could go to. It is rounded: the
+            # last bit of a sum differs between processors, and must not decide between equals.
             growth = np.round((weight * count * (2 * (have - want) + count)).sum(axis=1), 6)
             if sides[unit] < 0 or growth.min() < growth[sides[unit]]:
                 sides[unit] = np.argmin(growth)
@@ -390,14 +319,14 @@ def _descend(
 
 
 def _fill_empty(sides: NDArray[np.intp], sizes: Counts, number: int) -> None:
-    """Give a side that got nothing the smallest unit that another can spare, in place."""
+    """Move to each empty side the smallest unit that another side can spare, in place."""
     for side in range(number):
         if not (sides == side).any():
             spare = np.bincount(sides, minlength=number)[sides] > 1
             sides[np.argmin(np.where(spare, sizes, np.inf))] = side
 
 
-def _check_given_split(dataset: Dataset, plan: SplitPlan) -> None:
+def _check_existing_split(dataset: Dataset, plan: SplitPlan) -> None:
     assert dataset.split is not None
     first: dict[str, int] = {}
     for row, content in enumerate(dataset.hashes()):
@@ -405,13 +334,13 @@ def _check_given_split(dataset: Dataset, plan: SplitPlan) -> None:
         if dataset.split[other] != dataset.split[row]:
             raise DataError(
                 f"{str(dataset.paths[other])!r} ({dataset.split[other]}) and "
-                f"{str(dataset.paths[row])!r} ({dataset.split[row]}) are the same picture: give "
-                "both the same split, or leave the column away."
+                f"{str(dataset.paths[row])!r} ({dataset.split[row]}) are the same image: give "
+                "both the same split, or omit the column."
             )
     if plan.hold_out:
         outside = held_out(dataset, plan.hold_out) & (np.array(dataset.split) != "test")
         if outside.any():
             raise DataError(
-                f"{outside.sum()} pictures with {' and '.join(plan.hold_out)} are not in the test "
-                "of the split that the data have: leave the split away, or do not hold them out."
+                f"{outside.sum()} images with {' and '.join(plan.hold_out)} are not in the test "
+                "part of the existing split: omit the split, or do not hold them out."
             )

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeml.data import Dataset
 from edgeml.data.framestore import usual_cache
-from edgeml.data.split import known_split
+from edgeml.data.split import resolve_split
 from edgeml.errors import DataError, EdgemlError, NotComparableError
 from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.predict.predictor import Predictor
@@ -53,7 +53,7 @@ def choose_part(
     """
     if part == "all":
         return dataset
-    divided = known_split(dataset, spec, cache=usual_cache(), progress=progress)
+    divided = resolve_split(dataset, spec, cache=usual_cache(), progress=progress)
     if divided is None:
         if part is None:
             progress.note(f"No split is known for these data: all {len(dataset)} images are used.")

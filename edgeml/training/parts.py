@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edgeml.data import Dataset, split_dataset, tell_skipped
+from edgeml.data import Dataset, report_skipped, split_dataset
 from edgeml.data.framestore import default_cache
-from edgeml.data.thumbnails import readable
+from edgeml.data.screen import without_unreadable
 from edgeml.errors import DataError
 from edgeml.progress import Progress
 from edgeml.spec.labels import LabelGroup
@@ -42,10 +42,10 @@ def prepare_parts(dataset: Dataset, config: TrainConfig, progress: Progress) -> 
             f"There is only one label, {', '.join(dataset.labels)!r}: nothing to tell apart."
         )
     cache = default_cache() if config.cache else None
-    dataset = readable(
+    dataset = without_unreadable(
         dataset, skip_bad=config.skip_bad, threads=config.workers, cache=cache, progress=progress
     )
-    tell_skipped(dataset, progress)
+    report_skipped(dataset, progress)
     if config.groups:
         dataset = replace(dataset, label_groups=_groups(config.groups, dataset))
     divide = partial(split_dataset, plan=config.plan, threads=config.workers, cache=cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgeml.data import Dataset, SplitPlan, known_split, split_dataset
+from edgeml.data import Dataset, SplitPlan, resolve_split, split_dataset
 from edgeml.data.framestore import usual_cache
 from edgeml.errors import CalibrationError, DataError
 from edgeml.measure.evaluation import check_labels
@@ -91,7 +91,7 @@ def assign_roles(
 
 def _divided(dataset: Dataset, spec: ModelSpec, *, anyhow: SplitPlan | None) -> Dataset | None:
     """Divide data as they are known to be, or else by a plan of ours, if there is one."""
-    divided = known_split(dataset, spec, cache=usual_cache())
+    divided = resolve_split(dataset, spec, cache=usual_cache())
     if divided is None and anyhow is not None:
         divided = split_dataset(dataset, anyhow, cache=usual_cache())
     return divided

@@ -320,7 +320,7 @@ def test_split_holds_out_a_combination(edgeml: Command, tmp_path: Path) -> None:
     out = tmp_path / "split.csv"
     result = edgeml("data", "split", data, "--out", out, "--hold-out", "black+dress", "--no-near")
     assert result.status == 0, result.err
-    assert "8 pictures with black and dress are held out for the test" in result.err
+    assert "8 images with black and dress are held out for the test" in result.err
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
     held = [row["split"] for row in rows if set(row["labels"].split(";")) == {"black", "dress"}]

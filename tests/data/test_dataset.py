@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeml.data import Dataset, read_dataset, write_split
-from edgeml.data.dataset import SIDES, targets_from_names
+from edgeml.data.dataset import SIDES
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
 
@@ -67,15 +67,18 @@ def test_parts_are_the_sides_of_the_split(dataset: Dataset) -> None:
     assert [path.name for path in dataset.part("train").paths] == ["a.jpg", "c.jpg"]
     assert len(dataset.part("test")) == 0
     assert dataset.part("all") is dataset
-    with pytest.raises(DataError, match="not divided"):
+    with pytest.raises(DataError, match="not split yet"):
         replace(dataset, split=None).part("train")
 
 
-def test_hashes_are_of_the_bytes_and_read_once(dataset: Dataset) -> None:
+def test_files_with_known_hashes_are_not_read_again(dataset: Dataset) -> None:
     expected = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in dataset.paths)
     assert dataset.hashes() == expected
+    hashed = dataset.with_hashes()
     dataset.paths[1].unlink()
-    assert dataset.select([1]).hashes() == expected[1:2]
+    assert hashed.select([1]).hashes() == expected[1:2]
+    assert hashed.with_hashes() is hashed
+    assert not dataset.known_hashes
 
 
 def test_an_unreadable_file_is_named(dataset: Dataset) -> None:
@@ -157,7 +160,8 @@ def test_a_divided_data_set_reads_back_equal(
     folder: Path, drawn: tuple[tuple[str, ...], ...], below: bool, seed: int | None
 ) -> None:
     names, senders, sides, kinds = drawn
-    labels, targets = targets_from_names(names)
+    labels = tuple(sorted({label for row in names for label in row}))
+    targets = np.array([[label in row for label in labels] for row in names], np.int8)
     if seed is not None:
         hidden = np.random.default_rng(seed).random(targets.shape) < 0.3
         hidden[:, [label in kinds for label in labels]] = False
@@ -202,7 +206,7 @@ def test_the_groups_of_a_folder_survive_the_table(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_no_table(dataset: Dataset, tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
-    with pytest.raises(DataError, match="not divided"):
+    with pytest.raises(DataError, match="not split yet"):
         write_split(replace(dataset, split=None), table)
     broken = replace(dataset, paths=(*dataset.paths[:2], tmp_path / "b\udcffd.jpg"))
     with pytest.raises(DataError, match="not UTF-8"):

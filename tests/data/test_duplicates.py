@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeml.data import Dataset, duplicates, read_dataset
 from edgeml.data.duplicates import find_duplicates, near_duplicates, near_pairs
-from edgeml.data.thumbnails import SIDE, thumbnails
+from edgeml.data.screen import SIDE, thumbnails
 from edgeml.image.frame import Frame
 from edgeml.image.preprocess import Preprocess
 

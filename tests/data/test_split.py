@@ -16,16 +16,13 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from edgeml.data import (
     Dataset,
     SplitPlan,
-    absent_labels,
-    held_out,
-    known_split,
-    label_errors,
     read_dataset,
+    resolve_split,
     split_dataset,
-    worst_label_errors,
 )
+from edgeml.data.balance import absent_labels, label_errors, worst_label_errors
 from edgeml.data.dataset import SIDES
-from edgeml.data.split import split_digest
+from edgeml.data.split import held_out, split_digest
 from edgeml.errors import DataError, InputError, SpecError
 from edgeml.image.preprocess import Preprocess
 from edgeml.spec.model_spec import ModelSpec
@@ -147,7 +144,7 @@ def test_no_side_stays_empty_beside_one_large_group() -> None:
 
 
 def test_what_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(DataError, match=r"10 pictures in 2 groups.*train, val, test"):
+    with pytest.raises(DataError, match=r"10 images in 2 groups.*train, val, test"):
         split_dataset(made([[0]] * 5 + [[1]] * 5, contents=[1] * 5 + [2] * 5), SplitPlan())
     with pytest.raises(DataError, match="nothing to tell apart"):
         split_dataset(made([[1, 1]] * 9), SplitPlan())
@@ -172,7 +169,7 @@ def test_absent_labels_are_found_and_told() -> None:
     absent = absent_labels(divided)
     assert set(absent) == {"train", "val"}
     assert sorted(absent.values()) == [(), ("label2",)]
-    assert any("has no picture with: label2" in line for line in notes.lines)
+    assert any("has no image with: label2" in line for line in notes.lines)
 
 
 @pytest.mark.parametrize(
@@ -239,13 +236,13 @@ def test_a_model_finds_its_split_again_on_its_own_data_only() -> None:
         preprocess=Preprocess(size=(8, 8)),
         origin={"split": plan.to_text(), "data_sha256": dataset.digest()},
     )
-    found = known_split(dataset, spec)
+    found = resolve_split(dataset, spec)
     assert found is not None
     assert found.split == split_dataset(dataset, plan).split
-    assert known_split(dataset.select(range(39)), spec) is None
-    assert known_split(dataset, replace(spec, origin={})) is None
+    assert resolve_split(dataset.select(range(39)), spec) is None
+    assert resolve_split(dataset, replace(spec, origin={})) is None
     divided = split_dataset(dataset, SplitPlan())
-    assert known_split(divided, replace(spec, origin={})) is divided
+    assert resolve_split(divided, replace(spec, origin={})) is divided
 
 
 def test_a_plan_that_gives_other_sides_than_it_did_is_refused() -> None:
@@ -259,12 +256,12 @@ def test_a_plan_that_gives_other_sides_than_it_did_is_refused() -> None:
     )
     divided = split_dataset(dataset, plan)
     same = replace(spec, origin={**spec.origin, "split_sha256": split_digest(divided)})
-    found = known_split(dataset, same)
+    found = resolve_split(dataset, same)
     assert found is not None
     assert found.split == divided.split
     other = split_digest(split_dataset(dataset, replace(plan, seed=5)))
     with pytest.raises(DataError, match=r"gives other sides here.*split\.csv"):
-        known_split(dataset, replace(spec, origin={**spec.origin, "split_sha256": other}))
+        resolve_split(dataset, replace(spec, origin={**spec.origin, "split_sha256": other}))
 
 
 def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
@@ -282,7 +279,7 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
     assert near.split is not None
     sides = np.array(near.split).reshape(30, 3)
     assert (sides == sides[:, :1]).all()
-    assert "split: 60 near duplicates of another picture stay on its side" in notes.lines
+    assert "split: 60 near duplicates of another image stay on its side" in notes.lines
     apart = np.array(split_dataset(dataset, SplitPlan(near=False)).split).reshape(30, 3)
     assert not (apart == apart[:, :1]).all()
 
@@ -303,7 +300,7 @@ def test_a_combination_is_held_out_for_the_test_which_keeps_its_share_of_the_res
     free = sides[~expected & ~tied]
     for side, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
         assert abs((free == side).mean() - share) < 0.02
-    assert any(f"{expected.sum()} pictures with label1 and label6" in line for line in notes.lines)
+    assert any(f"{expected.sum()} images with label1 and label6" in line for line in notes.lines)
     rest = divided.select(~expected & ~tied)
     assert all(error < 0.15 for _, error in worst_label_errors(rest).values())
 
@@ -317,7 +314,7 @@ def test_what_cannot_be_held_out_is_refused() -> None:
     with pytest.raises(InputError, match="two different labels"):
         SplitPlan(hold_out=("dress", "dress"))
     given = replace(made([[1, 1], [1, 0], [0, 1]]), split=("train", "val", "test"))
-    with pytest.raises(DataError, match="1 pictures with label0 and label1 are not in the test"):
+    with pytest.raises(DataError, match="1 images with label0 and label1 are not in the test"):
         split_dataset(given, SplitPlan(hold_out=("label0", "label1")))
 
 

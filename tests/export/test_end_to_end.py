@@ -274,7 +274,7 @@ def test_a_damaged_picture_to_check_with_is_found_before_the_search(
     paths = (*parts.paths[:last], bad, *parts.paths[last + 1 :])
     searched = []
     monkeypatch.setattr(_export, "_write", lambda *_: searched.append(_))
-    with pytest.raises(DataError, match=r"1 of 36 pictures cannot be read\..*cut short\.jpg"):
+    with pytest.raises(DataError, match=r"1 of 36 images cannot be read\..*cut short\.jpg"):
         export(own, "onnx", precision="int8", calib=parts, check=replace(parts, paths=paths))
     assert not searched
 

@@ -345,7 +345,7 @@ def test_unreadable_pictures_are_refused_before_training(shapes: Dataset, tmp_pa
     bad.write_bytes(b"not a picture")
     worse.write_bytes(b"no picture either")
     paths = (*shapes.paths[:5], bad, *shapes.paths[6:-1], worse)
-    with pytest.raises(DataError, match=r"2 of 64 pictures cannot be read.*bad\.jpg.*worse\.jpg"):
+    with pytest.raises(DataError, match=r"2 of 64 images cannot be read.*bad\.jpg.*worse\.jpg"):
         train(replace(shapes, paths=paths), TINY, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -115,7 +115,7 @@ def write_split(dataset: Dataset, path: Path) -> None:
         InputError: The folder of `path` cannot be written to.
     """
     if dataset.split is None:
-        raise DataError("The data are not divided yet: there is no split to write.")
+        raise DataError("The data are not split yet: there is no split to write.")
     folder = Path(os.path.abspath(path)).parent
     columns = {"path": [relative_name(picture, folder) for picture in dataset.paths]}
     if dataset.known.all() and dataset.present.any(axis=0).all():

@@ -26,7 +26,7 @@ import pytest
 
 from edgeml import cli
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
-from edgeml.data.thumbnails import readable
+from edgeml.data.screen import without_unreadable
 from edgeml.errors import DataError
 
 GOOD = {
@@ -447,7 +447,7 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 def load(path: Path, *, skip_bad: bool) -> Dataset:
     """Do what `edgeml data split` does."""
-    dataset = readable(read_dataset(path, skip_bad=skip_bad), skip_bad=skip_bad)
+    dataset = without_unreadable(read_dataset(path, skip_bad=skip_bad), skip_bad=skip_bad)
     return split_dataset(dataset, SplitPlan())
 
 

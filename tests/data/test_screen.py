@@ -11,7 +11,7 @@ import pytest
 from edgeml.data import Dataset
 from edgeml.data import frames as frames_module
 from edgeml.data.dataset import Skipped
-from edgeml.data.thumbnails import readable, thumbnails
+from edgeml.data.screen import thumbnails, without_unreadable
 from edgeml.errors import DataError
 
 
@@ -49,31 +49,41 @@ def test_the_second_call_reads_thumbnails(
     second, faults = thumbnails(good, cache=tmp_path / "cache")
     np.testing.assert_array_equal(first, second)
     assert not faults
-    assert set(dataset.known_hashes) == set(good.paths)
+
+
+def test_screened_images_are_not_decoded_again(dataset: Dataset, tmp_path: Path) -> None:
+    screened = without_unreadable(dataset, skip_bad=True, cache=tmp_path / "cache")
+    assert set(screened.known_thumbnails) == set(screened.paths) <= set(screened.known_hashes)
+    for path in screened.paths:
+        path.unlink()
+    small, faults = thumbnails(screened.select([1]))
+    assert (small[0] == (50, 90, 200)).all()
+    assert not faults
+    assert not dataset.known_hashes
 
 
 def test_unreadable_pictures_are_refused_by_name(dataset: Dataset) -> None:
-    with pytest.raises(DataError, match=r"2 of 5 pictures.*3\.png.*damaged PNG.*--skip-bad"):
-        readable(dataset)
+    with pytest.raises(DataError, match=r"2 of 5 images.*3\.png.*damaged PNG.*--skip-bad"):
+        without_unreadable(dataset)
 
 
 def test_unreadable_pictures_are_left_out_if_asked(dataset: Dataset) -> None:
-    left = readable(dataset, skip_bad=True)
+    left = without_unreadable(dataset, skip_bad=True)
     assert left.paths == dataset.paths[:3]
     assert [skipped.where for skipped in left.skipped] == ["3.png", "4.png"]
     assert "damaged PNG" in left.skipped[0].why
-    assert readable(left) is left
+    assert without_unreadable(left).paths == left.paths
 
 
 def test_what_was_left_out_before_is_not_forgotten(dataset: Dataset) -> None:
     from dataclasses import replace
 
     earlier = Skipped("labels.csv, line 7", "no label")
-    left = readable(replace(dataset, skipped=(earlier,)), skip_bad=True)
+    left = without_unreadable(replace(dataset, skipped=(earlier,)), skip_bad=True)
     assert left.skipped[0] == earlier
     assert len(left.skipped) == 3
 
 
 def test_nothing_but_unreadable_pictures_is_refused_even_so(dataset: Dataset) -> None:
-    with pytest.raises(DataError, match="2 of 2 pictures"):
-        readable(dataset.select([3, 4]), skip_bad=True)
+    with pytest.raises(DataError, match="2 of 2 images"):
+        without_unreadable(dataset.select([3, 4]), skip_bad=True)
