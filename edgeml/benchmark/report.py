@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from edgeml.benchmark.corpus import Corpus
 from edgeml.benchmark.environment import Host
@@ -108,6 +108,23 @@ class BenchReport:
     corpus: Corpus
     id: str
     created: str
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "model", "runtime", "computes in", "p50 ms", "p95 ms", "p99 ms", "infer p50 ms",
+        "images/s", "load ms", "first ms", "peak MB",
+    )  # fmt: skip
+
+    def table(self) -> list[tuple[object, ...]]:
+        """Return one row per model, under `COLUMNS`."""
+        return [
+            (
+                one.model, one.runtime, one.precision_actual,
+                one.stages["total"].p50_ms, one.stages["total"].p95_ms, one.stages["total"].p99_ms,
+                one.stages["infer"].p50_ms, f"{one.throughput_per_s:.0f}", f"{one.load_ms:.0f}",
+                f"{one.first_ms:.1f}", one.peak_rss_mb and f"{one.peak_rss_mb:.0f}",
+            )
+            for one in self.results
+        ]  # fmt: skip
 
     def to_dict(self, *, samples: bool = False) -> dict[str, Any]:
         """Give the report as `edgeml bench --json` prints it.

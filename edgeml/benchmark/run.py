@@ -22,8 +22,9 @@ from edgeml.benchmark.report import BenchReport, Disturbance, ModelResult
 from edgeml.benchmark.stages import STAGES, WarmUp
 from edgeml.benchmark.statistics import per_second, summarize
 from edgeml.errors import InputError
-from edgeml.files import sha256_of_file
+from edgeml.files import sha256_of_file, write_text
 from edgeml.progress import SILENT, Advance, Progress
+from edgeml.report.check import check_report
 from edgeml.spec.model_spec import ModelSpec
 
 
@@ -32,6 +33,7 @@ def run_benchmark(
     *,
     images: Sequence[Path] = (),
     plan: BenchPlan | None = None,
+    out: Path | None = None,
     progress: Progress = SILENT,
 ) -> BenchReport:
     """Time every model on the same images, from the encoded file to the labels.
@@ -39,8 +41,9 @@ def run_benchmark(
     Args:
         models: Model files or run folders; one may be named twice, which shows the noise.
         images: Image files, of which up to 100 are used; of none, a photo-like JPEG is drawn.
-        plan: How long, how often; `BenchPlan()` if not given.
-        progress: Shows how far it is.
+        plan: How long, how often; None: `BenchPlan()`.
+        out: A folder for bench.json and report.html; None writes neither.
+        progress: Shows the work.
 
     Raises:
         InputError: No models.
@@ -51,6 +54,8 @@ def run_benchmark(
     if not models:
         raise InputError("There is no model to measure; name one or more.")
     plan = plan or BenchPlan()
+    if out:
+        check_report(out / "report.html")
     host = capture_host()
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeml-bench-")))
@@ -59,7 +64,7 @@ def run_benchmark(
             runs = [_open(Path(model), corpus.paths, plan, stack, advance) for model in models]
         _take_turns(runs, plan, progress)
         results = [_result(run) for run in runs]
-    return BenchReport(
+    report = BenchReport(
         results=tuple(replace(one, flags=flags_of(one, results, plan)) for one in results),
         host=host,
         software=capture_software(),
@@ -68,6 +73,12 @@ def run_benchmark(
         id=uuid.uuid4().hex,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if out:
+        from edgeml.benchmark.page import bench_report
+
+        write_text(out / "bench.json", report.to_json())
+        bench_report(report, out / "report.html")
+    return report
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""The `edgeml` command: options and one call each; the work is done elsewhere.
+"""The `edgeml` command: one file per command, options and one call each.
 
-Results go to stdout, progress and notes to stderr. Exit status: 0 done, 1 a check said no,
-2 the input cannot be used. Bodies import what they need, so that `--help` stays quick.
+Results go to stdout, progress and notes to stderr. Exit status: 0 done, 1 a check failed, 2 bad
+input. Function bodies import what they need, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -9,10 +9,24 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import Annotated
 
 import typer
 
-from edgeml.cli import data, deploy, machine, run, training
+from edgeml.cli import (
+    bench,
+    compare,
+    data,
+    demo,
+    doctor,
+    eval,
+    export,
+    inspect,
+    predict,
+    stream,
+    train,
+    verify,
+)
 from edgeml.errors import EdgemlError
 
 app = typer.Typer(
@@ -23,60 +37,79 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.callback()(machine.root)
-app.command()(machine.demo)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"edgeml {version('edgeml')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """From a folder of labelled images to a verified classifier on an edge device."""
+
+
+app.command()(demo.demo)
 app.add_typer(data.app)
-app.command()(training.train)
-app.command("eval")(training.evaluate)
-app.command()(deploy.export)
-app.command()(deploy.compare)
-app.command()(deploy.verify)
-app.command()(run.predict)
-app.command()(run.bench)
-app.command()(run.stream)
-app.command()(deploy.inspect)
-app.command()(machine.doctor)
+app.command()(train.train)
+app.command("eval")(eval.evaluate)
+app.command()(export.export)
+app.command()(compare.compare)
+app.command()(verify.verify)
+app.command()(predict.predict)
+app.command()(bench.bench)
+app.command()(stream.stream)
+app.command()(inspect.inspect)
+app.command()(doctor.doctor)
 
 
-# What shells report of a program that SIGINT ended.
+# What shells report for a program that SIGINT ended.
 _INTERRUPTED = 130
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> None:
-    """Run the command; show what a user can mend as one line, not as a traceback."""
+    """Run the command; print an error that the user can fix as one line, not as a traceback."""
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()
-        if status == _INTERRUPTED:  # typer makes Ctrl-C a silent exit of this status
-            _say("Stopped.", _INTERRUPTED)
+        if status == _INTERRUPTED:  # typer turns Ctrl-C into a silent exit with this status
+            _print_error("Stopped.", _INTERRUPTED)
     except EdgemlError as err:
-        status = _say(err, err.exit_status)
+        status = _print_error(err, err.exit_status)
     except typer.TyperException as err:
-        status = _say(err, 2)
+        status = _print_error(err, 2)
     except typer.Abort:
-        status = _say("Stopped.", _INTERRUPTED)
+        status = _print_error("Stopped.", _INTERRUPTED)
     except (BrokenPipeError, SystemExit) as err:
-        # typer exits with 1 for a broken pipe; but the reader, `head` say, has what it wants.
+        # typer exits with 1 for a broken pipe, but the reader, such as head, has all it wants.
         if isinstance(err, SystemExit) and not isinstance(err.__context__, BrokenPipeError):
             raise
-        status = _give_up_stdout(0)
+        status = _discard_stdout(0)
     except OSError as err:
-        if err.errno not in _FULL:
+        if err.errno not in _DISK_FULL:
             raise
-        status = _give_up_stdout(_say(f"Cannot write the results: {err.strerror}.", 2))
+        status = _discard_stdout(_print_error(f"Cannot write the results: {err.strerror}.", 2))
     raise SystemExit(status)
 
 
-def _give_up_stdout(status: int) -> int:
-    """Send what is left elsewhere: Python would complain once more at exit."""
+def _discard_stdout(status: int) -> int:
+    """Send buffered output to the null device: Python would fail to flush it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
-def _say(what: object, status: int) -> int:
-    text = what.format_message() if isinstance(what, typer.TyperException) else str(what)
-    if text:  # asking for a group of commands prints its help, and has nothing to add
+def _print_error(error: object, status: int) -> int:
+    text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    if text:  # a command group without a command prints its help, and no error
         typer.secho(f"edgeml: {' '.join(text.split())}", fg="red", err=True)
     return status

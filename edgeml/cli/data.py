@@ -1,4 +1,4 @@
-"""`edgeml data`: make and split data sets."""
+"""`edgeml data`: make, fetch, audit and split data sets."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeml.cli._shared import (
-    Data,
-    Delimiter,
-    Json,
-    Seed,
-    SkipBad,
-    label_pair,
-    print_json,
-    print_table,
-    progress,
-)
+from edgeml.cli._formats import label_pair
+from edgeml.cli._shared import Data, Delimiter, Json, Seed, SkipBad, print_json, progress
+from edgeml.cli._tables import print_table
 from edgeml.errors import needs
 
 app = typer.Typer(name="data", help="Make, fetch and split data sets.", no_args_is_help=True)
@@ -52,15 +44,15 @@ def fetch(
 @app.command()
 def synth(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    images: Annotated[int, typer.Option(min=1, help="How many.")] = 2000,
-    size: Annotated[int, typer.Option(min=16, max=1024, help="Side, in pixels.")] = 128,
+    images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 2000,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Side in pixels.")] = 128,
     seed: Seed = 0,
     layout: Annotated[
         Literal["folders", "csv"],
-        typer.Option(help="`folders` as in red_shirt/; `csv` with a second garment in some."),
+        typer.Option(help="`folders` as in red_shirt/; `csv`: some images show two garments."),
     ] = "folders",
 ) -> None:
-    """Draw apparel: 8 garments in 9 colours, hard enough to learn something from."""
+    """Draw apparel: 8 garments in 9 colours, hard enough to need training."""
     from edgeml.data.synth.draw import synthesize
 
     synthesize(out, images=images, size=size, seed=seed, layout=layout, progress=progress())
@@ -70,13 +62,15 @@ def synth(
 @app.command()
 def audit(
     data: Data,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page with the images.")] = None,
     delimiter: Delimiter = "_",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", hidden=True)] = True,  # it always does
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", hidden=True)
+    ] = True,  # accepted, but always on
     json: Json = False,
 ) -> None:
-    """Look at every row and picture: what is broken, odd, there twice, or labelled two ways."""
-    from edgeml.data.audit import audit as look
+    """Check every row and image: broken, odd, duplicated, or with conflicting labels."""
+    from edgeml.data.audit import audit as run
     from edgeml.data.framestore import usual_cache
     from edgeml.files import check_writable
 
@@ -84,17 +78,17 @@ def audit(
         check_writable(html)
         with needs("jinja2", extra="report", to="write the page"):
             from edgeml.data.audit_page import audit_report
-    found = look(data, delimiter=delimiter, cache=usual_cache(), progress=progress())
+    result = run(data, delimiter=delimiter, cache=usual_cache(), progress=progress())
     if html:
-        audit_report(found, html)
+        audit_report(result, html)
     if json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
         return
-    told = found.summary()
-    width = max(len(name) for name, _ in told)
-    for name, text in told:
+    summary = result.summary()
+    width = max(len(name) for name, _ in summary)
+    for name, text in summary:
         typer.echo(f"{name:{width}}  {text}")
-    rows = [(name, *counts.values()) for name, counts in found.label_counts().items()]
+    rows = [(name, *counts.values()) for name, counts in result.label_counts().items()]
     print_table("Labels", ("label", "positives", "negatives", "unknown"), rows)
     if html:
         typer.echo(html)
@@ -105,17 +99,17 @@ def split(
     data: Data,
     out: Annotated[Path, typer.Option(help="The .csv to write.")],
     val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for the test.")] = 0.15,
+    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for testing.")] = 0.15,
     seed: Seed = 0,
     delimiter: Delimiter = "_",
     skip_bad: SkipBad = False,
-    near: Annotated[bool, typer.Option(help="Keep near duplicates together, too.")] = True,
+    near: Annotated[bool, typer.Option(help="Also keep near duplicates together.")] = True,
     hold_out: Annotated[
         str | None,
-        typer.Option(help="Two labels, as black+dress: what has both is for the test only."),
+        typer.Option(help="Two labels, such as black+dress: images with both go to the test part."),
     ] = None,
 ) -> None:
-    """Divide a data set; labels are spread evenly, duplicates and groups stay together."""
+    """Split a data set: spread labels evenly, keep duplicates and groups together."""
     from edgeml.data import SplitPlan, read_dataset, report_skipped, split_dataset, write_split
     from edgeml.data.framestore import usual_cache
     from edgeml.data.screen import without_unreadable
@@ -143,7 +137,7 @@ def split(
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove it.")] = False,
 ) -> None:
-    """Show where decoded pictures are kept for the next training, and how much they take."""
+    """Show where decoded images are cached for the next training, and their size."""
     from edgeml.data.framestore import cache_size, clear_cache, default_cache
 
     folder = default_cache()

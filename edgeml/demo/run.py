@@ -21,6 +21,7 @@ from edgeml.measure.compare import Fidelity
 from edgeml.predict.inspection import model_files
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
+from edgeml.report.check import check_report_libraries
 from edgeml.spec.model_spec import Precision
 from edgeml_export import Exported, export
 
@@ -88,13 +89,11 @@ def run_demo(
     with (
         needs("torch", extra="all", to="run the demo"),
         needs("timm", extra="all", to="run the demo"),
-        needs("jinja2", extra="all", to="write the report"),
-        needs("matplotlib", extra="all", to="write the report"),
     ):
-        import edgeml.report  # noqa: F401  # before minutes of work, not after
         from edgeml.training.config import TrainConfig
         from edgeml.training.loop import train
 
+    check_report_libraries("all")
     _make_room(out)
     synthesize(out / "data", images=images, size=PICTURE_SIZE, seed=seed, progress=progress)
     plan = SplitPlan(seed=seed)

@@ -12,9 +12,9 @@ from edgeml.errors import (
     InputError,
     MissingDependencyError,
     ModelLoadError,
-    needs,
 )
 from edgeml.files import check_writable
+from edgeml.report.check import check_report_libraries
 from edgeml.runtimes.onnx_file import QUANTIZERS, read_onnx
 from edgeml.runtimes.tensorrt import bindings, cuda
 from edgeml.runtimes.tensorrt.passport import Library
@@ -142,11 +142,7 @@ def check_needs(plan: Plan, calib: Dataset | None, kept: Path, made: Precision |
                 "the data trained with do, of which the train part is used."
             )
         read_ranges(kept)
-    with (
-        needs("jinja2", extra="export", to="write the report of an export"),
-        needs("matplotlib", extra="export", to="write the report of an export"),
-    ):
-        import edgeml.report  # noqa: F401
+    check_report_libraries("export")
 
 
 def _check_builder(library: Library) -> None:

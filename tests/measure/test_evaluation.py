@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgeml import Predictor
-from edgeml.cli._shared import print_metrics
+from edgeml.cli._tables import print_metrics
 from edgeml.data import Dataset
 from edgeml.measure.evaluation import align_targets, evaluate_model
 from edgeml.spec.labels import UNKNOWN

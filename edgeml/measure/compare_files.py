@@ -1,0 +1,71 @@
+"""Compare two model files on a data set, with a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeml.benchmark.environment import capture_software
+from edgeml.data import read_dataset
+from edgeml.files import sha256_of_file
+from edgeml.measure.compare import Fidelity, both_open, measure, run_both
+from edgeml.measure.evaluation import choose_part
+from edgeml.predict.inspection import model_files
+from edgeml.progress import SILENT, Progress
+from edgeml.report.check import check_report
+
+
+def compare_files(
+    reference: Path,
+    candidate: Path,
+    data: Path,
+    *,
+    delimiter: str = "_",
+    html: Path | None = None,
+    progress: Progress = SILENT,
+) -> Fidelity:
+    """Run two models on the same labelled images and measure how far they disagree.
+
+    Args:
+        reference: The first model, a file or a run folder.
+        candidate: The second. A model without a spec uses the spec of the other.
+        data: The labelled images; the test part if they are split.
+        delimiter: Between labels in a folder's name.
+        html: Where to write the report; None writes none.
+        progress: Shows the work.
+
+    Raises:
+        InputError: `html` cannot be written.
+        NotComparableError: The models differ in their labels, or there is no image.
+    """
+    check_report(html)
+    with both_open(reference, candidate, progress=progress) as (first, second):
+        dataset = read_dataset(data, delimiter=delimiter)
+        images = choose_part(dataset, first.spec, None, progress=progress)
+        outputs = run_both(first, second, images, progress=progress)
+        fidelity = measure(outputs, first.spec, second.spec)
+    if html:
+        from edgeml.measure.contents import Comparison
+        from edgeml.measure.page import export_report
+
+        page = Comparison(
+            title=f"{reference.name} and {candidate.name}",
+            reference=reference.name,
+            candidate=candidate.name,
+            fidelity=fidelity,
+            scores=outputs.scores(first.spec, second.spec),
+            facts=comparison_facts(reference=reference, candidate=candidate, data=data),
+        )
+        export_report(page, html)
+    return fidelity
+
+
+def comparison_facts(*, data: Path, **models: Path) -> dict[str, str]:
+    """Return the paths and digests of compared files, and the versions of the libraries."""
+    facts = {}
+    for name, path in models.items():
+        facts[name.title()] = str(path)
+        facts[f"{name.title()}, SHA-256"] = sha256_of_file(model_files(path)[0])
+    facts["Data"] = str(data)
+    versions = capture_software()
+    facts["Versions"] = ", ".join(f"{name} {v}" for name, v in versions.items() if v)
+    return facts
