@@ -69,6 +69,7 @@ def ort_cuda(notes: Notes, work: Path) -> None:
     """ONNX Runtime's CUDA provider beside its CPU provider: numbers, threads, graphs, latency."""
     common.require_gpu()
     from edgeml.predict.predictor import Predictor
+    from edgeml.runtimes import RuntimeOptions
     from edgeml.runtimes.ort import OrtRuntime
 
     _require_cuda_provider()
@@ -86,7 +87,7 @@ def ort_cuda(notes: Notes, work: Path) -> None:
             common.in_threads(notes, name, there.runtime, batch)
             common.time_batches(notes, name, there.runtime, batch)
         if precision == "fp32":
-            fast = OrtRuntime(path, device=common.DEVICE, precision="fast")
+            fast = OrtRuntime(path, RuntimeOptions(device=common.DEVICE, precision="fast"))
             common.time_batches(notes, f"{net}_{fast.metadata['precision']}_fast", fast, batch)
 
 
@@ -94,6 +95,7 @@ def ort_graphs(notes: Notes, work: Path) -> None:
     """The same with graphs that are recorded once for each shape, through buffers on the GPU."""
     common.require_gpu()
     from edgeml.predict.predictor import Predictor
+    from edgeml.runtimes import RuntimeOptions
     from edgeml.runtimes.ort import OrtRuntime
 
     _require_cuda_provider()
@@ -101,7 +103,7 @@ def ort_graphs(notes: Notes, work: Path) -> None:
         if precision == "int8":
             continue
         name = f"{net}_{precision}"
-        replayed = OrtRuntime(path, device=common.DEVICE, graphs=True)
+        replayed = OrtRuntime(path, RuntimeOptions(device=common.DEVICE), graphs=True)
         with Predictor(path) as here:
             batch = common.pictures(here, work)
             for _ in range(3):  # runs plainly, records, replays

@@ -24,7 +24,7 @@ from measure import logits
 from edgeml.benchmark.speedup import speedup
 from edgeml.data import read_dataset
 from edgeml.measure.metrics import evaluate
-from edgeml.runtimes import open_runtime
+from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.spec.decide import decide
 from edgeml_export.int8.budget import divergence
 from edgeml_export.int8.calibration import choose_calibration
@@ -47,7 +47,7 @@ def main() -> None:
     train, test = data.part("train"), data.part("test")
     ranges = measure_ranges(source, choose_calibration(train, data.labels, limit=200))
     inputs = inputs_of(test.paths, spec)
-    whole = open_runtime(source, runtime="openvino", threads=options.threads)
+    whole = open_runtime(source, RuntimeOptions(runtime="openvino", threads=options.threads))
     expected = logits(whole, inputs)
     known = spec.probabilities(expected)
     print(
@@ -59,7 +59,7 @@ def main() -> None:
         RECIPES["openvino"] = replace(RECIPES["openvino"], attention=attention)
         written = int8_from_onnx(source, folder / f"{name}.onnx", ranges, layout="openvino")
         path = openvino_from_onnx(written, folder / f"{name}.xml")
-        runtime = open_runtime(path, runtime="openvino", threads=options.threads)
+        runtime = open_runtime(path, RuntimeOptions(runtime="openvino", threads=options.threads))
         got = logits(runtime, inputs)
         scores = spec.probabilities(got)
         flips = 1000 * (decide(known, spec) != decide(scores, spec)).mean()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.benchmark.speedup import speedup
-from edgeml.runtimes import Runtime, open_runtime
+from edgeml.runtimes import Runtime, RuntimeOptions, open_runtime
 
 BATCH = 32
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     options = parser.parse_args()
     slow, fast = (
-        open_runtime(path, runtime=options.runtime, threads=options.threads)
+        open_runtime(path, RuntimeOptions(runtime=options.runtime, threads=options.threads))
         for path in (options.fp32, options.file)
     )
     arrays = {}

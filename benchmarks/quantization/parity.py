@@ -34,7 +34,7 @@ from edgeml.image.reading import read_image
 from edgeml.measure.thresholds import fit_thresholds
 from edgeml.network.checkpoint import load_checkpoint
 from edgeml.network.heads import Head
-from edgeml.runtimes import open_runtime
+from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.spec.decide import decide
 from edgeml_export.to_onnx import onnx_from_module
 from edgeml_export.to_openvino import openvino_from_onnx
@@ -165,7 +165,7 @@ def compared(case: Case, count: int, threads: int) -> dict[str, Any]:
         "nearest": nearest(expected, spec),
     }
     for engine, file in files.items():
-        runtime = open_runtime(file, runtime=engine, threads=threads)
+        runtime = open_runtime(file, RuntimeOptions(runtime=engine, threads=threads))
         got = logits_of(runtime.run, frames, spec.preprocess)
         runtime.close()
         result[engine] = judged(expected, got, spec, [path.name for path in judging.paths])

@@ -17,7 +17,7 @@ from common import OUT, REAL, calibration, fp32, inputs_of, machine, spec_of, wr
 from ours import int8
 
 from edgeml.benchmark.speedup import Speedup, speedup
-from edgeml.runtimes import open_runtime
+from edgeml.runtimes import RuntimeOptions, open_runtime
 
 Engine = Literal["onnxruntime", "openvino"]
 
@@ -47,7 +47,8 @@ def measure(
     int8(source, quantized, engine)
     picture = np.ascontiguousarray(inputs_of(calibration().paths[:1], spec_of(source)))
     slow, fast = (
-        open_runtime(path, runtime=engine, threads=threads) for path in (source, quantized)
+        open_runtime(path, RuntimeOptions(runtime=engine, threads=threads))
+        for path in (source, quantized)
     )
     try:
         return [speedup(slow, fast, picture, seconds=seconds) for _ in range(repeats)]

@@ -12,7 +12,6 @@ from time import perf_counter, perf_counter_ns
 
 from edgeml.benchmark.plan import BenchPlan
 from edgeml.predict.predictor import Predictor
-from edgeml.runtimes.protocol import run_prepared
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "total")
 
@@ -67,7 +66,7 @@ def time_stages(predictor: Predictor, image: Path) -> tuple[int, int, int, int]:
     decoded = perf_counter_ns()
     batch = predictor.prepare([frame])
     prepared = perf_counter_ns()
-    logits = run_prepared(predictor.runtime, batch)
+    logits = predictor.infer(batch)
     inferred = perf_counter_ns()
     predictor.interpret(logits)
     interpreted = perf_counter_ns()

@@ -270,19 +270,15 @@ def _decoded(paths: Sequence[Path], first: ModelSpec, second: ModelSpec) -> Iter
 
 
 def _run(predictor: Predictor, batch: Input) -> NDArray[np.float32]:
-    """Run one network; one that takes so many images and no other number gets so many.
+    """Run one network.
 
     Raises:
         NotComparableError: Its output is not one number for each label.
     """
-    size = predictor.runtime.input_shape[0] or len(batch)
-    # What is missing from the last round is the last image again.
-    rows = np.arange(-(-len(batch) // size) * size).clip(max=len(batch) - 1)
-    parts = [predictor.runtime.run(batch[part]) for part in rows.reshape(-1, size)]
-    output = np.concatenate(parts)[: len(batch)]
+    output = predictor.infer(batch)
     if output.shape != (len(batch), len(predictor.spec.labels)):
         raise NotComparableError(
-            f"For {len(rows)} images {predictor.runtime.name} gave an output of shape "
+            f"For {len(batch)} images {predictor.runtime.name} gave an output of shape "
             f"{output.shape}; {len(predictor.spec.labels)} labels are known. "
             "The spec is not that of this network."
         )

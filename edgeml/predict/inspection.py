@@ -39,10 +39,11 @@ def describe(
         return {**describe_engine(path), "sources": spec_sources("the passport")}
     with Predictor(path, spec=reading.spec if reading else None) as predictor:
         runtime, spec = predictor.runtime, predictor.spec
+        batch = runtime.metadata.get("batch")
         opened = {
             "runtime": runtime.name,
             "computes_in": runtime.metadata.get("precision", "unknown"),
-            "input_shape": list(getattr(runtime, "own_shape", runtime.input_shape)),
+            "input_shape": [batch and int(batch), *runtime.input_shape[1:]],
         }
     written = write_spec(path, spec, inside=inside) if write else None
     files = model_files(path)

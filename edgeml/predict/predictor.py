@@ -14,18 +14,18 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import EdgemlError, InferenceError, InputError, MissingSpecError, SpecError
+from edgeml.errors import EdgemlError, InferenceError, InputError, SpecError
 from edgeml.image.frame import Frame
 from edgeml.image.memory import raise_mmap_threshold
 from edgeml.image.reading import Image, read_image
 from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.predict.picture import Picture
-from edgeml.runtimes import Runtime, open_runtime
-from edgeml.runtimes.fixed_batch import of_any_batch, take_output
-from edgeml.runtimes.protocol import Exactness, Mode, run_prepared
+from edgeml.runtimes import Runtime
+from edgeml.runtimes.fixed_batch import with_any_batch_size
+from edgeml.runtimes.open import open_model, required_spec
+from edgeml.runtimes.protocol import Exactness, FiniteInputs, Mode, RuntimeOptions
 from edgeml.spec.decide import decide, decide_row
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.spec.storage import find_spec, sidecar_path
 
 Model = Union[str, "os.PathLike[str]", Runtime]
 
@@ -76,7 +76,11 @@ class Predictor:
     """Runs one model. Safe to share between threads; a context manager that closes it.
 
     The stages of `predict` are methods of their own, which is what the benchmark times:
-    `read` (decode), `prepare` (preprocess), `runtime.run` (infer), `interpret` (postprocess).
+    `read` (decode), `prepare` (preprocess), `infer` and `interpret` (postprocess).
+
+    Attributes:
+        runtime: Runs the network on batches from elsewhere, which it checks for NaN.
+        spec: What the model means.
     """
 
     def __init__(
@@ -118,34 +122,30 @@ class Predictor:
             ExportError: No engine can be built of this .onnx file.
             MissingDependencyError: The runtime's library is not installed.
             SpecError: The file carries no spec, or one that does not fit the model.
-            InputError: An unknown runtime or device, a `timeout` that it cannot keep, or a number
-                that cannot be meant.
+            InputError: An unknown runtime or device, an option that does not apply to the model,
+                or a number out of range.
         """
         raise_mmap_threshold()
+        options = RuntimeOptions(
+            runtime=runtime,
+            device=device,
+            threads=threads,
+            precision=precision,
+            mode=mode,
+            spinning=spinning,
+            timeout=timeout,
+        )
         if isinstance(model, (str, os.PathLike)):
-            path = model_in(Path(model))
-            self.runtime = open_runtime(
-                path,
-                runtime=runtime,
-                device=device,
-                threads=threads,
-                precision=precision,
-                mode=mode,
-                spinning=spinning,
-                timeout=timeout,
-            )
-            self.spec = spec or _spec_of(path, self.runtime)
+            self._network, self.spec = open_model(model_in(Path(model)), options, spec=spec)
         else:
-            if timeout is not None:
-                raise InputError(
-                    f"A run of {model.name} cannot be stopped; open it without timeout."
-                )
-            self.runtime = model
-            self.spec = spec or _spec_of(None, model)
-        _check_fit(self.spec, self.runtime)
-        if self.spec.output is not None:
-            take_output(self.runtime, self.spec.output)
-        self.runtime = of_any_batch(self.runtime)
+            options.refuse(
+                *("runtime", "device", "precision", "mode", "spinning", "timeout"),
+                subject=f"{model.name}, which is open already",
+            )
+            self._network = with_any_batch_size(model)
+            self.spec = spec or required_spec(None, model.metadata)
+        _check_fit(self.spec, self._network)
+        self.runtime: Runtime = FiniteInputs(self._network)
         self.closed = False
         self._threads = threads
         if warm_up:
@@ -228,7 +228,7 @@ class Predictor:
 
     def logits(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
         """Give the network's raw output (N, labels) float32 for frames (H, W, 3) uint8 BGR."""
-        return run_prepared(self.runtime, self.prepare(frames))
+        return self.infer(self.prepare(frames))
 
     def read(self, image: Image) -> Frame:
         """Decode an image, no larger than the preprocessing needs it."""
@@ -237,6 +237,10 @@ class Predictor:
     def prepare(self, frames: Sequence[Frame]) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Make the network's input: as a rule (N, 3, H, W) float32, or (N, H, W, 3) uint8 raw."""
         return self.spec.network_input(frames)
+
+    def infer(self, batch: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the network on what `prepare` returned: (N, labels) float32."""
+        return self._network.run(batch)
 
     def interpret(
         self, logits: NDArray[np.float32], images: Sequence[Image] = ()
@@ -325,21 +329,6 @@ def model_in(path: Path) -> Path:
     return model_file(path)
 
 
-def _spec_of(path: Path | None, runtime: Runtime) -> ModelSpec:
-    """Return the spec that is stored with a model, or what another tool's files say."""
-    if spec := find_spec(path, runtime.metadata):
-        return spec
-    if path is not None and path.suffix.lower() in (".onnx", ".xml"):
-        from edgeml.spec.foreign.merge import spec_for
-
-        return spec_for(path).spec
-    beside = f" nor beside it as {sidecar_path(path).name}" if path else ""
-    raise MissingSpecError(
-        f"The model says nothing of its labels and preprocessing: no spec inside it{beside}. "
-        "Export it with edgeml, or pass spec=ModelSpec(...)."
-    )
-
-
 def _check_fit(spec: ModelSpec, runtime: Runtime) -> None:
     """Refuse on loading what would fail, or lie, on the first image."""
     expected, sides = spec.input_sides, runtime.input_shape[1:]
@@ -348,3 +337,5 @@ def _check_fit(spec: ModelSpec, runtime: Runtime) -> None:
             f"The spec's input is (N, {', '.join(map(str, expected))}); "
             f"the model takes {runtime.input_shape}."
         )
+    if spec.output not in (None, runtime.metadata.get("output")):
+        raise SpecError(f"The spec names the output {spec.output!r}; {runtime.name} has no choice.")

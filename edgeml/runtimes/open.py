@@ -2,106 +2,139 @@
 
 from __future__ import annotations
 
-import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml.errors import InputError, ModelLoadError, needs
-from edgeml.runtimes.protocol import Exactness, Mode, Runtime
+from edgeml.errors import MissingSpecError, ModelLoadError, needs
+from edgeml.runtimes.fixed_batch import with_any_batch_size
+from edgeml.runtimes.protocol import DEFAULT_OPTIONS, Runtime, RuntimeOptions
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import find_spec, sidecar_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeml.runtimes.ort import OrtRuntime
+    from edgeml.runtimes.ov import OpenVinoRuntime
     from edgeml.runtimes.tensorrt.passport import Library
 
 
-_RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch")
-
-
 def open_runtime(
-    path: Path,
-    *,
-    runtime: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    precision: Exactness = "exact",
-    mode: Mode = "latency",
-    spinning: bool = False,
-    timeout: float | None = None,
+    path: Path, options: RuntimeOptions = DEFAULT_OPTIONS, *, spec: ModelSpec | None = None
 ) -> Runtime:
     """Open a model file, or a run folder, with the runtime that its suffix asks for.
 
+    The runtime takes any number of images and returns the output that the spec names.
+
     Args:
         path: An .onnx, .xml or .engine file, a run folder of `edgeml train`, or its .safetensors.
-        runtime: `auto`, or `onnxruntime`, `openvino`, `tensorrt`, `tensorrt_rtx`, `torch`. An
-            .onnx file runs on all but the last; the two TensorRTs build an engine of it, at its
-            first use on this machine.
-        device: `auto`, or what the runtime calls its device.
-        threads: CPU threads; None leaves the choice to the runtime.
-        precision: `exact` computes an FP32 file in FP32; `fast` lets the device choose.
-        mode: `latency` gives one run all threads; `throughput` gives each of several runs at once
-            a thread. ONNX Runtime and OpenVINO know the difference.
-        spinning: Let ONNX Runtime's threads spin while they wait for work.
-        timeout: Seconds after which ONNX Runtime or OpenVINO stops a run, at the next layer.
+        options: How to open it.
+        spec: Instead of the one in or next to the file; a file may have none.
 
     Raises:
         ModelLoadError: There is no such file, or no runtime reads it.
         EngineMismatchError: An engine was built for another machine, or its passport is wrong.
         MissingDependencyError: The runtime's library is not installed.
-        InputError: An unknown runtime.
-        ExportError: TensorRT cannot build an engine of this .onnx file.
+        InputError: There is no such device, or an option does not apply to this file.
+        ExportError: TensorRT cannot build an engine from this .onnx file.
+        SpecError: The spec is malformed, or names an output that the model does not have.
     """
-    if runtime not in ("auto", *_RUNTIMES):
-        raise InputError(f"No runtime {runtime!r}; known are {', '.join(_RUNTIMES)}, auto.")
+    opened, _ = _open(path, options, spec)
+    return with_any_batch_size(opened)
+
+
+def open_model(
+    path: Path, options: RuntimeOptions = DEFAULT_OPTIONS, *, spec: ModelSpec | None = None
+) -> tuple[Runtime, ModelSpec]:
+    """Open a model as `open_runtime` does; return its spec too, which it must have.
+
+    Raises:
+        MissingSpecError: There is no spec in or next to the file.
+    """
+    opened, known = _open(path, options, spec)
+    return with_any_batch_size(opened), known or required_spec(path, opened.metadata)
+
+
+def required_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec:
+    """Return the spec that is stored with a model, or one made from another tool's files.
+
+    Args:
+        path: The model file; None for an object that runs a model.
+        metadata: The runtime's.
+
+    Raises:
+        MissingSpecError: There is none.
+        SpecError: It is malformed.
+    """
+    if spec := find_spec(path, metadata):
+        return spec
+    if path is not None and path.suffix.lower() in (".onnx", ".xml"):
+        from edgeml.spec.foreign.merge import spec_for
+
+        return spec_for(path).spec
+    beside = f" nor beside it as {sidecar_path(path).name}" if path else ""
+    raise MissingSpecError(
+        f"The model says nothing of its labels and preprocessing: no spec inside it{beside}. "
+        "Export it with edgeml, or pass spec=ModelSpec(...)."
+    )
+
+
+def _open(
+    path: Path, options: RuntimeOptions, spec: ModelSpec | None
+) -> tuple[Runtime, ModelSpec | None]:
+    """Open a file; return its spec too, if it had to be read."""
     if not path.exists():
         raise ModelLoadError(f"There is no model {str(path)!r}.")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; it must be 1 or more.")
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise InputError(f"timeout is {timeout}; it must be a number of seconds above 0.")
-    match (".run" if path.is_dir() else path.suffix.lower()), runtime:
+    match (".run" if path.is_dir() else path.suffix.lower()), options.runtime:
         case ".onnx", "auto" | "onnxruntime":
             with needs("onnxruntime", extra="onnx", to="run .onnx models"):
                 from edgeml.runtimes.ort import OrtRuntime
-            return OrtRuntime(
-                path,
-                device=device,
-                threads=threads,
-                precision=precision,
-                mode=mode,
-                spinning=spinning,
-                timeout=timeout,
-            )
+            return _with_output(OrtRuntime(path, options), path, spec)
         case ((".onnx" | ".xml"), "auto" | "openvino"):
+            options.refuse("spinning", subject=f"{path.name!r} with OpenVINO")
             with needs("openvino", extra="openvino", to="run models with OpenVINO"):
                 from edgeml.runtimes.ov import OpenVinoRuntime
-            return OpenVinoRuntime(
-                path,
-                device=device,
-                threads=threads,
-                precision=precision,
-                mode=mode,
-                timeout=timeout,
-            )
-        case _ if timeout is not None:
-            raise InputError(
-                f"A run of {path.name!r} cannot be stopped: timeout is for .onnx and .xml files, "
-                "with ONNX Runtime or OpenVINO."
-            )
+            return _with_output(OpenVinoRuntime(path, options), path, spec)
         case ((".run" | ".safetensors"), "auto" | "torch"):
+            options.refuse("precision", "spinning", "timeout", subject=f"the run {path.name!r}")
             with needs("torch", extra="train", to="run a training checkpoint"):
                 from edgeml.runtimes.torch_ import TorchRuntime
-            return TorchRuntime(path, device=device, threads=threads)
-        case ".engine", "auto" | "tensorrt" | "tensorrt_rtx":
-            from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
-
-            library: Library | None = None if runtime == "auto" else runtime
-            return TensorRtRuntime(path, library=library, device=device)
-        case ".onnx", "tensorrt" | "tensorrt_rtx":
-            from edgeml.runtimes.tensorrt.engine_cache import open_onnx
-
-            return open_onnx(path, library=runtime, device=device)
+            return TorchRuntime(path, device=options.device, threads=options.threads), spec
+        case ((".engine" | ".onnx"), "auto" | "tensorrt" | "tensorrt_rtx"):
+            options.refuse(
+                "precision", "spinning", "timeout", subject=f"{path.name!r} with TensorRT"
+            )
+            return _open_tensorrt(path, options, spec)
         case kind, _:
             what = "a folder" if kind == ".run" else f"{path.name!r}"
             raise ModelLoadError(
-                f"The runtime {runtime!r} does not read {what}: "
+                f"The runtime {options.runtime!r} does not read {what}: "
                 "expected .onnx, .xml, .engine, .safetensors or a run folder."
             )
+
+
+def _open_tensorrt(
+    path: Path, options: RuntimeOptions, spec: ModelSpec | None
+) -> tuple[Runtime, ModelSpec | None]:
+    library: Library | None = None if options.runtime == "auto" else options.runtime  # type: ignore[assignment]
+    if library is None or path.suffix.lower() == ".engine":
+        from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
+
+        return TensorRtRuntime(path, library=library, device=options.device), spec
+    from edgeml.runtimes.tensorrt.engine_cache import open_onnx
+
+    spec = spec or required_spec(path, {})
+    return open_onnx(path, spec, library=library, device=options.device), spec
+
+
+def _with_output(
+    opened: OrtRuntime | OpenVinoRuntime, path: Path, spec: ModelSpec | None
+) -> tuple[Runtime, ModelSpec | None]:
+    """Let a runtime return the output that the spec names."""
+    if spec is None:
+        with suppress(MissingSpecError):
+            spec = required_spec(path, opened.metadata)
+    if spec is not None:
+        opened.select_output(spec.output)
+    return opened, spec

@@ -12,20 +12,22 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError, SpecError
+from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError
 from edgeml.runtimes.ort_graphs import ReplayedSession
 from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
 from edgeml.runtimes.protocol import (
+    DEFAULT_OPTIONS,
     FP16_ON_X86,
-    Exactness,
-    Mode,
+    RuntimeOptions,
     check_batch,
     check_process,
-    too_late,
+    output_index,
+    spec_inside,
+    timeout_error,
 )
 from edgeml.runtimes.telemetry import without_telemetry
-from edgeml.runtimes.watchdog import stopped_after
-from edgeml.spec.storage import METADATA_KEY
+from edgeml.runtimes.watchdog import deadline
+from edgeml.spec.model_spec import ModelSpec
 
 with without_telemetry():
     import onnxruntime as ort
@@ -56,26 +58,18 @@ class OrtRuntime:
     def __init__(
         self,
         path: Path,
+        options: RuntimeOptions = DEFAULT_OPTIONS,
         *,
-        device: str = "auto",
-        threads: int | None = None,
-        precision: Exactness = "exact",
-        mode: Mode = "latency",
-        spinning: bool = False,
-        timeout: float | None = None,
         graphs: bool = False,
     ) -> None:
         """Load `path`.
 
         Args:
             path: An .onnx file.
-            device: `auto` and `cpu` are the CPU; `cuda`, `cuda:1`; or the name of an execution
-                provider, built in or of an installed package `onnxruntime-ep-*`.
-            threads: CPU threads; None leaves the choice to ONNX Runtime.
-            precision: `exact` forbids CUDA to round the factors of FP32 products to TF32.
-            mode: `throughput` computes each run in the thread that calls it, and in no other.
-            spinning: Let threads spin while they wait for work.
-            timeout: Seconds after which a run is stopped, at the next node.
+            options: `device` `auto` and `cpu` are the CPU; `cuda`, `cuda:1`; or the name of an
+                execution provider, built in or from an installed package `onnxruntime-ep-*`.
+                `precision` `exact` forbids CUDA to round the factors of FP32 products to TF32.
+                `mode` `throughput` computes each run in the thread that calls it alone.
             graphs: Record the work on a GPU once for each shape of a batch, and replay it. Calls
                 from several threads then wait for each other.
 
@@ -84,28 +78,30 @@ class OrtRuntime:
             ModelLoadError: ONNX Runtime refuses the file, or would run it somewhere else, or a
                 graph cannot hold all of it.
         """
-        provider = provider_for(device, tf32=precision == "fast", graphs=graphs)
-        if timeout is not None and graphs:
+        provider = provider_for(options.device, tf32=options.precision == "fast", graphs=graphs)
+        if options.timeout is not None and graphs:
             raise InputError("A graph cannot be stopped; open it without timeout.")
-        options = _options(1 if mode == "throughput" else threads, spinning)
-        session = _open(path, provider, options)
+        session = _open(path, provider, _session_options(options))
         self._session: ort.InferenceSession | None = session
-        self._replayed = _replayed(path, session, provider) if graphs else None
         self._label = provider.label
         taken = session.get_inputs()[0]
         self._feed = taken.name
         self._dtype = _DTYPES.get(taken.type, taken.type)
         self._shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
-        self._timeout = timeout
+        self._timeout = options.timeout
         # On the CPU it does survive a fork: who calls does the work of threads that are missing.
         self._process = None if provider.name == CPU else os.getpid()
-        self._outputs = [one.name for one in session.get_outputs()]
-        meta = dict(session.get_modelmeta().custom_metadata_map)
-        self._metadata = {**meta, "precision": _precision(meta, provider)}
-        if provider.name == CPU and _is_fp16(meta) and not _ON_ARM:
+        self._output = session.get_outputs()[0].name
+        metadata = session.get_modelmeta().custom_metadata_map
+        spec = spec_inside(metadata)
+        self._metadata = {**metadata, "precision": _precision(spec, provider)}
+        if provider.name == CPU and _is_fp16(spec) and not _ON_ARM:
             logger.warning("%s: %s", path.name, FP16_ON_X86)
-        if provider.name == CUDA and _is_int8(meta):
+        if provider.name == CUDA and _is_int8(spec):
             logger.warning("%s: %s", path.name, INT8_ON_CUDA)
+        if spec is not None:
+            self.select_output(spec.output)
+        self._replayed = _replayed(path, session, provider, self._output) if graphs else None
 
     @property
     def name(self) -> str:
@@ -119,39 +115,28 @@ class OrtRuntime:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The file's metadata_props, and the precision."""
-        return self._metadata
+        """The file's metadata_props, the precision and the output."""
+        return {**self._metadata, "output": self._output}
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Map a batch to logits (N, labels) float32.
 
         Raises:
-            InputError: The batch is not what the model takes, or not finite.
+            InputError: The batch does not fit the model.
             InferenceError: The runtime is closed, the session fails, or it took too long.
         """
-        return self._run(batch)
-
-    def run_prepared(
-        self, batch: NDArray[np.float32] | NDArray[np.uint8], /
-    ) -> NDArray[np.float32]:
-        """Do the same for a batch that `Predictor.prepare` made, without a look for NaN."""
-        return self._run(batch, prepared=True)
-
-    def _run(
-        self, batch: NDArray[np.float32] | NDArray[np.uint8], *, prepared: bool = False
-    ) -> NDArray[np.float32]:
         session = self._session
         if session is None:
             raise InferenceError("This model is closed; open it again.")
         if self._process is not None:
             check_process(self._process, "a GPU")
-        check_batch(batch, self._shape, self._dtype, prepared=prepared)
+        check_batch(batch, self._shape, self._dtype)
         try:
             if self._replayed is not None:
                 return self._replayed.run(batch)
             feed = {self._feed: batch}
             if self._timeout is None:
-                (logits,) = session.run(self._outputs, feed)
+                (logits,) = session.run([self._output], feed)
             else:
                 (logits,) = self._run_in_time(session, feed, self._timeout)
         except EdgemlError:
@@ -168,23 +153,23 @@ class OrtRuntime:
         def stop() -> None:
             options.terminate = True
 
-        with stopped_after(seconds, stop) as alarm:
+        with deadline(seconds, stop) as alarm:
             try:
-                return cast("list[Any]", session.run(self._outputs, feed, options))
+                return cast("list[Any]", session.run([self._output], feed, options))
             except Exception as err:
                 if alarm.expired:
-                    raise too_late(seconds) from err
+                    raise timeout_error(seconds) from err
                 raise
 
-    def take_output(self, name: str) -> None:
-        """Give this output, of several, from now on.
+    def select_output(self, name: str | None) -> None:
+        """Return this output from now on; None if the model has only one.
 
         Raises:
-            SpecError: There is none of this name.
+            SpecError: There is no output of this name, or there are several and none is named.
         """
-        if name not in self._outputs:
-            raise SpecError(f"The model has no output {name!r}, but {', '.join(self._outputs)}.")
-        self._outputs = [name]
+        assert self._session is not None
+        names = [one.name for one in self._session.get_outputs()]
+        self._output = names[output_index([[one] for one in names], name)]
 
     def close(self) -> None:
         """Free the session, and what a graph was recorded with."""
@@ -192,40 +177,42 @@ class OrtRuntime:
 
 
 def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.InferenceSession:
-    """Load a file, and load it anew if its metadata ask for other settings.
+    """Load a file, and load it again if its spec asks for other settings.
 
     Raises:
         ModelLoadError: ONNX Runtime refuses it, or would run it somewhere else.
     """
     session = open_session(path, options, provider)
-    if not _is_for_another_runtime(session.get_modelmeta().custom_metadata_map):
+    if not _is_for_another_runtime(spec_inside(session.get_modelmeta().custom_metadata_map)):
         return session
-    # It would quantise what was left in float, and spoil FP16 biases (1.32).
+    # ONNX Runtime would quantise what is still in float, and spoil FP16 biases (1.32).
     options.add_session_config_entry(
         "optimization.disable_specified_optimizers", "WeightBiasQuantization"
     )
     return open_session(path, options, provider)
 
 
-def _options(threads: int | None, spinning: bool) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
+def _session_options(options: RuntimeOptions) -> ort.SessionOptions:
+    session = ort.SessionOptions()
+    session.log_severity_level = 3
+    if threads := 1 if options.mode == "throughput" else options.threads:
+        session.intra_op_num_threads = threads
     # Spinning threads take four times the CPU time as soon as anything else wants the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    session.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
     if _saturates(_read(_CPUINFO)):
         # Products of uint8 and uint8 instead: slower, and right. ONNX Runtime would do so with
         # VNNI too, where it halves the speed of INT8 and changes no bit.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
+        session.add_session_config_entry("session.x64quantprecision", "1")
+    return session
 
 
-def _replayed(path: Path, session: ort.InferenceSession, provider: Provider) -> ReplayedSession:
-    """Prepare for replaying, which only what runs on the GPU as a whole can be.
+def _replayed(
+    path: Path, session: ort.InferenceSession, provider: Provider, output: str
+) -> ReplayedSession:
+    """Prepare a session for replaying, which requires that all of it runs on the GPU.
 
     Raises:
-        ModelLoadError: A part of it runs on the CPU, or nobody says where it runs.
+        ModelLoadError: A part of it runs on the CPU, or ONNX Runtime does not report where.
     """
     placed = placement(session)
     if placed is None:
@@ -240,39 +227,40 @@ def _replayed(path: Path, session: ort.InferenceSession, provider: Provider) -> 
             "Open it without graphs."
         )
     on = "cuda" if provider.name == CUDA else "cpu"
-    return ReplayedSession(session, on, int(provider.options.get("device_id", 0)))
+    return ReplayedSession(session, output, on, int(provider.options.get("device_id", 0)))
 
 
-def _is_for_another_runtime(metadata: Mapping[str, str]) -> bool:
-    """Say whether edgeml laid an INT8 file out for OpenVINO or TensorRT."""
-    spec = metadata.get(METADATA_KEY, "")
-    return any(f'"quantizer": "edgeml, {name}' in spec for name in ("openvino", "tensorrt"))
+def _is_for_another_runtime(spec: ModelSpec | None) -> bool:
+    """Return whether edgeml quantised the file for OpenVINO or TensorRT."""
+    quantizer = spec.origin.get("quantizer", "") if spec else ""
+    return quantizer.startswith(("edgeml, openvino", "edgeml, tensorrt"))
 
 
-def _precision(metadata: Mapping[str, str], provider: Provider) -> str:
-    """Say what the provider computes in, which is not always what the file was written in."""
-    half = _is_fp16(metadata)
+def _precision(spec: ModelSpec | None, provider: Provider) -> str:
+    """Return what the provider computes in, which may differ from what the file is written in."""
+    half = _is_fp16(spec)
     if provider.name == CPU:
-        return "int8" if _is_int8(metadata) else "f16" if half and _ON_ARM else "f32"
-    if provider.name != CUDA or _is_int8(metadata):
+        return "int8" if _is_int8(spec) else "f16" if half and _ON_ARM else "f32"
+    if provider.name != CUDA or _is_int8(spec):
         return "unknown"
     return "f16" if half else "f32" if provider.options["use_tf32"] == "0" else "tf32"
 
 
-def _is_int8(metadata: Mapping[str, str]) -> bool:
-    return '"precision": "int8"' in metadata.get(METADATA_KEY, "")
+def _is_int8(spec: ModelSpec | None) -> bool:
+    return spec is not None and spec.precision == "int8"
 
 
-def _is_fp16(metadata: Mapping[str, str]) -> bool:
-    """Say whether what is not INT8 in the file is FP16."""
-    spec = metadata.get(METADATA_KEY, "")
-    return '"precision": "fp16"' in spec or '"arithmetic": "fp16"' in spec
+def _is_fp16(spec: ModelSpec | None) -> bool:
+    """Return whether the file computes in FP16 where it is not INT8."""
+    return spec is not None and (
+        spec.precision == "fp16" or spec.origin.get("arithmetic") == "fp16"
+    )
 
 
 def _saturates(cpuinfo: str) -> bool:
-    """Say whether pairs of uint8 x int8 products are added up in 16 bits: x86 without VNNI.
+    """Return whether pairs of uint8 x int8 products are added in 16 bits: x86 without VNNI.
 
-    Where the processor's flags cannot be read, it may be one.
+    True also where the processor's flags cannot be read.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -287,5 +275,5 @@ def _read(path: Path) -> str:
 
 
 def _line(err: Exception) -> str:
-    """Give an error's message as one line."""
+    """Return an error's message as one line."""
     return " ".join(str(err).split())

@@ -1,4 +1,4 @@
-"""DOOR onnxruntime: a session whose work is recorded once for each shape and then replayed."""
+"""DOOR onnxruntime: a session that records its work once for each shape and then replays it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ with without_telemetry():
 
 _Batch = NDArray[np.float32] | NDArray[np.uint8]
 
-_MOST = 8
-"""Shapes that are recorded; each holds its buffers for as long as the session lives."""
+_MAX_SHAPES = 8
+"""Shapes that are recorded; each keeps its buffers for as long as the session lives."""
 
-_NONE = "-1"
-"""The number of a graph that says: neither record nor replay."""
+_NO_GRAPH = "-1"
+"""The graph number that means: neither record nor replay."""
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """Buffers at addresses that never change, which is what a graph of CUDA is recorded with."""
+    """Buffers at fixed addresses, which a CUDA graph is recorded with."""
 
-    given: ort.OrtValue
+    images: ort.OrtValue
     logits: ort.OrtValue
     binding: ort.IOBinding
     options: ort.RunOptions
@@ -35,55 +35,56 @@ class _Recorded:
 class ReplayedSession:
     """Runs a session through buffers on the device, by one graph for each shape of a batch.
 
-    A graph spares the launches of a network's kernels, of which a small network at batch 1 mostly
-    consists. It may be replayed by one thread at a time (github.com/microsoft/onnxruntime, issue
-    18509, pull request 10423), so calls wait for each other here.
+    A graph saves the kernel launches, which are most of the time of a small network at batch 1.
+    Only one thread at a time may replay it (github.com/microsoft/onnxruntime, issue 18509, pull
+    request 10423), so calls wait for each other here.
     """
 
-    def __init__(self, session: ort.InferenceSession, device: str, index: int) -> None:
+    def __init__(self, session: ort.InferenceSession, output: str, device: str, index: int) -> None:
         """Wrap a session that was opened with `enable_cuda_graph`.
 
         Args:
-            session: All of it runs on the device.
-            device: `cuda`; `cpu` has no graphs, but the same buffers and bindings.
-            index: Which of the devices.
+            session: One that runs on the device completely.
+            output: The name of the output that is returned.
+            device: `cuda`, or `cpu`, which has no graphs but the same buffers and bindings.
+            index: The number of the device.
         """
         self._session = session
         self._place = (device, index)
         self._input = session.get_inputs()[0].name
-        self._output = session.get_outputs()[0].name
+        self._output = output
         self._recorded: dict[tuple[tuple[int, ...], str], _Recorded] = {}
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def run(self, batch: _Batch) -> NDArray[np.float32]:
         """Map a batch to logits (N, labels) float32; the first call of a shape records it."""
-        whole: _Batch = np.require(batch, requirements="C")
-        kind = whole.shape, whole.dtype.str
-        with self._turn:
+        images: _Batch = np.require(batch, requirements="C")
+        kind = images.shape, images.dtype.str
+        with self._lock:
             recorded = self._recorded.get(kind)
             if recorded is None:
-                logits = self._plainly(whole)
-                if len(self._recorded) < _MOST:
-                    self._recorded[kind] = self._buffers(whole, logits)
+                logits = self._run_unrecorded(images)
+                if len(self._recorded) < _MAX_SHAPES:
+                    self._recorded[kind] = self._buffers(images, logits)
                 return logits
-            recorded.given.update_inplace(whole)
+            recorded.images.update_inplace(images)
             self._session.run_with_iobinding(recorded.binding, recorded.options)
             recorded.binding.synchronize_outputs()
             return np.array(recorded.logits.numpy(), np.float32)
 
-    def _plainly(self, batch: _Batch) -> NDArray[np.float32]:
-        (logits,) = self._session.run([self._output], {self._input: batch}, _options(_NONE))
+    def _run_unrecorded(self, batch: _Batch) -> NDArray[np.float32]:
+        (logits,) = self._session.run([self._output], {self._input: batch}, _options(_NO_GRAPH))
         return np.asarray(logits, np.float32)
 
     def _buffers(self, batch: _Batch, logits: NDArray[np.float32]) -> _Recorded:
-        # Not ortvalue_from_numpy, which on the CPU would write later batches into the caller's.
+        # On the CPU, ortvalue_from_numpy would write later batches into the caller's array.
         empty = ort.OrtValue.ortvalue_from_shape_and_type
-        given = empty(batch.shape, batch.dtype, *self._place)
+        images = empty(batch.shape, batch.dtype, *self._place)
         out = empty(logits.shape, np.float32, *self._place)
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input(self._input, given)
+        binding.bind_ortvalue_input(self._input, images)
         binding.bind_ortvalue_output(self._output, out)
-        return _Recorded(given, out, binding, _options(str(len(self._recorded) + 1)))
+        return _Recorded(images, out, binding, _options(str(len(self._recorded) + 1)))
 
 
 def _options(graph: str) -> ort.RunOptions:

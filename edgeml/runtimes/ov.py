@@ -13,8 +13,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import InferenceError, InputError, ModelLoadError, SpecError
-from edgeml.runtimes.protocol import Exactness, Mode, check_batch, check_process, too_late
+from edgeml.errors import InferenceError, InputError, ModelLoadError
+from edgeml.runtimes.protocol import (
+    DEFAULT_OPTIONS,
+    RuntimeOptions,
+    check_batch,
+    check_process,
+    output_index,
+    spec_inside,
+    timeout_error,
+)
 from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.spec.storage import METADATA_KEY
 
@@ -26,45 +34,34 @@ _WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul
 
 
 class OpenVinoRuntime:
-    """A compiled model. Each thread that calls `run` gets an inference request of its own."""
+    """A compiled model. Each thread that calls `run` gets its own inference request."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "auto",
-        threads: int | None = None,
-        precision: Exactness = "exact",
-        mode: Mode = "latency",
-        timeout: float | None = None,
-    ) -> None:
+    def __init__(self, path: Path, options: RuntimeOptions = DEFAULT_OPTIONS) -> None:
         """Read and compile `path`.
 
         Args:
             path: An .onnx or .xml file.
-            device: `auto` is the CPU; or what OpenVINO calls its devices.
-            threads: CPU threads; None leaves the choice to OpenVINO.
-            precision: `exact` computes an FP32 file in FP32, not in bfloat16.
-            mode: `throughput` computes several runs at once, each on fewer threads.
-            timeout: Seconds after which a run is stopped, at the next layer. A layer that has no
-                end, such as a loop, goes on after the error, as long as the process does.
+            options: `device` `auto` is the CPU; or OpenVINO's name of a device. `precision`
+                `exact` computes an FP32 file in FP32, not in bfloat16. `mode` `throughput`
+                computes several runs at once, each on fewer threads. After `timeout`, a layer
+                that has no end, such as a loop, goes on as long as the process does.
 
         Raises:
             InputError: OpenVINO has no such device here.
             ModelLoadError: OpenVINO refuses the file.
         """
         core = ov.Core()
-        self._device = "CPU" if device == "auto" else device.upper()
+        self._device = "CPU" if options.device == "auto" else options.device.upper()
         devices = core.available_devices
         if self._device.split(".")[0] not in {name.split(".")[0] for name in devices}:
             known = ", ".join(devices)
-            raise InputError(f"OpenVINO has no device {device!r} here; known are {known}.")
-        config: dict[str, Any] = {"PERFORMANCE_HINT": mode.upper()}
-        if precision == "exact":
+            raise InputError(f"OpenVINO has no device {options.device!r} here; known are {known}.")
+        config: dict[str, Any] = {"PERFORMANCE_HINT": options.mode.upper()}
+        if options.precision == "exact":
             # On a CPU with AVX512-BF16 or AMX the default is bfloat16, whatever the file says.
             config["INFERENCE_PRECISION_HINT"] = "f32"
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
+        if options.threads:
+            config["INFERENCE_NUM_THREADS"] = options.threads
         try:
             model = core.read_model(path)
             self._compiled: ov.CompiledModel | None = core.compile_model(
@@ -75,13 +72,15 @@ class OpenVinoRuntime:
             raise ModelLoadError(f"OpenVINO refuses {path.name!r}: {message}") from err
         self._shape = _shape(model)
         self._dtype = model.inputs[0].element_type.to_dtype().name
-        self._timeout = timeout
-        self._left: list[tuple[Any, object]] = []
+        self._timeout = options.timeout
+        self._abandoned: list[tuple[Any, object]] = []
         self._process = None if self._runs_in_the_caller() else os.getpid()
-        self._names = [port.get_names() for port in model.outputs]
+        self._outputs = [sorted(port.get_names()) for port in model.outputs]
         self._output = 0
         self._metadata = {**_metadata(model), "precision": self._actual_precision()}
         self._local = threading.local()
+        if spec := spec_inside(self._metadata):
+            self.select_output(spec.output)
 
     @property
     def name(self) -> str:
@@ -95,37 +94,26 @@ class OpenVinoRuntime:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The file's rt_info or metadata_props, and the precision."""
+        """The file's rt_info or metadata_props, the precision and the output."""
         return self._metadata
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Map a batch to logits (N, labels) float32.
 
         Raises:
-            InputError: The batch is not what the model takes, or not finite.
+            InputError: The batch does not fit the model.
             InferenceError: The runtime is closed, the request fails, or it took too long.
         """
-        return self._run(batch)
-
-    def run_prepared(
-        self, batch: NDArray[np.float32] | NDArray[np.uint8], /
-    ) -> NDArray[np.float32]:
-        """Do the same for a batch that `Predictor.prepare` made, without a look for NaN."""
-        return self._run(batch, prepared=True)
-
-    def _run(
-        self, batch: NDArray[np.float32] | NDArray[np.uint8], *, prepared: bool = False
-    ) -> NDArray[np.float32]:
         compiled, local = self._compiled, self._local
         if compiled is None:
             raise InferenceError("This model is closed; open it again.")
         if self._process is not None:
             check_process(self._process, "OpenVINO in this mode")
-        check_batch(batch, self._shape, self._dtype, prepared=prepared)
+        check_batch(batch, self._shape, self._dtype)
         request = getattr(local, "request", None)
         if request is None:
             request = local.request = compiled.create_infer_request()
-        # Handing the array over in this way takes half the time of `infer([batch], ...)`.
+        # Passing the array in this way takes half the time of `infer([batch], ...)`.
         lent = batch if batch.flags.carray else np.array(batch, order="C")
         tensor = ov.Tensor(lent, shared_memory=True)
         try:
@@ -137,26 +125,23 @@ class OpenVinoRuntime:
                 if not request.wait_for(math.ceil(1e3 * self._timeout)):
                     request.cancel()
                     # It is busy until its layer is done. Freeing it would wait for that.
-                    self._left = [left for left in self._left if _is_busy(left[0])]
-                    self._left.append((request, lent))
+                    self._abandoned = [one for one in self._abandoned if _is_busy(one[0])]
+                    self._abandoned.append((request, lent))
                     local.request = None
-                    raise too_late(self._timeout)
+                    raise timeout_error(self._timeout)
         except RuntimeError as err:
             raise InferenceError(f"OpenVINO failed: {' '.join(str(err).split())[-300:]}") from err
         # A copy: the request writes its next result over this one.
         return np.array(request.get_output_tensor(self._output).data, np.float32)
 
-    def take_output(self, name: str) -> None:
-        """Give this output, of several, from now on.
+    def select_output(self, name: str | None) -> None:
+        """Return this output from now on; None if the model has only one.
 
         Raises:
-            SpecError: There is none of this name.
+            SpecError: There is no output of this name, or there are several and none is named.
         """
-        found = [number for number, names in enumerate(self._names) if name in names]
-        if not found:
-            told = ", ".join("/".join(sorted(names)) for names in self._names)
-            raise SpecError(f"The model has no output {name!r}, but {told}.")
-        self._output = found[0]
+        self._output = output_index(self._outputs, name)
+        self._metadata["output"] = name or "/".join(self._outputs[self._output])
 
     def close(self) -> None:
         """Free the compiled model."""
@@ -164,7 +149,7 @@ class OpenVinoRuntime:
         self._local = threading.local()
 
     def _runs_in_the_caller(self) -> bool:
-        """Say whether a run needs no thread but its caller's: on a CPU with one stream."""
+        """Return whether a run needs no thread but its caller's: on a CPU with one stream."""
         assert self._compiled is not None
         try:
             return self._device == "CPU" and self._compiled.get_property("NUM_STREAMS") == 1
@@ -172,10 +157,10 @@ class OpenVinoRuntime:
             return False
 
     def _actual_precision(self) -> str:
-        """Ask the executed graph what most of its weighted layers compute in.
+        """Return what most of the weighted layers compute in, from the executed graph.
 
-        The name of the kernel tells, as `brgconv_avx512_I8`. What is called `runtimePrecision`
-        says f16 of weights that are only stored so.
+        It is part of a kernel's name, such as `brgconv_avx512_I8`. The field `runtimePrecision`
+        is no evidence: it is f16 for weights that are only stored so.
         """
         assert self._compiled is not None
         try:
@@ -187,7 +172,7 @@ class OpenVinoRuntime:
             )
             if not kernels:
                 return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
-        except (RuntimeError, KeyError, AttributeError):  # a device that does not tell
+        except (RuntimeError, KeyError, AttributeError):  # not every device reports it
             return "unknown"
         name = kernels.most_common(1)[0][0]
         return "int8" if name in ("i8", "u8") else name
@@ -196,7 +181,7 @@ class OpenVinoRuntime:
 def _is_busy(request: Any) -> bool:
     try:
         return not request.wait_for(0)
-    except RuntimeError:  # that it was cancelled
+    except RuntimeError:  # it was cancelled
         return False
 
 
@@ -207,7 +192,7 @@ def _shape(model: ov.Model) -> tuple[int | None, int, int, int]:
 
 
 def _metadata(model: ov.Model) -> dict[str, str]:
-    """Read the spec from rt_info: of an .xml at the top, of an .onnx under `framework`."""
+    """Read the spec from rt_info: at the top for an .xml, under `framework` for an .onnx."""
     for path in ([METADATA_KEY], ["framework", METADATA_KEY]):
         if model.has_rt_info(path):
             return {METADATA_KEY: str(model.get_rt_info(path).astype(str))}

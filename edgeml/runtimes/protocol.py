@@ -1,22 +1,25 @@
-"""What a runtime is, and which one opens which file."""
+"""What a runtime is, how one is opened, and the checks that all runtimes share."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import InferenceError, InputError
+from edgeml.errors import InferenceError, InputError, SpecError
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.storage import spec_in
 
 Exactness = Literal["exact", "fast"]
 Mode = Literal["latency", "throughput"]
 
-Run = Callable[["NDArray[np.float32] | NDArray[np.uint8]"], NDArray[np.float32]]
-
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch")
 
 FP16_ON_X86 = (
     "ONNX Runtime computes FP16 files in FP32 on x86: as fast as the FP32 file or up to 1.3 times "
@@ -26,12 +29,21 @@ FP16_ON_X86 = (
 """As measured with onnxruntime 1.32 on one thread of a Zen 4: ResNet-18 1.08, ViT-Tiny 0.97,
 MobileNetV4-S 1.18, MobileNetV2 1.24; MobileNetV2 in INT8 12 (x86 layout) and 25 (OpenVINO's)."""
 
+_LIMITED = {
+    "runtime": "it chooses the library for a model file",
+    "device": "it chooses the device for a model file",
+    "precision": "only ONNX Runtime and OpenVINO can choose how to compute",
+    "mode": "it configures a runtime that is opened for a model file",
+    "spinning": "only ONNX Runtime can let its threads spin",
+    "timeout": "only ONNX Runtime and OpenVINO can stop a run, of .onnx and .xml files",
+}
+
 
 class Runtime(Protocol):
     """Runs one model on one device; safe to share between threads.
 
-    Any object with these five members can be handed to `Predictor`. If you want to add one,
-    pause: can the caller do it with the five there are?
+    Any object with these five members can be passed to `Predictor`. Before you add one, consider
+    whether the caller can manage with the five that exist.
     """
 
     @property
@@ -41,19 +53,21 @@ class Runtime(Protocol):
 
     @property
     def input_shape(self) -> tuple[int | None, int, int, int]:
-        """(N, 3, H, W), or (N, H, W, 3) for uint8 input; N is None where any batch goes."""
+        """(N, 3, H, W), or (N, H, W, 3) for uint8 input; N is None if any batch size works."""
         ...
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the file says of itself, `edgeml` among it if edgeml wrote it.
+        """The metadata in the file, including `edgeml` if edgeml wrote it.
 
-        `precision` is what the runtime really computes in: `f32`, `bf16`, `int8` ...
+        The runtime adds `precision`, what it really computes in: `f32`, `bf16`, `int8` ...;
+        `output`, the output that it returns, if the file names its outputs; and `batch`, if the
+        network itself takes one batch size only.
         """
         ...
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Map a batch to logits (N, labels)."""
+        """Map a batch of finite numbers to logits (N, labels)."""
         ...
 
     def close(self) -> None:
@@ -61,34 +75,121 @@ class Runtime(Protocol):
         ...
 
 
-def run_prepared(
-    runtime: Runtime, batch: NDArray[np.float32] | NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    """Run a batch that `Predictor.prepare` made, which holds no NaN.
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """How a model is opened.
 
-    A runtime may have a method of this name that does not look for one: right after a network
-    has run that takes 50 us.
+    Attributes:
+        runtime: `auto`, or `onnxruntime`, `openvino`, `tensorrt`, `tensorrt_rtx`, `torch`. An
+            .onnx file runs on all but the last; the two TensorRTs build an engine from it when it
+            is first used on this machine.
+        device: `auto`, or the runtime's own name of a device.
+        threads: CPU threads; None leaves the choice to the runtime.
+        precision: `exact` computes an FP32 file in FP32; `fast` lets the device choose.
+        mode: `latency` gives one run all threads; `throughput` gives each of several concurrent
+            runs one thread. It makes a difference in ONNX Runtime and OpenVINO.
+        spinning: Let ONNX Runtime's threads spin while they wait for work.
+        timeout: Seconds after which ONNX Runtime or OpenVINO stops a run, at the next layer.
+
+    Raises:
+        InputError: An unknown runtime, or a number out of range.
     """
-    run: Run = getattr(runtime, "run_prepared", runtime.run)
-    return run(batch)
+
+    runtime: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    precision: Exactness = "exact"
+    mode: Mode = "latency"
+    spinning: bool = False
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.runtime not in ("auto", *RUNTIMES):
+            raise InputError(f"No runtime {self.runtime!r}; known are {', '.join(RUNTIMES)}, auto.")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}; it must be 1 or more.")
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise InputError(f"timeout is {self.timeout}; it must be a number of seconds above 0.")
+
+    def refuse(self, *names: str, subject: str) -> None:
+        """Refuse options that would have no effect.
+
+        Args:
+            names: The options that must have their default values.
+            subject: What is opened, for the message.
+
+        Raises:
+            InputError: One of them has another value.
+        """
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in names and value != option.default:
+                raise InputError(
+                    f"{option.name}={value!r} does not apply to {subject}: "
+                    f"{_LIMITED[option.name]}. Omit it."
+                )
+
+
+DEFAULT_OPTIONS = RuntimeOptions()
+
+
+class WrappedRuntime:
+    """A runtime that passes everything on to another; subclasses change what they need."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @property
+    def name(self) -> str:
+        return self._runtime.name
+
+    @property
+    def input_shape(self) -> tuple[int | None, int, int, int]:
+        return self._runtime.input_shape
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self._runtime.metadata
+
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+        return self._runtime.run(batch)
+
+    def close(self) -> None:
+        self._runtime.close()
+
+
+class FiniteInputs(WrappedRuntime):
+    """A runtime that refuses NaN and infinity, for batches that edgeml did not prepare.
+
+    What NaN becomes depends on the kernels: a ReLU may swallow it. The search is not part of the
+    runtimes themselves because it takes 50 us right after a network has run.
+    """
+
+    def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Map a batch to logits (N, labels).
+
+        Raises:
+            InputError: The batch contains NaN or infinity, or does not fit the model.
+        """
+        if isinstance(batch, np.ndarray) and batch.dtype.kind == "f" and not _all_finite(batch):
+            raise InputError("The batch holds numbers that are not finite.")
+        return self._runtime.run(batch)
 
 
 def check_batch(
-    batch: object, shape: Sequence[int | None], dtype: str, *, prepared: bool = False
+    batch: object, shape: Sequence[int | None], dtype: str
 ) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """Refuse an array that the runtimes would each take in a way of their own.
+    """Refuse an array that each runtime would treat in its own way.
 
-    OpenVINO casts any type silently, ONNX Runtime misreads the other byte order, and what comes
-    of NaN depends on the kernels: a ReLU may swallow it.
+    OpenVINO casts any type silently, and ONNX Runtime misreads the other byte order.
 
     Args:
-        batch: What was handed to `run`.
-        shape: What the model takes, with its batch, which is not looked at.
+        batch: The argument of `run`.
+        shape: The model's input shape; its first element, the batch, is not compared.
         dtype: The type of its elements.
-        prepared: It is known to hold no NaN or Inf.
 
     Raises:
-        InputError: It is another shape or type, empty, or holds NaN or Inf.
+        InputError: It has another shape or type, or is empty.
     """
     if not isinstance(batch, np.ndarray):
         raise InputError(f"A batch is a numpy array, not {type(batch).__name__}.")
@@ -103,18 +204,44 @@ def check_batch(
             f"The model takes (N, {wanted}) {dtype}; the batch is {batch.shape} {batch.dtype}. "
             "Predictor.prepare makes one of frames."
         )
-    if not prepared and batch.dtype.kind == "f" and not _all_finite(batch):
-        raise InputError("The batch holds numbers that are not finite.")
     return batch
 
 
 def _all_finite(numbers: NDArray[Any]) -> bool:
-    # One that is not finite makes the sum so, which takes half the time of asking each.
+    # NaN or infinity makes the sum so too, which takes half the time of testing each number.
     return math.isfinite(np.einsum("i->", numbers.ravel())) or bool(np.isfinite(numbers).all())
 
 
+def output_index(outputs: Sequence[Sequence[str]], name: str | None) -> int:
+    """Return which output of a model has the scores.
+
+    Args:
+        outputs: The names of each output; OpenVINO may give several to one.
+        name: The spec's; None if the model has only one output.
+
+    Raises:
+        SpecError: There is no output of this name, or there are several and none is named.
+    """
+    if name is None and len(outputs) == 1:
+        return 0
+    for index, names in enumerate(outputs):
+        if name in names:
+            return index
+    listed = ", ".join("/".join(sorted(names)) for names in outputs)
+    if name is None:
+        raise SpecError(f"The model has several outputs: {listed}. The spec must name one: output.")
+    raise SpecError(f"The model has no output {name!r}, but {listed}.")
+
+
+def spec_inside(metadata: Mapping[str, str]) -> ModelSpec | None:
+    """Return the spec that edgeml wrote into a file; None if there is none that can be read."""
+    with suppress(SpecError):
+        return spec_in(metadata)
+    return None
+
+
 def check_process(opened_in: int, library: str) -> None:
-    """Refuse to run in a forked process what waits there for threads that did not come along.
+    """Refuse to run a model in a forked process, which lacks the threads that it waits for.
 
     Raises:
         InferenceError: The model was opened by another process.
@@ -127,6 +254,6 @@ def check_process(opened_in: int, library: str) -> None:
         )
 
 
-def too_late(seconds: float) -> InferenceError:
-    """Say that a run was stopped."""
+def timeout_error(seconds: float) -> InferenceError:
+    """Return the error of a run that was stopped."""
     return InferenceError(f"The model was stopped: it took longer than timeout={seconds:g} s.")

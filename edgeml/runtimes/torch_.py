@@ -1,4 +1,4 @@
-"""DOOR torch: runs a training checkpoint as it is, the reference that exports are compared with."""
+"""DOOR torch: runs a training checkpoint, the reference that exports are compared with."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class TorchRuntime:
 
     @property
     def input_shape(self) -> tuple[int | None, int, int, int]:
-        """Any batch of the size that the spec names."""
+        """Any batch of images of the spec's size."""
         return (None, 3, *self._size)
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The spec that stands in the checkpoint, and the precision."""
+        """The spec in the checkpoint, and the precision."""
         return self._metadata
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Map a batch (N, 3, H, W) to logits (N, labels) float32.
 
         Raises:
-            InputError: The batch is not what the model takes, or not finite.
+            InputError: The batch does not fit the model.
             InferenceError: The runtime is closed, or it was opened before a fork.
         """
         module = self._module  # another thread may close it meanwhile

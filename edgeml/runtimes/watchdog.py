@@ -1,4 +1,4 @@
-"""Stop what takes too long: one thread for all that is watched, none for a call."""
+"""Stop calls that take too long: one thread watches all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from time import monotonic
 
 
 class Alarm:
-    """What is to be done at a time, or None once it need not be; `expired` says that it was."""
+    """An action for a point in time, None once it is not needed; `expired` is true if it ran."""
 
     __slots__ = ("expired", "stop")
 
@@ -31,12 +31,12 @@ class _Watchdog:
         threading.Thread(target=self._watch, name="edgeml-watchdog", daemon=True).start()
 
     def set(self, seconds: float, alarm: Alarm) -> None:
-        deadline = monotonic() + seconds
+        due = monotonic() + seconds
         with self._changed:
             self._drop_past()
-            heapq.heappush(self._alarms, (deadline, next(self._numbers), alarm))
-            # With one timeout for all calls it is awake early enough nearly always.
-            if deadline < self._wakes:
+            heapq.heappush(self._alarms, (due, next(self._numbers), alarm))
+            # If all calls have the same timeout, the thread nearly always wakes early enough.
+            if due < self._wakes:
                 self._changed.notify()
 
     def _drop_past(self) -> None:
@@ -58,38 +58,38 @@ class _Watchdog:
                 stop()
 
 
-_dog: _Watchdog | None = None
-_making = threading.Lock()
+_watchdog: _Watchdog | None = None
+_creating = threading.Lock()
 
 
 @contextmanager
-def stopped_after(seconds: float, stop: Callable[[], None]) -> Iterator[Alarm]:
+def deadline(seconds: float, stop: Callable[[], None]) -> Iterator[Alarm]:
     """Call `stop` from another thread if the block takes longer than `seconds`.
 
     It may be called just as the block ends, so it must be harmless then.
     """
     alarm = Alarm(stop)
-    _watchdog().set(seconds, alarm)
+    _get_watchdog().set(seconds, alarm)
     try:
         yield alarm
     finally:
         alarm.stop = None
 
 
-def _watchdog() -> _Watchdog:
-    global _dog
-    dog = _dog
-    if dog is None:
-        with _making:
-            dog = _dog = _dog or _Watchdog()
-    return dog
+def _get_watchdog() -> _Watchdog:
+    global _watchdog
+    watchdog = _watchdog
+    if watchdog is None:
+        with _creating:
+            watchdog = _watchdog = _watchdog or _Watchdog()
+    return watchdog
 
 
-def _forget() -> None:
-    """A thread does not come along into a forked process: a new one is made when needed."""
-    global _dog, _making
-    _dog, _making = None, threading.Lock()
+def _reset() -> None:
+    """Drop the thread, which a forked process does not have: it gets its own when needed."""
+    global _watchdog, _creating
+    _watchdog, _creating = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset)

@@ -25,7 +25,7 @@ from edgeml.measure.thresholds import carry_thresholds
 from edgeml.network.card import licence_note
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.runtimes import open_runtime
+from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model, write_onnx
 from edgeml.runtimes.protocol import FP16_ON_X86
 from edgeml.runtimes.tensorrt import cuda
@@ -479,7 +479,8 @@ def _speed(job: _Job) -> Speedup | None:
         height, width = whole.spec.preprocess.size
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         batch = whole.prepare([noise])
-    slow, fast = (open_runtime(path, runtime=runtime) for path in (job.network, job.made))
+    options = RuntimeOptions(runtime=runtime)
+    slow, fast = (open_runtime(path, options) for path in (job.network, job.made))
     try:
         found = speedup(slow, fast, batch, seconds=_SPEED_SECONDS)
     finally:

@@ -22,8 +22,8 @@ from edgeml.errors import ExportError, needs
 from edgeml.files import sha256_of_file
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.checkpoint import load_checkpoint
+from edgeml.runtimes import open_runtime
 from edgeml.runtimes.onnx_file import write_onnx
-from edgeml.runtimes.ort import OrtRuntime
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.result import Input
 
@@ -258,7 +258,7 @@ def _difference(network: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> 
     with TemporaryDirectory() as folder:
         written = Path(folder) / "model.onnx"
         write_onnx(model, written, spec)
-        runtime = OrtRuntime(written)
+        runtime = open_runtime(written)
     worst = 0.0
     for count in (1, 3):
         example = _example(spec, count)

@@ -230,14 +230,10 @@ def unsound(predictor: Predictor) -> list[str]:
     """Run a model on drawn pictures, alone and in twos; say what is wrong with what it gives."""
     frames = _pictures()
     count = len(predictor.spec.labels)
-    fixed = predictor.runtime.input_shape[0]
     try:
-        if fixed is not None and fixed > 1:
-            outputs = predictor.logits([frames[i % len(frames)] for i in range(fixed)])
-            return _not_finite(outputs, (fixed, count))
         alone = np.concatenate([predictor.logits([frame]) for frame in frames])
         found = _not_finite(alone, (len(frames), count))
-        if found or fixed == 1:
+        if found:
             return found
         pairs = [predictor.logits(frames[i : i + 2]) for i in range(0, len(frames), 2)]
     except InferenceError as err:

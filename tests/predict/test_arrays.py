@@ -13,7 +13,6 @@ from PIL import Image
 
 from edgeml import EdgemlError, Predictor
 from edgeml.errors import ImageError, InferenceError, InputError
-from edgeml.runtimes.protocol import run_prepared
 from tests.tiny import TinyRuntime
 
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
@@ -218,18 +217,25 @@ def test_what_is_no_batch_is_refused_in_the_same_words(case: str, tiny_onnx: Pat
 
 
 @pytest.mark.runtime
-def test_a_batch_that_edgeml_made_is_run_without_a_look_for_nan_and_any_other_with_one(
-    predictor: Predictor,
-) -> None:
+def test_only_batches_from_elsewhere_are_searched_for_nan(predictor: Predictor) -> None:
     batch = predictor.prepare([FRAME, FRAME[::-1]])
     expected = predictor.runtime.run(batch)
-    np.testing.assert_array_equal(run_prepared(predictor.runtime, batch), expected)
+    np.testing.assert_array_equal(predictor.infer(batch), expected)
     np.testing.assert_array_equal(predictor.logits([FRAME, FRAME[::-1]]), expected)
-    with pytest.raises(InputError, match="not finite"):
-        predictor.runtime.run(broken(np.nan))
-    # It is still refused, after it has been through the network.
+    # A network's output is still refused, although its input was not searched.
     with pytest.raises(InferenceError, match="not a finite number"):
-        predictor.interpret(run_prepared(predictor.runtime, broken(np.nan)))
-    # A runtime of somebody else needs no such method.
-    other = TinyRuntime()
-    np.testing.assert_array_equal(run_prepared(other, batch), other.run(batch))
+        predictor.interpret(predictor.infer(broken(np.nan)))
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_a_runtime_of_any_origin_is_not_run_on_nan(batch: int | None) -> None:
+    class Fixed(TinyRuntime):
+        @property
+        def input_shape(self) -> tuple[int | None, int, int, int]:
+            return (batch, *super().input_shape[1:])
+
+    runtime = Predictor(Fixed()).runtime
+    np.testing.assert_allclose(runtime.run(BATCH), TinyRuntime().run(BATCH), rtol=1e-6)
+    for value in (np.nan, np.inf):
+        with pytest.raises(InputError, match="not finite"):
+            runtime.run(broken(value))

@@ -309,7 +309,7 @@ def test_a_run_folder_is_safe_to_share_and_refuses_what_the_others_refuse(
         for i, scores in enumerate(together):
             np.testing.assert_array_equal(scores, alone[i % 60])
         with pytest.raises(InputError, match="not finite"):
-            runtime.run(np.full((1, 3, 32, 32), np.nan, np.float32))
+            predictor.runtime.run(np.full((1, 3, 32, 32), np.nan, np.float32))
         runtime.__dict__["_process"] = -1
         with pytest.raises(InferenceError, match="PyTorch does not survive"):
             predictor.predict(plain(RED))

@@ -11,6 +11,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError, ModelLoadError
+from edgeml.runtimes import RuntimeOptions
 from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec, tiny_weights
 
@@ -110,17 +111,19 @@ def test_slow_exact_products_are_asked_for_only_without_vnni(
 
 @pytest.mark.parametrize("spinning", [False, True])
 def test_threads_spin_only_if_asked(spinning: bool, tiny_onnx: Path) -> None:
-    with Predictor(tiny_onnx, spinning=spinning) as predictor:
-        entries = predictor.runtime._session.get_session_options()  # type: ignore[attr-defined]
-        told = entries.get_session_config_entry("session.intra_op.allow_spinning")
-    assert told == str(int(spinning))
+    session = OrtRuntime(tiny_onnx, RuntimeOptions(spinning=spinning))._session
+    assert session is not None
+    entry = session.get_session_options().get_session_config_entry(
+        "session.intra_op.allow_spinning"
+    )
+    assert entry == str(int(spinning))
 
 
 def test_for_throughput_a_run_has_one_thread(tiny_onnx: Path) -> None:
     for mode, threads in (("latency", 2), ("throughput", 1)):
-        with Predictor(tiny_onnx, mode=mode, threads=2) as predictor:  # type: ignore[arg-type]
-            options = predictor.runtime._session.get_session_options()  # type: ignore[attr-defined]
-            assert options.intra_op_num_threads == threads
+        session = OrtRuntime(tiny_onnx, RuntimeOptions(mode=mode, threads=2))._session  # type: ignore[arg-type]
+        assert session is not None
+        assert session.get_session_options().intra_op_num_threads == threads
 
 
 def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
@@ -144,7 +147,7 @@ def test_a_closed_runtime_says_so(tiny_onnx: Path) -> None:
 
 def test_an_unknown_device_is_told_with_the_known_ones(tiny_onnx: Path) -> None:
     with pytest.raises(InputError, match="known are auto, cpu and "):
-        OrtRuntime(tiny_onnx, device="tpu")
+        OrtRuntime(tiny_onnx, RuntimeOptions(device="tpu"))
 
 
 def test_a_damaged_file_is_told_in_one_line(tmp_path: Path) -> None:

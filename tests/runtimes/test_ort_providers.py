@@ -16,6 +16,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import InputError, ModelLoadError
+from edgeml.runtimes import RuntimeOptions
 from tests.runtimes.nets import every_layer_onnx, noise
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -70,7 +71,7 @@ def test_a_provider_that_came_as_devices_is_opened_as_well(net: Path) -> None:
 
 
 def test_the_cpu_may_be_asked_for_by_the_name_of_its_provider(net: Path) -> None:
-    runtime = OrtRuntime(net, device=CPU)
+    runtime = OrtRuntime(net, RuntimeOptions(device=CPU))
     assert runtime.name == f"onnxruntime {ort.__version__} CPU"
     assert runtime.metadata["precision"] == "f32"
 
@@ -169,7 +170,7 @@ def test_cuda_is_asked_for_strictly_and_without_tf32_unless_it_may_be_fast(
 def test_graphs_are_asked_for_only_on_request(net: Path, cuda: type[CudaOnTheCpu]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgeml.runtimes.ort.ReplayedSession", lambda *_: None)
-        OrtRuntime(net, device="cuda", graphs=True)
+        OrtRuntime(net, RuntimeOptions(device="cuda"), graphs=True)
     ((_, options),), _ = cuda.asked
     assert options == {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": "1"}
 
@@ -184,7 +185,7 @@ def test_what_is_said_of_missing_libraries_stands_in_the_error_and_not_on_stdout
     monkeypatch.setattr(ort, "preload_dlls", lambda: print(said))
     monkeypatch.setattr(cuda, "present", (CPU,))
     with pytest.raises(ModelLoadError, match=r"could not be started.*libcublasLt") as caught:
-        OrtRuntime(net, device="cuda")
+        OrtRuntime(net, RuntimeOptions(device="cuda"))
     assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in str(caught.value)
     assert capsys.readouterr().out == ""
     ort_providers._preload.cache_clear()

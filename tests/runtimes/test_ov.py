@@ -9,7 +9,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError, ModelLoadError
-from edgeml.runtimes import open_runtime
+from edgeml.runtimes import RuntimeOptions, open_runtime
 from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec
 
@@ -46,7 +46,7 @@ def test_it_says_what_it_is(net: Path, runtime: OpenVinoRuntime) -> None:
 def test_exact_is_f32_and_fast_is_what_the_device_likes_best(net: Path) -> None:
     likes = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
     assert OpenVinoRuntime(net).metadata["precision"] == "f32"
-    assert OpenVinoRuntime(net, precision="fast").metadata["precision"] == likes
+    assert OpenVinoRuntime(net, RuntimeOptions(precision="fast")).metadata["precision"] == likes
 
 
 def test_a_network_without_weighted_layers_tells_the_hint(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_closed_runtime_says_so(net: Path) -> None:
 
 def test_an_unknown_device_is_told_with_the_known_ones(net: Path) -> None:
     with pytest.raises(InputError, match=r"'tpu' here; known are .*CPU"):
-        OpenVinoRuntime(net, device="tpu")
+        OpenVinoRuntime(net, RuntimeOptions(device="tpu"))
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.xml"])

@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from edgeml import Predictor
 from edgeml.errors import InferenceError, InputError
 from edgeml.runtimes import watchdog
-from edgeml.runtimes.watchdog import stopped_after
+from edgeml.runtimes.watchdog import deadline
 from tests.runtimes.nets import assert_same_in_threads, endless_onnx, slow_onnx
 from tests.tiny import TinyRuntime
 
@@ -29,11 +31,11 @@ def threads_of_the_watchdog() -> int:
 
 def test_what_takes_too_long_is_stopped_and_the_rest_is_not() -> None:
     stopped = threading.Event()
-    with stopped_after(0.02, stopped.set) as alarm:
+    with deadline(0.02, stopped.set) as alarm:
         assert stopped.wait(30)
     assert alarm.expired
     never = threading.Event()
-    with stopped_after(0.05, never.set) as alarm:
+    with deadline(0.05, never.set) as alarm:
         pass
     assert not never.wait(0.2)
     assert not alarm.expired
@@ -41,38 +43,38 @@ def test_what_takes_too_long_is_stopped_and_the_rest_is_not() -> None:
 
 def test_a_short_time_is_kept_while_a_long_one_is_watched() -> None:
     short, long = threading.Event(), threading.Event()
-    with stopped_after(1000, long.set):
+    with deadline(1000, long.set):
         for _ in range(5):
             short.clear()
-            with stopped_after(0.01, short.set):
+            with deadline(0.01, short.set):
                 assert short.wait(30)
     assert not long.is_set()
 
 
 def test_one_thread_watches_all_and_what_is_over_is_forgotten() -> None:
     def work(_: int) -> None:
-        with stopped_after(500, lambda: None):
+        with deadline(500, lambda: None):
             pass
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(2000)))
     assert threads_of_the_watchdog() == 1
-    with stopped_after(500, lambda: None):
-        dog = watchdog._dog
-        assert dog is not None
-        assert len(dog._alarms) < 100
+    with deadline(500, lambda: None):
+        watching = watchdog._watchdog
+        assert watching is not None
+        assert len(watching._alarms) < 100
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_has_a_watchdog_of_its_own() -> None:
     code = """
 import os, threading
-from edgeml.runtimes.watchdog import stopped_after
-with stopped_after(50, lambda: None):
+from edgeml.runtimes.watchdog import deadline
+with deadline(50, lambda: None):
     child = os.fork()
     if not child:
         rang = threading.Event()
-        with stopped_after(0.01, rang.set):
+        with deadline(0.01, rang.set):
             os._exit(0 if rang.wait(20) else 1)
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -120,10 +122,20 @@ def test_a_time_that_cannot_be_meant_is_refused(timeout: float, tiny_onnx: Path)
         Predictor(tiny_onnx, timeout=timeout)
 
 
-def test_a_runtime_that_cannot_be_stopped_says_so(tmp_path: Path, tiny_onnx: Path) -> None:
+@pytest.mark.parametrize("option", ["timeout", "spinning", "precision", "mode", "device"])
+def test_options_that_do_not_apply_are_refused(
+    option: str, tmp_path: Path, tiny_onnx: Path
+) -> None:
+    values = {"timeout": 1, "spinning": True, "precision": "fast", "mode": "throughput"}
+    changed: Any = {option: values.get(option, "cuda")}
     (tmp_path / "model.safetensors").touch()
-    for path, runtime in ((tmp_path, "auto"), (tiny_onnx, "tensorrt")):
-        with pytest.raises(InputError, match="cannot be stopped"):
-            Predictor(path, runtime=runtime, timeout=1)
-    with pytest.raises(InputError, match="cannot be stopped"):
-        Predictor(TinyRuntime(), timeout=1)
+    (tmp_path / "model.engine").touch()
+    opens: list[Any] = [partial(Predictor, TinyRuntime())]
+    if option in ("timeout", "spinning", "precision"):
+        opens += [partial(Predictor, tmp_path), partial(Predictor, tmp_path / "model.engine")]
+        opens += [partial(Predictor, tiny_onnx, runtime="tensorrt")]
+    if option == "spinning":
+        opens += [partial(Predictor, tiny_onnx, runtime="openvino")]
+    for open_predictor in opens:
+        with pytest.raises(InputError, match=f"^{option}=.* does not apply to .* Omit it"):
+            open_predictor(**changed)

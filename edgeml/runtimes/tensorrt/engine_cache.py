@@ -27,6 +27,7 @@ from edgeml.runtimes.tensorrt.passport import (
 if TYPE_CHECKING:
     from edgeml.runtimes.tensorrt.passport import Gpu
     from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
+    from edgeml.spec.model_spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +39,22 @@ _BATCHES = (1, 1, 8)
 
 
 def open_onnx(
-    path: Path, *, library: Library, device: str = "auto", progress: Progress | None = None
+    path: Path,
+    spec: ModelSpec,
+    *,
+    library: Library,
+    device: str = "auto",
+    progress: Progress | None = None,
 ) -> TensorRtRuntime:
-    """Open the engine of an .onnx file, which is built if this machine has none that fits.
+    """Open the engine of an .onnx file; build it if this machine has none that fits.
 
-    The cache is EDGEML_CACHE/engines, or where this system keeps such things; `edgeml doctor` says
-    where, and how much it takes.
+    The cache is EDGEML_CACHE/engines, or this system's folder for caches; `edgeml doctor` prints
+    where it is and how large.
 
     Args:
-        path: An .onnx, laid out for TensorRT if it is INT8.
-        library: Which one builds and runs it.
+        path: An .onnx, quantised for TensorRT if it is INT8.
+        spec: What it means, for the passport of an engine that is built.
+        library: The one that builds and runs it.
         device: As `TensorRtRuntime` takes it.
         progress: Where a build shows itself; None: on stderr, since it may take minutes.
 
@@ -55,7 +62,6 @@ def open_onnx(
         InputError: There is no such device, or the cache is no folder that can be written to.
         ModelLoadError: There is no GPU, or TensorRT refuses what it built.
         ExportError: TensorRT cannot build it.
-        SpecError: Nothing says what the model means.
         MissingDependencyError: TensorRT, cuda-bindings or onnx is not installed.
     """
     from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime, gpu_index
@@ -71,7 +77,9 @@ def open_onnx(
                 return TensorRtRuntime(engine, library=library, device=device)
             except EngineMismatchError as err:
                 logger.warning("The engine in the cache is built again: %s", err)
-        _build(path, engine, library, gpu, index, progress or TerminalProgress())
+        progress = progress or TerminalProgress()
+        progress.note(f"Building {path.name} for {gpu.name} with {NAMES[library]}, once: {engine}")
+        _build(path, engine, spec, library, gpu, index, progress)
         _remove_superseded(engine)
         return TensorRtRuntime(engine, library=library, device=device)
 
@@ -91,12 +99,16 @@ def _remove_superseded(engine: Path) -> None:
 
 
 def _build(
-    path: Path, engine: Path, library: Library, gpu: Gpu, index: int, progress: Progress
+    path: Path,
+    engine: Path,
+    spec: ModelSpec,
+    library: Library,
+    gpu: Gpu,
+    index: int,
+    progress: Progress,
 ) -> None:
     from edgeml.runtimes.tensorrt.build import Profile, engine_from_onnx
-    from edgeml.spec.storage import find_spec
 
-    progress.note(f"Building {path.name} for {gpu.name} with {NAMES[library]}, once: {engine}")
     timings = f"{library}-{hashlib.sha256(gpu.name.encode()).hexdigest()[:8]}.timing"
     engine_from_onnx(
         path,
@@ -106,7 +118,7 @@ def _build(
         timing_cache=engine.with_name(timings),
         capability="current" if library == "tensorrt_rtx" else None,
         device=index,
-        spec=find_spec(path, {}),
+        spec=spec,
         progress=progress,
     )
 

@@ -111,7 +111,7 @@ class TensorRtRuntime:
         """Map a batch to logits (N, labels) float32.
 
         Raises:
-            InputError: The batch is not what the engine takes, or not finite.
+            InputError: The batch does not fit the engine.
             InferenceError: The runtime is closed, was opened before a fork, or the GPU fails.
         """
         check_process(self._process, "a GPU")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeml.errors import CalibrationError, ExportError, needs
 from edgeml.files import write_text
 from edgeml.progress import SILENT, Progress
+from edgeml.runtimes.fixed_batch import rounds
 from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.calibration import Calibration
@@ -222,7 +223,7 @@ def _measure(
     count = len(calibration.paths)
     with progress.task("calibrate INT8", total=count) as advance:
         for batch in calibration.batches(spec, size=_BATCH, advance=advance):
-            tensors = dict(zip(asked, session.run(asked, {given: batch}), strict=True))
+            tensors = dict(zip(asked, _run(session, asked, batch), strict=True))
             tensors[given] = batch
             for name, histogram in histograms.items():
                 histogram.add(name, tensors[name])
@@ -232,6 +233,22 @@ def _measure(
                 sums[name, axis] = sums[name, axis] + mean * len(batch)
     means = {key: np.asarray(total / count, np.float32) for key, total in sums.items()}
     return histograms, means
+
+
+def _run(session: Any, names: list[str], batch: NDArray[Any]) -> list[NDArray[Any]]:
+    """Run any number of images, in rounds if the network takes one number only.
+
+    The tensors are those of a network that takes any batch, in the same order of values.
+    """
+    network_input = session.get_inputs()[0]
+    size = network_input.shape[0]
+    if not isinstance(size, int):
+        return list(session.run(names, {network_input.name: batch}))
+    outputs = [session.run(names, {network_input.name: part}) for part in rounds(batch, size)]
+    return [
+        np.concatenate(parts)[: len(batch) * len(parts[0]) // size]
+        for parts in zip(*outputs, strict=True)
+    ]
 
 
 def _open(model: onnx.ModelProto, names: set[str]) -> Any:

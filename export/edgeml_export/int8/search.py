@@ -19,7 +19,7 @@ from edgeml.image.reading import read_image
 from edgeml.measure.compare import Fidelity, FidelityError, Outputs, measure
 from edgeml.measure.evaluation import align_targets
 from edgeml.progress import SILENT, Progress
-from edgeml.runtimes import open_runtime
+from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
@@ -140,7 +140,7 @@ class Candidates:
 
     def _run(self, path: Path, limit: int | None = None) -> NDArray[np.float32]:
         frames = self._frames[:limit]
-        runtime = open_runtime(path, runtime=self._runtime)
+        runtime = open_runtime(path, RuntimeOptions(runtime=self._runtime))
         try:
             return np.concatenate(
                 [

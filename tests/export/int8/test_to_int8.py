@@ -18,6 +18,7 @@ from onnx import TensorProto, numpy_helper
 from edgeml import Predictor
 from edgeml.data import Dataset
 from edgeml.errors import ExportError
+from edgeml.runtimes import RuntimeOptions
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.ort import OrtRuntime, _is_for_another_runtime
 from edgeml.runtimes.ov import OpenVinoRuntime
@@ -723,7 +724,7 @@ def test_a_layer_that_is_kept_runs_in_float_and_with_its_own_weights(
     source = written(model_of(CHAIN, constants), tmp_path / "source.onnx")
     ranges, batch = measure_ranges(source, calibration), inputs_of(calibration)
     path = int8_from_onnx(source, tmp_path / "m.onnx", ranges, layout=layout, keep=[kept])
-    runtime = OrtRuntime(path, threads=1)
+    runtime = OrtRuntime(path, RuntimeOptions(threads=1))
     got, raw = runtime.run(batch), run(path, batch, optimized=False)[0]
     assert rms(got, raw) < 1e-3
     if layout in ("x86", "arm"):
@@ -732,7 +733,7 @@ def test_a_layer_that_is_kept_runs_in_float_and_with_its_own_weights(
         assert operators["Conv"] + operators["FusedConv"] == 1
         assert rms(run(path, batch)[0], raw) < 1e-3, "with the runtime's own defaults too"
     if layout == "openvino":
-        opened = OpenVinoRuntime(path, threads=1)
+        opened = OpenVinoRuntime(path, RuntimeOptions(threads=1))
         assert rms(opened.run(batch), raw) < 1e-2
 
 
@@ -754,7 +755,7 @@ def test_onnx_runtime_does_not_spoil_the_biases_of_a_file_for_tensorrt(
     if half:
         path = fp16_from_onnx(path, tmp_path / "half.onnx")
     raw = run(path, batch, optimized=False)[0]
-    assert rms(OrtRuntime(path, threads=1).run(batch), raw) < 1e-3
+    assert rms(OrtRuntime(path, RuntimeOptions(threads=1)).run(batch), raw) < 1e-3
     if not half:
         assert rms(run(path, batch)[0], raw) > 0.1
 

@@ -220,7 +220,7 @@ def test_an_engine_is_built_on_the_gpu_that_was_asked_for(
         for device, name in [("cuda:1", "Large GPU"), ("auto", "Small GPU"), ("cuda:1", "")]:
             made.cuda.used.clear()
             before = set(cache.glob("*.engine"))
-            runtime = open_onnx(net, library=made.library, device=device)
+            runtime = open_onnx(net, tiny_spec(), library=made.library, device=device)
             assert runtime.run(noise(2)).shape == (2, 3)
             runtime.close()
             assert made.cuda.used == {1 if device == "cuda:1" else 0}
@@ -234,9 +234,9 @@ def test_two_gpus_of_one_model_share_an_engine(net: Path, counted: Counted) -> N
     with machine("11.4", count=2) as made:
         made.state.before_build = counted._note
         for device in ("cuda:1", "cuda:0"):
-            open_onnx(net, library="tensorrt", device=device).close()
+            open_onnx(net, tiny_spec(), library="tensorrt", device=device).close()
         with pytest.raises(ModelLoadError, match="There is no GPU 2; CUDA finds 2"):
-            open_onnx(net, library="tensorrt", device="cuda:2")
+            open_onnx(net, tiny_spec(), library="tensorrt", device="cuda:2")
         assert counted.builds == 1
 
 
