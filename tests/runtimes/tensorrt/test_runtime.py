@@ -392,7 +392,7 @@ def test_another_gpu_is_used_by_its_number_in_all_threads(net: Path, tmp_path: P
         engine = made.build(net, tmp_path / "m.engine")
         made.cuda.used.clear()
         with Predictor(engine, device="cuda:1") as predictor:
-            pool = predictor.runtime._pool  # type: ignore[attr-defined]
+            pool = predictor._network._pool  # type: ignore[attr-defined]
             with pool.lane(), ThreadPoolExecutor(1) as thread:  # which needs a lane of its own
                 thread.submit(predictor.logits, [np.zeros((32, 32, 3), np.uint8)]).result(30)
             assert made.cuda.alive["streams"] == 2
