@@ -43,9 +43,7 @@ def test_int8_is_that_of_the_twin_with_any_batch(
     exported = []
     for source, folder in ((network, "any"), (fixed, "one")):
         out = tmp_path / folder / ("model.onnx" if fmt == "onnx" else "model.xml")
-        done = export(
-            source, fmt, precision="int8", calib=data, check=data, out=out, **wide
-        )
+        done = export(source, fmt, precision="int8", calib=data, check=data, out=out, **wide)
         exported.append(done.path)
         assert done.checks is not None
         assert done.checks.passed
