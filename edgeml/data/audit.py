@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
 from edgeml.data.readers.find import read_dataset
-from edgeml.data.readers.folders import files_below, is_picture
+from edgeml.data.readers.folders import files_below, is_image
 from edgeml.data.screen import thumbnails
 from edgeml.errors import ImageError
 from edgeml.image.kinds import Kind, kind_of
@@ -320,7 +320,7 @@ def _unnamed(dataset: Dataset) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
     named = {os.path.normpath(path) for path in dataset.paths}
-    found = (path for path in files_below(folder, []) if is_picture(path))
+    found = (path for path in files_below(folder, []) if is_image(path))
     return tuple(sorted(path for path in found if os.path.normpath(path) not in named))
 
 

@@ -1,4 +1,4 @@
-"""COCO annotations: the categories of the things in a picture are its labels."""
+"""COCO annotations: the categories of the objects in an image are its labels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edgeml.data.dataset import Dataset, Side, relative_name
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
-    Skips,
+    SkipLog,
     dataset_from_rows,
     label_fault,
     label_name,
-    leave_out,
+    printable,
     read_text,
-    shown,
+    skip_or_raise,
     text_fault,
     usable_rows,
 )
@@ -29,28 +29,28 @@ from edgeml.errors import DataError
 logger = logging.getLogger(__name__)
 
 # instances_train2017.json has 448 MB.
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 
 
-def read_coco(files: dict[Path, Side | None], *, root: Path, skips: Skips) -> Dataset:
-    """Read COCO .json files: the set of categories of each picture, absent where it has none.
+def read_coco(files: dict[Path, Side | None], *, root: Path, skips: SkipLog) -> Dataset:
+    """Read COCO .json files: the labels of an image are the categories of its annotations.
 
-    A picture's `file_name` is looked up beside the .json, in `images/`, and in the folder named as
-    the end of the .json's name is (`train2017/` for `instances_train2017.json`); of a .json in
-    `annotations/` also in the folder above. It must not lead out of these.
+    The `file_name` of an image is looked up next to the .json, in `images/`, and in the folder
+    named like the end of the .json's name (`train2017/` for `instances_train2017.json`); for a
+    .json in `annotations/` also in the parent folder. It must not lead out of these folders.
 
     Args:
-        files: Each with the side of the split that its pictures are on, if they are divided.
+        files: Each with the side of the split that its images are on, if there is a split.
         root: The folder that relative paths start from.
-        skips: Where bad things are noted.
+        skips: Records bad entries.
 
     Raises:
-        DataError: Something cannot be used; names the file, and the image or annotation.
+        DataError: An entry cannot be used; names the file, and the image or annotation.
     """
     rows: list[Row] = []
     labels: dict[str, None] = {}
     for file, side in files.items():
-        name = shown(relative_name(file, root))
+        name = printable(relative_name(file, root))
         document = _document(file, name)
         names = _names_of_categories(document, name)
         labels |= dict.fromkeys(names.values())
@@ -60,14 +60,14 @@ def read_coco(files: dict[Path, Side | None], *, root: Path, skips: Skips) -> Da
 
 
 def find_coco(root: Path) -> dict[Path, Side | None]:
-    """Find the .json files of a COCO folder, and the sides of the split that they are.
+    """Return the .json files of a COCO folder, with the sides of the split.
 
-    Looked for are `train/_annotations.coco.json`, as Roboflow writes them, and
-    `annotations/instances_train2017.json`; with one side alone nothing is divided.
+    These are files such as `train/_annotations.coco.json`, which Roboflow writes, and
+    `annotations/instances_train2017.json`; a single side is not a split.
     """
-    found = [*root.glob("*/_annotations.coco.json"), *root.glob("annotations/instances_*.json")]
+    files = [*root.glob("*/_annotations.coco.json"), *root.glob("annotations/instances_*.json")]
     sides: dict[Path, Side | None] = {}
-    for file in sorted(found):
+    for file in sorted(files):
         roboflow = file.name.startswith("_")
         word = file.parent.name if roboflow else _last_word(file).rstrip("0123456789")
         side = SIDE_OF_FOLDER.get(word.lower())
@@ -77,7 +77,7 @@ def find_coco(root: Path) -> dict[Path, Side | None]:
 
 
 def _document(file: Path, name: str) -> dict[str, Any]:
-    text = read_text(file, most=_MOST_BYTES)
+    text = read_text(file, limit=_MAX_BYTES)
     try:
         document = json.loads(text, object_pairs_hook=_lean, parse_constant=_no_constant)
     except json.JSONDecodeError as err:
@@ -85,35 +85,35 @@ def _document(file: Path, name: str) -> dict[str, Any]:
     except RecursionError as err:
         raise DataError(f"{name}: it is nested too deeply for COCO.") from err
     except ValueError as err:  # ours, or an integer of thousands of digits
-        raise DataError(f"{name}: it is no COCO: {str(err)[:200]}.") from err
+        raise DataError(f"{name}: it is not valid COCO: {str(err)[:200]}.") from err
     lists = document if isinstance(document, dict) else {}
     for wanted in ("images", "annotations", "categories"):
         if not isinstance(lists.get(wanted), list):
             raise DataError(
-                f"{name}: it is no COCO: it has no list {wanted!r}. Expected images, annotations "
-                "and categories."
+                f"{name}: it is not valid COCO: it has no list {wanted!r}. Expected images, "
+                "annotations and categories."
             )
     return lists
 
 
 def _lean(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Drop outlines, which are nine tenths of a file, as they are read."""
-    read = dict(pairs)
-    if len(read) != len(pairs):
+    """Drop outlines, which are nine tenths of a file, while it is parsed."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
-        again = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {again!r} stands twice in one object")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {repeated!r} is duplicated in an object")
     for name in ("segmentation", "bbox", "keypoints"):
-        read.pop(name, None)
-    return read
+        fields.pop(name, None)
+    return fields
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _names_of_categories(document: dict[str, Any], file: str) -> dict[int | str, str]:
-    """Name the categories by id; a mistake here is about all pictures, so none is left out."""
+    """Return the names of the categories by id; none may be bad, as all images depend on them."""
     names: dict[int | str, str] = {}
     parents = set()
     for number, category in enumerate(document["categories"]):
@@ -122,9 +122,9 @@ def _names_of_categories(document: dict[str, Any], file: str) -> dict[int | str,
         if not isinstance(name, str) or not _is_id(category.get("id")):
             raise DataError(f"{where}: it must have an id and a name.")
         if category["id"] in names:
-            raise DataError(f"{where}: the id {category['id']!r:.80} stands twice.")
+            raise DataError(f"{where}: the id {category['id']!r:.80} is duplicated.")
         if fault := label_fault(label_name(name)):
-            raise DataError(f"{where}: {name[:80]!r} is no label: {fault}.")
+            raise DataError(f"{where}: {name[:80]!r} cannot be a label: {fault}.")
         names[category["id"]] = label_name(name)
         parents.add(str(category.get("supercategory")))
     used = {
@@ -132,13 +132,13 @@ def _names_of_categories(document: dict[str, Any], file: str) -> dict[int | str,
         for annotation in document["annotations"]
         if isinstance(annotation, dict) and _is_id(annotation.get("category_id"))
     }
-    # Roboflow lists the project itself as a category, which all others are below.
-    above = {key for key, name in names.items() if name in parents and key not in used}
-    if above and len(above) < len(names):
-        said = ", ".join(names.pop(key) for key in above)
-        logger.info("%s: categories that only others are below: %s", file, said)
+    # Roboflow lists the project itself as the supercategory of all others.
+    unused_parents = {key for key, name in names.items() if name in parents and key not in used}
+    if unused_parents and len(unused_parents) < len(names):
+        dropped = ", ".join(names.pop(key) for key in unused_parents)
+        logger.info("%s: categories that are only supercategories: %s", file, dropped)
     if len(set(names.values())) < len(names):
-        logger.warning("%s: categories of the same name are one label", file)
+        logger.warning("%s: categories with the same name become one label", file)
     return names
 
 
@@ -148,12 +148,12 @@ def _rows(
     names: dict[int | str, str],
     file: str,
     side: Side | None,
-    skips: Skips,
+    skips: SkipLog,
 ) -> Iterator[Row]:
     images = _images(document, file, skips)
     present, doubtful = _annotated(document, images, names, file, skips)
     for key, name in images.items():
-        # Of a picture that an annotation was left out of, nobody knows what it does not show.
+        # An image with a skipped annotation may show any of the other categories.
         unknown = set(names.values()) - present[key] if key in doubtful else ()
         yield Row(
             where=f"{file}, image {key!r:.80}",
@@ -172,16 +172,16 @@ def _annotated(
     images: dict[int | str, str],
     names: dict[int | str, str],
     file: str,
-    skips: Skips,
+    skips: SkipLog,
 ) -> tuple[dict[int | str, set[str]], set[int | str]]:
-    """Give the labels of each image, and the images that an annotation was left out of."""
+    """Return the labels of each image, and the images with an annotation that was left out."""
     present: dict[int | str, set[str]] = {key: set() for key in images}
     doubtful: set[Any] = set()
     known = {entry["id"] for entry in document["images"] if _has_id(entry)}
     seen = set()
     for number, annotation in enumerate(document["annotations"]):
         if not isinstance(annotation, dict):
-            leave_out(skips, f"{file}, annotations[{number}]", "it is no object.")
+            skip_or_raise(skips, f"{file}, annotations[{number}]", "it is not an object.")
             continue
         key: Any = annotation.get("id")
         image: Any = annotation.get("image_id")
@@ -192,27 +192,27 @@ def _annotated(
         elif not _is_id(category) or category not in names:
             fault = f"there is no category with the id {category!r:.80}."
         elif _is_id(key) and key in seen:
-            fault = "its id stands twice."
+            fault = "its id is duplicated."
         if fault:
             where = f"annotation {key!r:.80}" if _is_id(key) else f"annotations[{number}]"
-            leave_out(skips, f"{file}, {where}", fault)
+            skip_or_raise(skips, f"{file}, {where}", fault)
             doubtful.add(image if _is_id(image) else None)
-        elif image in images:  # else the image was left out, and named
+        elif image in images:  # otherwise the image was already left out and recorded
             present[image].add(names[category])
         seen.add(key if _is_id(key) else None)
     return present, doubtful
 
 
-def _images(document: dict[str, Any], file: str, skips: Skips) -> dict[int | str, str]:
-    """Give the file name of each image that can be used."""
+def _images(document: dict[str, Any], file: str, skips: SkipLog) -> dict[int | str, str]:
+    """Return the file name of each image that can be used."""
     counts = Counter(entry["id"] for entry in document["images"] if _has_id(entry))
     images: dict[int | str, str] = {}
     for number, image in enumerate(document["images"]):
         if not _has_id(image):
             where = f"{file}, images[{number}]"
-            leave_out(skips, where, "it must be an object with an id and a file_name.")
+            skip_or_raise(skips, where, "it must be an object with an id and a file_name.")
         elif fault := _fault_of_image(image, counts):
-            leave_out(skips, f"{file}, image {image['id']!r:.80}", fault)
+            skip_or_raise(skips, f"{file}, image {image['id']!r:.80}", fault)
         else:
             images[image["id"]] = image["file_name"]
     return images
@@ -221,13 +221,15 @@ def _images(document: dict[str, Any], file: str, skips: Skips) -> dict[int | str
 def _fault_of_image(image: dict[str, Any], counts: Counter[int | str]) -> str | None:
     name = image.get("file_name")
     if counts[image["id"]] > 1:
-        return "its id stands twice."  # so that nobody knows whose annotations these are
+        return "its id is duplicated."  # its annotations could belong to either
     if not isinstance(name, str) or not name.strip():
         return "it has no file_name."
     if fault := text_fault(name):
         return f"its file_name cannot be used: {fault}."
     if _leads_out(name):
-        return f"its file_name {name[:200]!r} leads out of the folder; write it relative to it."
+        return (
+            f"its file_name {name[:200]!r} leads out of the folder; make it relative to the folder."
+        )
     return None
 
 
@@ -249,7 +251,7 @@ def _last_word(file: Path) -> str:
 
 
 class _Finder:
-    """Looks a picture up in the folders where it may lie, the one of the last picture first."""
+    """Looks up images in the folders where they may be, starting with that of the last one."""
 
     def __init__(self, file: Path) -> None:
         above = [file.parent.parent] if file.parent.name == "annotations" else []

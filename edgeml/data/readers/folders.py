@@ -1,4 +1,4 @@
-"""Folders named after the labels of the pictures in them: `red_shirt/1.jpg`."""
+"""Folders named after the labels of the images in them: `red_shirt/1.jpg`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edgeml.data.dataset import Dataset, Side
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
-    Skips,
+    SkipLog,
     dataset_from_rows,
     label_fault,
     label_name,
     label_parts,
-    leave_out,
-    shown,
+    printable,
+    skip_or_raise,
     text_fault,
 )
 from edgeml.errors import DataError, InputError
@@ -27,7 +27,7 @@ from edgeml.spec.labels import LabelGroup
 logger = logging.getLogger(__name__)
 
 EVERY_LEVEL = "/"
-"""The delimiter with which each folder on the way to a picture is one label."""
+"""The delimiter with which each folder on the way to an image is one label."""
 
 EXPECTED = (
     "Expected a folder whose sub-folders are named after labels (red_shirt/1.jpg), a table (.csv, "
@@ -36,16 +36,16 @@ EXPECTED = (
 
 
 def read_folders(
-    root: Path, *, delimiter: str, group_names: Sequence[str] = (), skips: Skips
+    root: Path, *, delimiter: str, group_names: Sequence[str] = (), skips: SkipLog
 ) -> Dataset:
-    """Read pictures whose labels are the names of folders.
+    """Read images whose labels are the names of folders.
 
-    The folder directly in `root` names the labels, joined by `delimiter`; folders below it only
-    keep pictures apart. With the delimiter `/` every folder between `root` and the picture is one
-    label. Folders named `train`, `val` (or `valid`, `validation`) and `test`, if `root` has these
-    and no others, are the sides of a split, and what was said of `root` holds in each of them.
+    The folder directly in `root` names the labels, joined by `delimiter`; folders below it have no
+    meaning. With the delimiter `/` every folder between `root` and the image is one label. If
+    `root` contains only folders named `train`, `val` (or `valid`, `validation`) and `test`, these
+    are the sides of a split, and each of them contains the folders of labels.
 
-    If every picture has one label at each of two or more positions (red_shirt, blue_dress), and
+    If every image has one label at each of two or more positions (red_shirt, blue_dress), and
     no label occurs at two positions, the labels of a position form a label group.
 
     Args:
@@ -53,10 +53,10 @@ def read_folders(
         delimiter: The separator of the labels in a folder's name.
         group_names: The names of the label groups, in the order of the positions; empty: `group1`,
             `group2` and so on.
-        skips: Where bad things are noted.
+        skips: Records bad entries.
 
     Raises:
-        DataError: No pictures, or something that cannot be used.
+        DataError: There are no images, or bad entries.
         InputError: The number of group names is not that of the groups.
     """
     rows: list[Row] = []
@@ -70,23 +70,23 @@ def read_folders(
     )
 
 
-def files_below(root: Path, skips: Skips) -> list[Path]:
-    """List the files below a folder, sorted; hidden files and folders are not seen.
+def files_below(root: Path, skips: SkipLog) -> list[Path]:
+    """Return the files below a folder, sorted, without hidden files and folders.
 
-    A link to a file is that file. A link to a folder is not followed, which could lead in a circle.
+    A link to a file counts as that file. A link to a folder is not followed: it could lead back up.
 
     Raises:
-        DataError: A link leads nowhere or to a folder, something is neither file nor folder, or
-            cannot be read; and nothing may be left out.
+        DataError: A link leads nowhere or to a folder, an entry is neither a file nor a folder, or
+            a folder cannot be read; and nothing may be left out.
     """
-    found: list[str] = []
+    files: list[str] = []
     folders = [os.fspath(root)]
     while folders:
         folder = folders.pop()
         try:
             entries = list(os.scandir(folder))
         except OSError as err:
-            leave_out(skips, shown(folder), f"the folder cannot be read: {err.strerror}.")
+            skip_or_raise(skips, printable(folder), f"the folder cannot be read: {err.strerror}.")
             continue
         for entry in entries:
             if is_hidden(entry.name):
@@ -94,106 +94,108 @@ def files_below(root: Path, skips: Skips) -> list[Path]:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)
             elif os.path.isfile(entry.path):
-                found.append(entry.path)
+                files.append(entry.path)
             else:
-                leave_out(skips, shown(entry.path), _why_no_file(entry.path))
-    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
+                skip_or_raise(skips, printable(entry.path), _why_not_a_file(entry.path))
+    return [Path(path) for path in sorted(files, key=lambda path: path.split(os.sep))]
 
 
 def is_hidden(name: str) -> bool:
-    """See whether a file or folder is one of those that nobody means, such as `.DS_Store`."""
+    """Whether a file or folder is hidden or created by a system, such as `.DS_Store`."""
     return name.startswith(".") or name == "__MACOSX"
 
 
-def is_picture(path: Path) -> bool:
-    """See whether a file is named as a picture is."""
+def is_image(path: Path) -> bool:
+    """Whether a file has the suffix of an image."""
     return path.suffix.lower() in SUFFIXES
 
 
 def hint(folder: Path) -> str:
-    """Name what describes data in a folder that was given in its place."""
+    """Suggest a file in a folder that may describe the data; empty if there is none."""
     if not os.path.isdir(folder):
         return ""
     places = (folder, folder / "annotations")
-    found = [file for place in places for end in _TABLES for file in sorted(place.glob(f"*{end}"))]
-    return f" Did you mean {shown(found[0])!r}?" if found else ""
+    files = [file for place in places for end in _TABLES for file in sorted(place.glob(f"*{end}"))]
+    return f" Did you mean {printable(files[0])!r}?" if files else ""
 
 
 _TABLES = (".csv", ".parquet", ".json", ".yaml", ".yml")
 
 
 def _starts(root: Path) -> Iterator[tuple[Path, Side | None]]:
-    """Find where the folders of labels stand: in `root`, or in one folder for each side."""
+    """Yield the folders that contain the folders of labels: `root`, or one for each side."""
     folders = _folders_in(root)
     sides = {folder.name: SIDE_OF_FOLDER.get(folder.name.lower()) for folder in folders}
     named = "train" in sides.values() and None not in sides.values()
     if named and all(_folders_in(folder) for folder in folders):
-        logger.info("%s is divided into %s", shown(root), ", ".join(sides))
+        logger.info("%s is split into %s", printable(root), ", ".join(sides))
         yield from ((folder, sides[folder.name]) for folder in folders)
     else:
         yield root, None
 
 
 def _rows(
-    root: Path, start: Path, side: Side | None, delimiter: str, skips: Skips
+    root: Path, start: Path, side: Side | None, delimiter: str, skips: SkipLog
 ) -> Iterator[Row]:
-    found = {folder: files_below(folder, skips) for folder in _folders_in(start)}
+    files_of = {folder: files_below(folder, skips) for folder in _folders_in(start)}
     loose = [path for path in _visible(start) if os.path.isfile(path)]
-    stray = [path for path in loose if is_picture(path)]
-    if not any(is_picture(path) for files in found.values() for path in files):
-        said = f"{len(stray)} pictures lie in {{}} itself, in no sub-folder" if stray else ""
-        raise DataError(
-            f"{(said or 'There are no pictures in {}').format(repr(shown(start)))}. "
-            f"{EXPECTED}.{hint(start)}"
-        )
+    stray = [path for path in loose if is_image(path)]
+    if not any(is_image(path) for files in files_of.values() for path in files):
+        name = repr(printable(start))
+        fault = f"There are no images in {name}"
+        if stray:
+            fault = f"{len(stray)} images are in {name} itself, not in a sub-folder"
+        raise DataError(f"{fault}. {EXPECTED}.{hint(start)}")
     for path in stray:
-        leave_out(skips, shown(path), "it lies in no folder that names labels.")
-    others = [path for path in loose if not is_picture(path)]
-    for folder, files in found.items():
-        pictures = [path for path in files if is_picture(path)]
-        others += [path for path in files if not is_picture(path)]
-        if not pictures:
-            leave_out(skips, shown(folder), "the folder has no pictures.")
+        skip_or_raise(skips, printable(path), "it is not in a folder that names labels.")
+    others = [path for path in loose if not is_image(path)]
+    for folder, files in files_of.items():
+        images = [path for path in files if is_image(path)]
+        others += [path for path in files if not is_image(path)]
+        if not images:
+            skip_or_raise(skips, printable(folder), "the folder has no images.")
         elif delimiter == EVERY_LEVEL:
-            yield from _rows_by_level(start, pictures, side, skips)
-        elif names := _labels_from(folder, delimiter, len(pictures), skips):
-            yield from _rows_of(root, pictures, [names] * len(pictures), side, skips)
-    _look_into(others, root, skips)
+            yield from _rows_by_level(start, images, side, skips)
+        elif names := _labels_from(folder, delimiter, len(images), skips):
+            yield from _rows_of(root, images, names, side, skips)
+    _skip_misnamed(others, root, skips)
 
 
 def _rows_by_level(
-    start: Path, pictures: list[Path], side: Side | None, skips: Skips
+    start: Path, images: list[Path], side: Side | None, skips: SkipLog
 ) -> Iterator[Row]:
-    for path in pictures:
+    for path in images:
         names = tuple(dict.fromkeys(map(label_name, path.relative_to(start).parts[:-1])))
         faults = [fault for name in names if (fault := label_fault(name))]
         if faults:
-            leave_out(skips, shown(path), f"a folder on the way names no label: {faults[0]}.")
+            skip_or_raise(
+                skips, printable(path), f"a folder on the way does not name a label: {faults[0]}."
+            )
         else:
-            yield from _rows_of(start, [path], [names], side, skips)
+            yield from _rows_of(start, [path], names, side, skips)
 
 
 def _rows_of(
     root: Path,
-    pictures: list[Path],
-    names: list[tuple[str, ...]],
+    images: list[Path],
+    labels: tuple[str, ...],
     side: Side | None,
-    skips: Skips,
+    skips: SkipLog,
 ) -> Iterator[Row]:
-    for path, present in zip(pictures, names, strict=True):
+    for path in images:
         if fault := text_fault(str(path)[len(str(root)) :]):
-            leave_out(skips, shown(path), f"the name of the file cannot be used: {fault}.")
+            skip_or_raise(skips, printable(path), f"the name of the file cannot be used: {fault}.")
         else:
-            yield Row(where=shown(path), path=str(path), present=present, split=side or "")
+            yield Row(where=printable(path), path=str(path), present=labels, split=side or "")
 
 
-def _labels_from(folder: Path, delimiter: str, count: int, skips: Skips) -> tuple[str, ...]:
+def _labels_from(folder: Path, delimiter: str, count: int, skips: SkipLog) -> tuple[str, ...]:
     names = label_parts(folder.name, delimiter)
     faults = [fault for name in names if (fault := label_fault(name))]
     if names and not faults:
         return names
     why = f": {faults[0]}" if faults else f": expected one or more words joined by {delimiter!r}"
-    leave_out(skips, shown(folder), f"the folder of {count} pictures names no labels{why}.")
+    skip_or_raise(skips, printable(folder), f"the folder of {count} images names no labels{why}.")
     return ()
 
 
@@ -222,14 +224,16 @@ def _groups_by_position(
     )
 
 
-def _look_into(others: list[Path], root: Path, skips: Skips) -> None:
-    """Name pictures among the files that are not called so."""
+def _skip_misnamed(others: list[Path], root: Path, skips: SkipLog) -> None:
+    """Skip images whose file name has no suffix of an image."""
     for path in others:
         if kind := _kind_inside(path):
             endings = ", ".join(sorted(SUFFIXES))
-            leave_out(skips, shown(path), f"it is {kind}; pictures end in {endings}.")
+            skip_or_raise(
+                skips, printable(path), f"it is {kind}; names of images end in {endings}."
+            )
     if others:
-        logger.info("%d files in %s are no pictures", len(others), shown(root))
+        logger.info("%d files in %s are not images", len(others), printable(root))
 
 
 def _kind_inside(path: Path) -> str | None:
@@ -239,15 +243,15 @@ def _kind_inside(path: Path) -> str | None:
     except OSError:
         return None
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")) or head[8:] == b"WEBP":
-        return "a picture by its content but not by its name"
+        return "an image by its content but not by its name"
     if head[4:8] == b"ftyp" and head[8:] in (b"heic", b"heix", b"mif1", b"hevc"):
-        return "HEIC, which is not read"
+        return "HEIC, which is not supported"
     return None
 
 
-def _why_no_file(path: str) -> str:
+def _why_not_a_file(path: str) -> str:
     if os.path.isdir(path):
-        return "it is a link to a folder, which is not followed; give that folder itself."
+        return "it is a link to a folder, which is not followed; use that folder itself."
     if os.path.islink(path):
         return "it is a link that leads to no file."
     return "it is neither a file nor a folder."
@@ -257,7 +261,9 @@ def _visible(folder: Path) -> list[Path]:
     try:
         return sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
     except OSError as err:
-        raise DataError(f"The folder {shown(folder)!r} cannot be read: {err.strerror}.") from err
+        raise DataError(
+            f"The folder {printable(folder)!r} cannot be read: {err.strerror}."
+        ) from err
 
 
 def _folders_in(folder: Path) -> list[Path]:

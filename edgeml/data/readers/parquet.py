@@ -1,4 +1,4 @@
-"""The cells of a Parquet file, as text: what a .csv of the same table would say."""
+"""The cells of a Parquet file, as the text that a .csv of the same table would contain."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.data.readers.rows import SEPARATOR, shown
+from edgeml.data.readers.rows import SEPARATOR, printable
 from edgeml.errors import DataError, needs
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A file of a kilobyte may unfold to any size: runs of equal cells take no room in it.
-_MOST_ROWS = 10_000_000
-_MOST_BYTES = 1 << 30
+# A file of a kilobyte may expand to any size: runs of equal cells take no space in it.
+_MAX_ROWS = 10_000_000
+_MAX_BYTES = 1 << 30
 _ROWS_AT_ONCE = 8192
 
 LONGEST_CELL = 131_072
-"""As in a .csv (`csv.field_size_limit`). What is longer is cut to one character more."""
+"""As in a .csv (`csv.field_size_limit`). A longer cell is cut to one character more."""
 
 
 def parquet_header(table: Path) -> list[str]:
-    """Name the columns of a Parquet file.
+    """Return the names of the columns of a Parquet file.
 
     Raises:
-        DataError: It is no Parquet file, or says that it is larger than is read.
+        DataError: It is not a Parquet file, or its metadata state a size above the limits.
         MissingDependencyError: pyarrow is not installed.
     """
     with _opened(table) as file:
         rows = file.metadata.num_rows
-        if rows > _MOST_ROWS:
-            raise DataError(f"{shown(table)!r} has {rows} rows; {_MOST_ROWS} are read at most.")
+        if rows > _MAX_ROWS:
+            raise DataError(f"{printable(table)!r} has {rows} rows; the limit is {_MAX_ROWS}.")
         groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-        if sum(group.total_byte_size for group in groups) > _MOST_BYTES:
+        if sum(group.total_byte_size for group in groups) > _MAX_BYTES:
             raise _too_large(table)
         return list(file.schema_arrow.names)
 
 
 def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    """Give the cells of some columns, row by row; a list as its parts with `;` in between.
+    """Yield the cells of some columns, row by row; a list as its items separated by `;`.
 
     Raises:
-        DataError: It is damaged, unfolds to more than is read, or a column holds no text, numbers
-            or lists of text.
+        DataError: The file is damaged, expands beyond the limit, or a column contains something
+            other than text, numbers or lists of text.
         MissingDependencyError: pyarrow is not installed.
     """
     with _opened(table) as file:
@@ -54,7 +54,7 @@ def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
         size = 0
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False):
             size += batch.nbytes
-            if size > _MOST_BYTES:
+            if size > _MAX_BYTES:
                 raise _too_large(table)
             texts = [_texts(batch.column(batch.schema.names.index(name))) for name in columns]
             yield from map(list, zip(*texts, strict=True))
@@ -69,17 +69,18 @@ def _opened(table: Path) -> Iterator[Any]:
         with pq.ParquetFile(table) as file:
             leaves = [file.schema.column(number) for number in range(len(file.schema))]
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        # As dictionaries, equal texts take no more room in memory than in the file.
+        # As dictionaries, equal texts take no more memory than in the file.
         with pq.ParquetFile(table, read_dictionary=texts) as file:
             yield file
     except (pa.ArrowException, OSError, MemoryError) as err:
-        said = " ".join(str(err).split())[:200]
-        raise DataError(f"{shown(table)!r} cannot be read as Parquet: {said}") from err
+        message = " ".join(str(err).split())[:200]
+        raise DataError(f"{printable(table)!r} cannot be read as Parquet: {message}") from err
 
 
 def _too_large(table: Path) -> DataError:
-    most = f"{_MOST_BYTES >> 20} MiB"
-    return DataError(f"{shown(table)!r} unfolds to more than {most}, the most that is read.")
+    return DataError(
+        f"{printable(table)!r} expands to more than {_MAX_BYTES >> 20} MiB, the limit."
+    )
 
 
 def _check_types(table: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
@@ -97,8 +98,8 @@ def _check_types(table: Path, schema: pa.Schema, columns: Sequence[str]) -> None
             )
         ):  # fmt: skip
             raise DataError(
-                f"{shown(table)!r}: the column {name!r} holds {str(kind)[:80]}; expected text, "
-                "numbers, true and false, or lists of text."
+                f"{printable(table)!r}: the column {name!r} contains {str(kind)[:80]}; expected "
+                "text, numbers, true and false, or lists of text."
             )
 
 
@@ -132,7 +133,7 @@ def _plain_texts(column: pa.Array) -> list[str]:
 
 
 def _value(scalar: Any) -> object:
-    """Give a cell; bytes that are not UTF-8 as lone surrogates, which the reader then refuses."""
+    """Return a cell; bytes that are not UTF-8 as lone surrogates, which the reader refuses."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError as err:

@@ -1,4 +1,4 @@
-"""Rows that a reader found: what all readers check, and how rows become a data set."""
+"""The rows of a data set: the checks that all readers share, and how rows become a data set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgeml.spec.labels import UNKNOWN, LabelGroup
 logger = logging.getLogger(__name__)
 
 SEPARATOR = ";"
-"""Between the labels of a picture in a table; therefore in no label's name."""
+"""Separates the labels of an image in a table; so no label may contain it."""
 
 SIDE_OF_FOLDER: dict[str, Side] = {
     "train": "train",
@@ -29,23 +29,23 @@ SIDE_OF_FOLDER: dict[str, Side] = {
     "validation": "val",
     "test": "test",
 }
-"""What the sides of a split are called where folders or files are named after them."""
+"""The names that folders and files give the sides of a split."""
 
-Skips = list[Skipped] | None
-"""Where bad things are noted as they are left out; None where the first of them is an error."""
+SkipLog = list[Skipped] | None
+"""Bad entries that were left out; None if the first bad entry is an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One picture, and where a data set says so.
+    """One image of a data set.
 
     Attributes:
-        where: File and line, or whatever leads a person there.
-        path: Of the picture, absolute.
+        where: The file and line of this entry, or another location that a person can find.
+        path: The absolute path of the image.
         present: Names of the labels that it has.
-        unknown: Names of the labels of which nobody said whether it has them.
-        kinds: The label group of each of `present`; empty for a label in none.
-        group: Who sent it.
+        unknown: Names of the labels that it may have or not have.
+        label_groups: The label group of each label in `present`; empty for a label in none.
+        group: The source of the image.
         split: Its side, or empty.
     """
 
@@ -53,17 +53,17 @@ class Row:
     path: str
     present: tuple[str, ...]
     unknown: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
+    label_groups: tuple[str, ...] = ()
     group: str = ""
     split: str = ""
 
-    def says(self) -> tuple[object, ...]:
-        """Give what two rows of one picture must agree on."""
+    def content(self) -> tuple[object, ...]:
+        """Return what two rows of one image must agree on."""
         return frozenset(self.present), frozenset(self.unknown), self.group, self.split
 
 
-def leave_out(skips: Skips, where: str, why: str) -> None:
-    """Note something bad, which the caller then leaves out.
+def skip_or_raise(skips: SkipLog, where: str, why: str) -> None:
+    """Record a bad entry, which the caller then leaves out.
 
     Raises:
         DataError: Nothing may be left out.
@@ -73,13 +73,13 @@ def leave_out(skips: Skips, where: str, why: str) -> None:
     skips.append(Skipped(where, why))
 
 
-def usable_rows(rows: Iterable[Row], skips: Skips) -> list[Row]:
-    """Leave out rows that contradict others, whose picture is absent, or that have no split.
+def usable_rows(rows: Iterable[Row], skips: SkipLog) -> list[Row]:
+    """Leave out rows that contradict others, whose image is missing, or that lack a split.
 
     Raises:
         DataError: There is such a row, and nothing may be left out.
     """
-    return _with_split(_with_pictures(_without_repeats(rows, skips), skips), skips)
+    return _with_split(_with_images(_without_repeats(rows, skips), skips), skips)
 
 
 def dataset_from_rows(
@@ -88,15 +88,15 @@ def dataset_from_rows(
     root: Path,
     labels: Iterable[str] | None = None,
     label_groups: tuple[LabelGroup, ...] = (),
-    skips: Skips,
+    skips: SkipLog,
 ) -> Dataset:
-    """Put rows together.
+    """Build a data set from rows.
 
     Args:
-        rows: What `usable_rows` let pass.
+        rows: Rows that `usable_rows` accepted.
         root: The folder that relative paths start from.
-        labels: All that there are; None: those that the rows name.
-        label_groups: Labels of which every picture has exactly one.
+        labels: All labels; None: those that the rows name.
+        label_groups: Labels of which every image has exactly one.
         skips: What was left out.
     """
     named = labels if labels is not None else {name for row in rows for name in row.present}
@@ -107,9 +107,9 @@ def dataset_from_rows(
         targets[number, [column_of[name] for name in row.present]] = 1
         if row.unknown:
             targets[number, [column_of[name] for name in row.unknown]] = UNKNOWN
-    nowhere = [columns[column] for column in np.flatnonzero(~(targets > 0).any(axis=0))]
-    if nowhere and len(nowhere) < len(columns):
-        logger.warning("%s: no picture has %s", shown(root), ", ".join(nowhere))
+    unused = [columns[column] for column in np.flatnonzero(~(targets > 0).any(axis=0))]
+    if unused and len(unused) < len(columns):
+        logger.warning("%s: no image has %s", printable(root), ", ".join(unused))
     groups = tuple(row.group for row in rows)
     splits = tuple(row.split for row in rows)
     return Dataset(
@@ -124,61 +124,63 @@ def dataset_from_rows(
     )
 
 
-def read_text(file: Path, *, most: int, keep_bad: bool = False) -> str:
-    """Read a whole file as UTF-8, with or without a byte order mark.
+def read_text(file: Path, *, limit: int, keep_bad: bool = False) -> str:
+    """Read a file as UTF-8, with or without a byte order mark.
 
     Args:
-        file: Must not be a pipe, which would be waited for.
-        most: Bytes that it may have.
-        keep_bad: Give bytes that are not UTF-8 as lone surrogates, which `text_fault` finds.
+        file: Must not be a pipe: reading one may block.
+        limit: The largest size in bytes.
+        keep_bad: Return bytes that are not UTF-8 as lone surrogates, which `text_fault` finds.
 
     Raises:
         DataError: It cannot be read, is too large, or is not UTF-8; names file and line.
     """
     try:
         with open(file, "rb") as opened:
-            data = opened.read(most + 1)
+            data = opened.read(limit + 1)
     except OSError as err:
-        raise DataError(f"Cannot read {shown(file)!r}: {err.strerror}.") from err
-    if len(data) > most:
-        raise DataError(f"{shown(file)!r} has more than {most >> 20} MiB, the most that is read.")
+        raise DataError(f"Cannot read {printable(file)!r}: {err.strerror}.") from err
+    if len(data) > limit:
+        raise DataError(f"{printable(file)!r} is larger than {limit >> 20} MiB, the limit.")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{shown(file)!r}, line 1: it is UTF-16; save it as UTF-8.")
+        raise DataError(f"{printable(file)!r}, line 1: it is UTF-16; save it as UTF-8.")
     try:
         return data.decode("utf-8-sig", "surrogateescape" if keep_bad else "strict")
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
-        said = f"the byte 0x{data[err.start]:02x} is not UTF-8; save it as UTF-8."
-        raise DataError(f"{shown(file.name)}, line {line}: {said}") from err
+        raise DataError(
+            f"{printable(file.name)}, line {line}: the byte 0x{data[err.start]:02x} is not UTF-8; "
+            "save the file as UTF-8."
+        ) from err
 
 
 def label_name(text: str) -> str:
-    """Bring a label's name into one form: no blanks around it, letters with marks composed (NFC).
+    """Normalise a label's name: no blanks around it, accented letters composed (NFC).
 
-    macOS writes letters and marks apart in file names.
+    macOS decomposes accented letters in file names.
     """
     return unicodedata.normalize("NFC", text.strip()).strip()
 
 
 def label_parts(text: str, separator: str = SEPARATOR) -> tuple[str, ...]:
-    """Take labels apart: empty ones are dropped, each is named once."""
+    """Split a text into labels, without empty ones and repetitions."""
     parts = (label_name(part) for part in text.split(separator))
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def label_fault(name: str) -> str | None:
-    """Say what keeps a name from being a label's, if anything does."""
+    """Return why a text cannot be the name of a label; None if it can."""
     if not name:
         return "it is empty"
     if SEPARATOR in name:
-        return f"it holds {SEPARATOR!r}, which stands between labels"
+        return f"it contains {SEPARATOR!r}, which separates labels"
     return text_fault(name)
 
 
 def text_fault(text: str) -> str | None:
-    """Say what keeps a text from being written and read again, if anything does."""
+    """Return why a text could not be written and read again; None if it could."""
     if "\0" in text:
-        return "it holds a NUL byte"
+        return "it contains a NUL byte"
     if text.isascii():
         return None
     try:
@@ -188,50 +190,47 @@ def text_fault(text: str) -> str | None:
     return None
 
 
-def shown(path: str | os.PathLike[str]) -> str:
-    """Give a path as text that can be printed, whatever bytes are in it."""
+def printable(path: str | os.PathLike[str]) -> str:
+    """Return a path as text that can be printed, whatever bytes it contains."""
     return os.fspath(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _without_repeats(rows: Iterable[Row], skips: Skips) -> list[Row]:
-    kept: dict[str, Row] = {}
+def _without_repeats(rows: Iterable[Row], skips: SkipLog) -> list[Row]:
+    rows_by_path: dict[str, Row] = {}
     repeats = 0
     for row in rows:
-        first = kept.setdefault(os.path.normpath(row.path), row)
+        first = rows_by_path.setdefault(os.path.normpath(row.path), row)
         if first is row:
             continue
-        if first.says() == row.says():
+        if first.content() == row.content():
             repeats += 1
             continue
-        why = (
-            f"{shown(row.path)!r} stands in {first.where} already, with other labels, "
-            "group or split."
-        )
-        leave_out(skips, row.where, why)
+        why = f"{printable(row.path)!r} has other labels, group or split in {first.where}."
+        skip_or_raise(skips, row.where, why)
     if repeats:
         logger.warning("%d rows repeat an earlier one and are left out", repeats)
-    return list(kept.values())
+    return list(rows_by_path.values())
 
 
-def _with_pictures(rows: list[Row], skips: Skips) -> list[Row]:
+def _with_images(rows: list[Row], skips: SkipLog) -> list[Row]:
     missing = [row for row in rows if not os.path.isfile(row.path)]
     if not missing:
         return rows
     if skips is None:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        path = shown(missing[0].path)
-        raise DataError(f"{missing[0].where}: there is no picture {path!r}{more}.")
+        path = printable(missing[0].path)
+        raise DataError(f"{missing[0].where}: there is no image {path!r}{more}.")
     for row in missing:
-        leave_out(skips, row.where, f"there is no picture {shown(row.path)!r}.")
-    gone = set(map(id, missing))
-    return [row for row in rows if id(row) not in gone]
+        skip_or_raise(skips, row.where, f"there is no image {printable(row.path)!r}.")
+    missing_ids = set(map(id, missing))
+    return [row for row in rows if id(row) not in missing_ids]
 
 
-def _with_split(rows: list[Row], skips: Skips) -> list[Row]:
+def _with_split(rows: list[Row], skips: SkipLog) -> list[Row]:
     divided = [row for row in rows if row.split]
     if len(divided) in (0, len(rows)):
         return rows
     for row in rows:
         if not row.split:
-            leave_out(skips, row.where, "the split is empty, but other rows have one.")
+            skip_or_raise(skips, row.where, "the split is empty, but other rows have one.")
     return divided

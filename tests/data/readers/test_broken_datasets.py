@@ -247,9 +247,10 @@ BOMB = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\n"
 
 CASES = {
     "folders: a class without pictures": Case(
-        empty_class, r"green_shirt: the folder has no pictures", ("green_shirt",)),
+        empty_class, r"green_shirt: the folder has no images", ("green_shirt",)),
     "folders: a picture in no class": Case(
-        lambda root: with_file(root, "7.png", encoded(7)), r"7\.png: it lies in no", ("7.png",)),
+        lambda root: with_file(root, "7.png", encoded(7)), r"7\.png: it is not in",
+        ("7.png",)),
     "folders: a link to nothing": Case(
         lambda root: link(root, "red_shirt/7.png", "gone.png"), r"red_shirt/7\.png: .*no file",
         ("7.png",)),
@@ -299,7 +300,7 @@ CASES = {
         lambda root: with_file(root, "red_shirt/7.png", png_of(60_000, 60_000)),
         r"red_shirt/7\.png", ("7.png",)),
     "csv: a picture that is not there": Case(
-        lambda root: table(root, "7.png,red;shirt"), r"labels\.csv, line 8: there is no picture",
+        lambda root: table(root, "7.png,red;shirt"), r"labels\.csv, line 8: there is no image",
         ("labels.csv, line 8",)),
     "csv: a row too long and one too short": Case(
         lambda root: table(root, "7.png,red,shirt", "8.png"), r"labels\.csv, line 8: it has 3",
@@ -314,17 +315,17 @@ CASES = {
         lambda root: table(root, b"\xe97.png,red;shirt"), r"labels\.csv, line 8: .*0xe9",
         ("labels.csv, line 8",)),
     "csv: a NUL": Case(
-        lambda root: table(root, "7.png,red\0;shirt"), r"labels\.csv, line 8: it holds a NUL",
+        lambda root: table(root, "7.png,red\0;shirt"), r"labels\.csv, line 8: it contains a NUL",
         ("labels.csv, line 8",)),
     "csv: no path": Case(
         lambda root: table(root, " ,red"), r"labels\.csv, line 8: the path", ("line 8",)),
     "csv: one picture with two opinions": Case(
-        lambda root: table(root, "./1.png,blue;dress"), r"labels\.csv, line 8: .*line 2 already",
+        lambda root: table(root, "./1.png,blue;dress"), r"labels\.csv, line 8: .*line 2",
         ("labels.csv, line 8",)),
     "csv: a link to a file that is no picture": Case(
         linked_row, r"7\.png", ("7.png",)),
     "csv: a path to a device": Case(
-        lambda root: table(root, "/dev/zero,red"), r"labels\.csv, line 8: there is no picture",
+        lambda root: table(root, "/dev/zero,red"), r"labels\.csv, line 8: there is no image",
         ("labels.csv, line 8",)),
     "csv: a path longer than the system takes": Case(
         lambda root: table(root, "9" * 5000 + ".png,red"), r"labels\.csv, line 8: there is no",
@@ -340,14 +341,14 @@ CASES = {
     "csv: nothing": Case(lambda root: put(root / "labels.csv", ""), r"labels\.csv', line 1: "),
     "csv: no picture that is there": Case(
         lambda root: put(root / "labels.csv", "path,labels\n1.png,a\n2.png,b\n"),
-        r"labels\.csv, line 2: there is no picture"),
+        r"labels\.csv, line 2: there is no image"),
     "csv: one picture on two sides": Case(leak, r"1\.png' \(train\) and .*7\.png' \(test\)"),
     "columns: a label out of range": Case(
         lambda root: replaced(columns(root), "3.png,0", "3.png,7"),
         r"labels\.csv, line 4: the column 'blue' has '7'", ("labels.csv, line 4",), ("3.png",)),
     "columns: not one picture has a label": Case(
         lambda root: (pictures(root), put(root / "x.csv", "path,a,b\n1.png,0,0\n2.png,0,0\n"))[1],
-        r"x\.csv' has a label|No picture in .*x\.csv"),
+        r"x\.csv' has a label|No image in .*x\.csv"),
     "parquet: a picture that is not there": Case(
         lambda root: parquet(root, ("7.png", "red")), r"labels\.parquet, row 7: there is no",
         ("labels.parquet, row 7",)),
@@ -365,7 +366,7 @@ CASES = {
         lambda root: replaced(coco(root), '"id": 3', '"id": NaN'), r"instances\.json: .*NaN"),
     "coco: a key twice": Case(
         lambda root: replaced(coco(root), '"id": 3', '"id": 3, "id": 4'),
-        r"instances\.json: .*'id' stands twice"),
+        r"instances\.json: .*'id' is duplicated"),
     "coco: nested without end": Case(
         lambda root: put(root / "x.json", "[" * 100_000), r"x\.json: it is nested too deeply"),
     "coco: a number of thousands of digits": Case(
@@ -375,7 +376,7 @@ CASES = {
         r"instances\.json: .*no list 'categories'"),
     "coco: one category id twice": Case(
         lambda root: coco(root, append("categories", {"id": 0, "name": "hat"})),
-        r"instances\.json, categories\[4\]: the id 0 stands twice"),
+        r"instances\.json, categories\[4\]: the id 0 is duplicated"),
     "coco: an annotation of no image": Case(
         lambda root: coco(root, append("annotations", {"id": 99, "image_id": 9, "category_id": 1})),
         r"instances\.json, annotation 99: .*image with the id 9", ("annotation 99",)),
@@ -384,7 +385,7 @@ CASES = {
         r"instances\.json, annotation 99: .*category with the id 9", ("annotation 99",)),
     "coco: an annotation that is none": Case(
         lambda root: coco(root, append("annotations", None)),
-        r"instances\.json, annotations\[12\]: it is no object", ("annotations[12]",)),
+        r"instances\.json, annotations\[12\]: it is not an object", ("annotations[12]",)),
     "coco: an annotation id twice": Case(
         lambda root: coco(root, append("annotations", {"id": 10, "image_id": 2, "category_id": 0})),
         r"instances\.json, annotation 10: its id", ("annotation 10",)),
@@ -393,10 +394,10 @@ CASES = {
         r"instances\.json, image 3: its id", ("image 3", "image 3"), ("3.png",)),
     "coco: an image that is not there": Case(
         lambda root: coco(root, append("images", {"id": 9, "file_name": "9.png"})),
-        r"instances\.json, image 9: there is no picture", ("image 9",)),
+        r"instances\.json, image 9: there is no image", ("image 9",)),
     "coco: a file name longer than the system takes": Case(
         lambda root: coco(root, append("images", {"id": 9, "file_name": "9" * 5000})),
-        r"instances\.json, image 9: there is no picture", ("image 9",)),
+        r"instances\.json, image 9: there is no image", ("image 9",)),
     "coco: an image outside": Case(
         lambda root: coco(root, append("images", {"id": 9, "file_name": "../../etc/passwd"})),
         r"instances\.json, image 9: .*leads out", ("image 9",)),
@@ -412,7 +413,7 @@ CASES = {
         r"labels/3\.txt', line 1: it is UTF-16", ("3.txt",), ("3.png",), (("3.png", ()),)),
     "yolo: labels without a picture": Case(
         lambda root: yolo_file(root, "labels/7.txt", "0 .5 .5 .1 .1\n"),
-        r"labels/7\.txt: there is no picture", ("7.txt",)),
+        r"labels/7\.txt: there is no image", ("7.txt",)),
     "yolo: a bomb of aliases": Case(
         lambda root: yolo_yaml(root, "nc: 4\n", BOMB), r"data\.yaml, line 3: aliases"),
     "yolo: a yaml that is none": Case(
@@ -421,7 +422,7 @@ CASES = {
         lambda root: yolo_yaml(root, "nc: 4", "nc: !!python/object/apply:os.getcwd []"),
         r"data\.yaml, line 2: "),
     "yolo: a count that is wrong": Case(
-        lambda root: yolo_yaml(root, "nc: 4", "nc: 5"), r"data\.yaml, line 3: nc says 5"),
+        lambda root: yolo_yaml(root, "nc: 4", "nc: 5"), r"data\.yaml, line 3: nc is 5"),
     "yolo: a folder that is not there": Case(
         lambda root: yolo_yaml(root, "train: images", "train: gone"),
         r"data\.yaml, line 1: there is no"),
@@ -430,13 +431,13 @@ CASES = {
         r"data\.yaml, line 2: there is no"),
     "yolo: no labels at all": Case(
         lambda root: [path.unlink() for path in (yolo(root) / "labels").iterdir()] and root,
-        r"None of 6 pictures"),
+        r"None of 6 images"),
     "anything: a name longer than the system takes": Case(
         lambda root: root / ("9" * 5000), r"9' does not exist"),
     "anything: a pipe": Case(
         lambda root: os.mkfifo(root / "x.csv") or root / "x.csv", r"x\.csv' is neither a file"),
     "anything: a picture": Case(
-        lambda root: put(root / "1.png", encoded(0)), r"1\.png' is no data set"),
+        lambda root: put(root / "1.png", encoded(0)), r"1\.png' is not a data set"),
     "archive: a .zip that leads out": Case(zip_slip, r"data\.zip' is an archive"),
     "archive: a .zip that unfolds to much": Case(zip_bomb, r"bomb\.zip' is an archive"),
     "archive: a .tar.gz with a link": Case(tar_with_a_link, r"data\.tar\.gz' is an archive"),
@@ -467,16 +468,12 @@ def test_there_are_enough_of_them_and_the_good_ones_are_read(tmp_path: Path) -> 
 
 
 @every_case
-def test_it_is_refused_with_file_and_line(root: Path, case: Case) -> None:
+def test_a_bad_entry_is_refused_by_its_place_or_left_out(root: Path, case: Case) -> None:
     path = case.make(root)
     with pytest.raises(DataError) as caught:
         load(path, skip_bad=False)
     assert re.search(case.says, str(caught.value)), str(caught.value)
-
-
-@every_case
-def test_what_is_bad_is_left_out_by_name_and_the_rest_is_right(root: Path, case: Case) -> None:
-    path = case.make(root)
+    assert "\n" not in str(caught.value)
     if case.skipped is None:
         with pytest.raises(DataError) as caught:
             load(path, skip_bad=True)
@@ -485,21 +482,33 @@ def test_what_is_bad_is_left_out_by_name_and_the_rest_is_right(root: Path, case:
     dataset = load(path, skip_bad=True)
     expected = {name: labels for name, labels in GOOD.items() if name not in case.lost}
     assert labels_by_name(dataset) == expected | dict(case.added)
-    said = [str(skipped) for skipped in dataset.skipped]
-    assert len(said) == len(case.skipped), said
-    for line, name in zip(sorted(said), case.skipped, strict=True):
+    skipped = sorted(map(str, dataset.skipped))
+    assert len(skipped) == len(case.skipped), skipped
+    for line, name in zip(skipped, case.skipped, strict=True):
         assert name in line.split(": ")[0]
 
 
-@every_case
-def test_the_command_says_it_in_one_line_and_leaves_no_file(
-    root: Path, case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "name",
+    [
+        "folders: a folder name that is not UTF-8",
+        "folders: a picture that ends in the middle",
+        "csv: a quote that never closes",
+        "parquet: cut short",
+        "coco: an image id twice",
+        "yolo: a class out of range",
+        "archive: a .zip that unfolds to much",
+    ],
+)
+def test_the_command_prints_one_line_and_leaves_no_file(
+    root: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    case = CASES[name]
     out = root.parent / "out" / "split.csv"
     words = ["edgeml", "data", "split", str(case.make(root)), "--out", str(out)]
     assert run(words, monkeypatch) == 2
     printed = capsys.readouterr()
-    progress = re.compile(r"[a-z ]+: \d+/\d+ in")  # of what was done before
+    progress = re.compile(r"[a-z ]+: \d+/\d+ in")  # of earlier steps
     lines = [line for line in printed.err.splitlines() if not progress.match(line)]
     assert printed.out == ""
     assert len(lines) == 1, printed.err
@@ -539,7 +548,7 @@ def test_the_first_ten_of_many_bad_rows_are_named_and_the_others_counted(
     assert run(words, monkeypatch) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "Left out" in line]
     assert len(lines) == 11
-    assert "labels.csv, line 8: there is no picture" in lines[0]
+    assert "labels.csv, line 8: there is no image" in lines[0]
     assert lines[-1] == "Left out: 15 more, 25 in all"
 
 

@@ -99,7 +99,7 @@ def test_a_category_without_a_picture_is_a_label_and_named(
     made = document("1.jpg", "2.jpg")
     made["categories"].append({"id": 99, "name": "owl", "supercategory": "animal"})
     assert read_dataset(write(tmp_path / "c.json", made)).labels == ("cat", "dog", "owl")
-    assert "no picture has owl" in caplog.text
+    assert "no image has owl" in caplog.text
 
 
 def test_categories_of_one_name_are_one_label(tmp_path: Path) -> None:

@@ -183,15 +183,10 @@ def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     ("files", "source", "words"),
     [
         ((), "gone", "does not exist"),
-        ((), "", "no pictures"),
-        (("red/a.txt",), "", "no pictures"),
-        (("1.jpg", "2.jpg"), "", "2 pictures lie in"),
+        ((), "", "There are no images"),
+        (("red/a.txt",), "", "There are no images"),
+        (("1.jpg", "2.jpg"), "", "2 images are in"),
         (("red/1.jpg", "red/2.jpg"), "", "only the label 'red'"),
-        (("_/1.jpg", "red/1.jpg"), "", "names no labels"),
-        (("a;b/1.jpg", "red/1.jpg"), "", "names no labels"),
-        (("red.jpg",), "red.jpg", "is no data set"),
-        (("red/1.jpg", "blue/1.jpg", "3.jpg"), "", r"3\.jpg: it lies in no folder"),
-        (("red/1.jpg", "blue/1.jpg", "green/notes.txt"), "", "green: the folder has no pictures"),
         (("images/1.jpg", "labels.csv"), "", "Did you mean"),
     ],
 )
@@ -253,21 +248,14 @@ def test_a_table_may_give_label_groups(tmp_path: Path) -> None:
         ("", "no column 'path'"),
         ("path\n1.jpg\n", "no column 'labels'"),
         ("path;labels\n1.jpg;a\n", "'path;labels'"),
-        ("path,labels,labels\n1.jpg,a,b\n", "twice"),
-        ("path,labels\n", "no rows"),
-        ("path,labels\n1.jpg,a\n2.jpg,a\n", "only the label 'a'"),
+        ("path,labels,labels\n1.jpg,a,b\n", "'labels' is duplicated"),
         ("path,labels\n1.jpg,\n2.jpg,;\n", "no label"),
-        ("path,labels\n1.jpg,a\n ,b\n", r"labels\.csv, line 3: the path is empty"),
         ("path,labels\n1.jpg,a\n3.jpg,b\n4.jpg,b\n", r"line 3.*3\.jpg.*and 1 more"),
-        ("path,labels\n1.jpg,a\n2.jpg\n", "line 3: it has 1 fields, the first line has 2"),
-        ("path,labels\n1.jpg,a\n2.jpg,b,c\n", "line 3: it has 3 fields, the first line has 2"),
         ("path,labels,split\n1.jpg,a,train\n2.jpg,b,dev\n", "line 3: the split is 'dev'"),
         ("path,labels,split\n1.jpg,a,train\n2.jpg,b,\n", "line 3: the split is empty"),
-        ("path,labels\n1.jpg,a\n2.jpg,b\n./1.jpg,b\n", "line 4.*line 2 already"),
-        ("path,labels,split\n1.jpg,a,val\n2.jpg,b,val\n1.jpg,a,test\n", "line 4.*line 2 already"),
-        ('path,labels\n1.jpg,a\n2.jpg,"b\n', "line 3: a quote opens that never closes"),
+        ("path,labels,split\n1.jpg,a,val\n2.jpg,b,val\n1.jpg,a,test\n", "line 4: .*line 2"),
         ("path,labels,label_groups\n1.jpg,a;b,g\n2.jpg,c,g\n", "line 2: 2 labels but 1"),
-        ("path,labels,label_groups\n1.jpg,a,g\n2.jpg,b;c,g;g\n", "line 3.*one label of .* 'g'"),
+        ("path,labels,label_groups\n1.jpg,a,g\n2.jpg,b;c,g;g\n", "line 3: .*one label of .* 'g'"),
         ("path,labels,label_groups\n1.jpg,a,g\n2.jpg,a;b,h;g\n", "line 3: 'a' is in"),
     ],
 )
@@ -319,7 +307,7 @@ def test_images_are_found_through_every_file_that_describes_a_data_set(tmp_path:
 @pytest.mark.parametrize("name", ["gone", "empty"])
 def test_a_place_without_images_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         find_images(tmp_path / name)
 
 

@@ -1,0 +1,96 @@
+"""A split data set, written as a table that reads back equal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from edgeml.data.dataset import Dataset, relative_name
+from edgeml.data.readers.rows import SEPARATOR
+from edgeml.data.readers.table import RESERVED
+from edgeml.errors import DataError
+from edgeml.files import write_text
+
+
+def write_split(dataset: Dataset, path: Path) -> None:
+    """Write a split data set as a .csv that `read_dataset` reads back equal.
+
+    Paths are relative to the folder of the .csv if they are below it, else absolute. Each label
+    gets its own column if anything is unknown, or if a label is on no image.
+
+    Raises:
+        DataError: The data set is not split, or a name in it cannot be written.
+        InputError: The folder of `path` cannot be written to.
+    """
+    if dataset.split is None:
+        raise DataError("The data are not split yet: there is no split to write.")
+    folder = Path(os.path.abspath(path)).parent
+    columns = {"path": [relative_name(image, folder) for image in dataset.paths]}
+    if dataset.known.all() and dataset.present.any(axis=0).all():
+        columns |= _labels_in_one_column(dataset)
+    else:
+        columns |= _labels_in_columns(dataset)
+    if dataset.groups is not None:
+        columns["group"] = list(dataset.groups)
+    columns["split"] = list(dataset.split)
+    # The csv module quotes a cell with a line feed, but not one with a lone carriage return.
+    unusual = any("\r" in cell for name, column in columns.items() for cell in (name, *column))
+    text = io.StringIO()
+    writer = csv.writer(
+        text, lineterminator="\n", quoting=csv.QUOTE_ALL if unusual else csv.QUOTE_MINIMAL
+    )
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    try:
+        write_text(Path(path), text.getvalue())
+    except UnicodeEncodeError as err:
+        name = text.getvalue()[err.start : err.end]
+        raise DataError(f"A file name contains {name!r}, which is not UTF-8: rename it.") from err
+
+
+def _labels_in_one_column(dataset: Dataset) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {"labels": [], "label_groups": []}
+    group_of, order = _groups_and_order(dataset)
+    for row in range(len(dataset)):
+        names = sorted(dataset.labels_of(row), key=order.index)
+        columns["labels"].append(SEPARATOR.join(names))
+        columns["label_groups"].append(SEPARATOR.join(group_of.get(name, "") for name in names))
+    if not group_of:
+        del columns["label_groups"]
+    return columns
+
+
+def _labels_in_columns(dataset: Dataset) -> dict[str, list[str]]:
+    reserved = RESERVED & set(dataset.labels)
+    if reserved:
+        raise DataError(
+            f"A label is named {min(reserved)!r}, which is also the name of a column. Each label "
+            "needs its own column here, because some are unknown or on no image: rename the label."
+        )
+    group_of, order = _groups_and_order(dataset)
+    words = np.array(["0", "1", ""])  # for 0, 1 and -1, which indexes the last
+    columns = {
+        name: words[dataset.targets[:, dataset.labels.index(name)]].tolist() for name in order
+    }
+    if group_of:
+        groups = SEPARATOR.join(group_of.get(name, "") for name in order)
+        columns["label_groups"] = [groups] * len(dataset)
+    return columns
+
+
+def _groups_and_order(dataset: Dataset) -> tuple[dict[str, str], list[str]]:
+    """Return the group of each label, and all labels in the order in which they are written.
+
+    The order is that of the groups, so that the first row determines their order when read.
+    """
+    group_of = {
+        label: group.name
+        for group in dataset.label_groups
+        if group.rule == "one"
+        for label in group.labels
+    }
+    return group_of, list(dict.fromkeys([*group_of, *dataset.labels]))
