@@ -1,9 +1,15 @@
-"""What several tests share: the real photos and weights, where they are present."""
+"""What several tests share: the light tier, real photos and weights, a tiny model.
+
+The light tier (`make quick`) is every test module that can be imported where the heavy libraries
+cannot. It runs in a minute, on every supported Python, and proves that a device needs none of them.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +18,62 @@ import pytest
 from edgeml.doctor.probes import Finding
 from tests.command import Command
 from tests.doctor.machines import examined
+from tests.heavy import RUNTIMES_AND_TORCH
 from tests.tiny import make_tiny_onnx
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+HEAVY_MARKERS = ("runtime", "train", "slow")
+
+LIGHT = os.environ.get("EDGEML_TESTS") == "light"
+
+
+def is_heavy(module: str) -> bool:
+    return module.split(".")[0] in RUNTIMES_AND_TORCH
+
+
+class Absent(MetaPathFinder):
+    """Finds no heavy library, as on a machine that lacks them all."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if is_heavy(fullname):
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+if LIGHT:
+    sys.meta_path.insert(0, Absent())
+    collect_ignore = ["export", "training", "network"]
+
+
+class LightModule(pytest.Module):
+    """A test module that is skipped if it imports a heavy library."""
+
+    def _getobj(self) -> Any:
+        try:
+            return super()._getobj()
+        except self.CollectError as err:
+            cause: BaseException | None = err
+            while cause := cause.__cause__:
+                if (
+                    isinstance(cause, ImportError)
+                    and (cause.name or "").split(".")[0] in RUNTIMES_AND_TORCH
+                ):
+                    pytest.skip(f"needs {cause.name}", allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    kind = LightModule if LIGHT else pytest.Module
+    return kind.from_parent(parent, path=module_path)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what needs a runtime, torch or many seconds out of the light tier."""
+    if LIGHT:
+        heavy = [item for item in items if any(map(item.get_closest_marker, HEAVY_MARKERS))]
+        config.hook.pytest_deselected(items=heavy)
+        items[:] = [item for item in items if item not in set(heavy)]
 
 
 def _shared(relative: str) -> Path:
@@ -54,7 +112,9 @@ def mobilenet_weights() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file of 2 kB that names the colour that prevails: red, green or blue."""
+    """A model file of 2 kB that names the prevailing colour: red, green or blue."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
     return make_tiny_onnx(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
 
 

@@ -15,12 +15,8 @@ import pytest
 
 import edgeml
 import edgeml_export
+from tests.heavy import HEAVY
 
-HEAVY = (
-    "torch", "torchvision", "timm", "safetensors", "onnx", "onnxruntime", "onnxscript",
-    "onnxslim", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda",
-    "matplotlib", "jinja2", "sklearn", "pyarrow", "yaml", "kagglehub",
-)  # fmt: skip
 DOOR = re.compile(
     r"edgeml\.(training(?!\.config)|network(?!\.args)|report)(\..+)?|edgeml\.runtimes\.(ort\w*|ov|torch_)"
     r"|edgeml\.runtimes\.tensorrt\.runtime|.*\.(page|plots|audit_page)|edgeml_export\.(\w+\.)?to_\w+"

@@ -129,6 +129,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         audit(tmp_path / "absent")
 
 
+@pytest.mark.slow
 def test_the_real_photos_are_clean_but_for_rare_labels(clothing: Path, tmp_path: Path) -> None:
     found = audit(clothing / "labels.csv").to_dict()
     assert found["images"] == 3211

@@ -77,6 +77,7 @@ def test_copies_of_real_photos_are_found_and_only_they(photos: Dataset) -> None:
         assert (groups[len(some) :] == np.arange(len(some))).mean() > 0.98, name
 
 
+@pytest.mark.slow
 def test_the_photos_have_no_near_duplicates_though_many_look_alike(photos: Dataset) -> None:
     small, faults = thumbnails(photos)
     assert not faults
@@ -179,6 +180,7 @@ def test_groups_go_through_others_across_blocks() -> None:
     }
 
 
+@pytest.mark.slow
 def test_thousands_of_pictures_take_seconds_even_if_all_are_one_scene() -> None:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (4000, SIDE, SIDE, 3), np.uint8)

@@ -48,6 +48,7 @@ def _run(*module: str) -> str:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CORPUS)
+@pytest.mark.slow
 def test_each_file_gives_a_frame_or_its_reason_in_little_memory(
     measured: dict[str, dict[str, Any]], name: str, way: str
 ) -> None:
@@ -67,6 +68,7 @@ def _assert_mutants_do_no_harm(seed: int, count: int) -> None:
     assert found["wrong"] == []
 
 
+@pytest.mark.slow
 def test_no_mutant_crashes_or_takes_more_than_300_mb() -> None:
     _assert_mutants_do_no_harm(seed=0, count=1000)
 

@@ -437,6 +437,7 @@ def seeds() -> list[bytes]:
     max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
+@pytest.mark.slow
 def test_a_damaged_picture_gives_a_frame_or_an_image_error(
     seeds: list[bytes], capfd: pytest.CaptureFixture[str], data: st.DataObject
 ) -> None:
@@ -490,7 +491,9 @@ def test_the_memory_of_a_picture_is_kept_for_the_next_one(tmp_path: Path) -> Non
     path.write_bytes(encode_jpeg(smooth(1080, 1920)))
     code = (
         "import resource, sys\n"
+        "from edgeml.image.memory import raise_mmap_threshold\n"
         "from edgeml.image.reading import read_image\n"
+        "raise_mmap_threshold()\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(5): read_image(sys.argv[1])\n"
         "before = faults()\n"

@@ -196,6 +196,7 @@ class TestResults:
         entry = {"source": "a", "labels": [], "error": None, "scores": {"error": 0.5, "red": 1.0}}
         write_parquet([entry], ["error", "red"], tmp_path / "t.parquet")
 
+    @pytest.mark.slow
     def test_results_are_not_kept_in_memory(self, tmp_path: Path) -> None:
         # 3,000 results of 300 labels take some 80 MB as objects.
         files, outputs = (
@@ -538,6 +539,7 @@ print(step)
 
 
 @posix
+@pytest.mark.slow
 def test_killed_before_any_step_or_within_any_write_it_goes_on_to_the_same_files(
     photos: Path, tmp_path: Path
 ) -> None:
