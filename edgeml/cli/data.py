@@ -71,14 +71,14 @@ def audit(
 ) -> None:
     """Check every row and image: broken, odd, duplicated, or with conflicting labels."""
     from edgeml.data.audit import audit as run
-    from edgeml.data.framestore import usual_cache
+    from edgeml.data.framestore import cache_or_none
     from edgeml.files import check_writable
 
     if html:
         check_writable(html)
         with needs("jinja2", extra="report", to="write the page"):
             from edgeml.data.audit_page import audit_report
-    result = run(data, delimiter=delimiter, cache=usual_cache(), progress=progress())
+    result = run(data, delimiter=delimiter, cache=cache_or_none(), progress=progress())
     if html:
         audit_report(result, html)
     if json:
@@ -111,7 +111,7 @@ def split(
 ) -> None:
     """Split a data set: spread labels evenly, keep duplicates and groups together."""
     from edgeml.data import SplitPlan, read_dataset, report_skipped, split_dataset, write_split
-    from edgeml.data.framestore import usual_cache
+    from edgeml.data.framestore import cache_or_none
     from edgeml.data.screen import without_unreadable
     from edgeml.files import check_writable
 
@@ -120,10 +120,10 @@ def split(
     plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=pair)
     dataset = read_dataset(data, delimiter=delimiter, skip_bad=skip_bad)
     dataset = without_unreadable(
-        dataset, skip_bad=skip_bad, cache=usual_cache(), progress=progress()
+        dataset, skip_bad=skip_bad, cache=cache_or_none(), progress=progress()
     )
     report_skipped(dataset, progress())
-    divided = split_dataset(dataset, plan, cache=usual_cache(), progress=progress())
+    divided = split_dataset(dataset, plan, cache=cache_or_none(), progress=progress())
     write_split(divided, out)
     parts = {name: divided.part(name) for name in ("train", "val", "test")}
     rows = [

@@ -1,14 +1,11 @@
-"""Pictures decoded once: uint8 frames of one size, mapped to memory, kept for the next run."""
+"""Images decoded once: uint8 frames of one size, memory-mapped, and stored for the next run."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
-import random
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,23 +19,24 @@ from edgeml.errors import DataError, ImageError
 from edgeml.image.frame import Frame
 from edgeml.image.preprocess import Preprocess
 from edgeml.image.reading import decode_image, read_file, read_image
+from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.progress import Advance
 
-Pictures = tuple[Sequence[Path], Preprocess]
-"""Paths, and how these become frames."""
+ImagesOfSide = tuple[Sequence[Path], Preprocess]
+"""Paths of images, and how these become frames."""
 
-# What is decoded between two commits to a store: so much is lost at most when a run is killed.
+# The frames decoded between two writes to a store: the most that a killed run loses.
 _CHUNK_BYTES = 1 << 25
-_CHUNK_PICTURES = 256
+_CHUNK_IMAGES = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Frames of pictures in their order, read when they are asked for.
+    """Frames of images in their order, read from disk when they are indexed.
 
     Attributes:
-        stored: (M, H, W, 3) uint8 BGR, mapped to memory; others' frames may be among them.
-        rows: (N,) where each picture's frame is in `stored`; -1 if it could not be read.
+        stored: (M, H, W, 3) uint8 BGR, memory-mapped; may contain frames of other images.
+        rows: (N,) the row of each image's frame in `stored`; -1 if it could not be read.
     """
 
     stored: NDArray[np.uint8]
@@ -55,28 +53,28 @@ class Frames:
 
 @contextmanager
 def decoded_frames(
-    sides: Sequence[Pictures],
+    sides: Sequence[ImagesOfSide],
     *,
     threads: int | None,
     advance: Advance,
     cache: Path | None = None,
     hashes: Sequence[Sequence[str]] | None = None,
 ) -> Iterator[list[Frames]]:
-    """Decode and fit pictures once, on several threads; give the frames of each side.
+    """Decode and fit images once, on several threads; yield the frames of each side.
 
-    The frames are what `preprocess.fit` makes of the pictures as `Predictor` reads them.
+    The frames are the result of `preprocess.fit` for images read as `Predictor` reads them.
 
     Args:
-        sides: Paths of pictures, and how these become frames.
-        threads: How many; None takes as many as there are cores.
-        advance: Called with numbers of pictures that are done.
-        cache: A folder whose frames are used, and which gets what it lacks. None keeps frames
-            in a temporary file.
-        hashes: The SHA-256 of each picture's file, as `Dataset.hashes` gives them; for the
-            cache, which reads every file once more without.
+        sides: Paths of images, and how these become frames.
+        threads: None uses as many as there are processors.
+        advance: Called with the number of images that are done.
+        cache: A folder that stores frames: those it has are used, and those it lacks are added.
+            None uses temporary files.
+        hashes: The SHA-256 of each image file, as returned by `Dataset.hashes`. Only used with a
+            cache; None reads every file once more.
 
     Raises:
-        DataError: Pictures cannot be read; says how many, and names some.
+        DataError: Images cannot be read; says how many, and names some.
         InputError: There is no room for the frames.
     """
     with frames_and_faults(sides, threads=threads, advance=advance, cache=cache, hashes=hashes) as (
@@ -87,41 +85,42 @@ def decoded_frames(
             total = sum(len(paths) for paths, _ in sides)
             others = ", ".join(repr(str(path)) for path in list(faults)[1:4])
             raise DataError(
-                f"{len(faults)} of {total} pictures cannot be used. {next(iter(faults.values()))}"
+                f"{len(faults)} of {total} images cannot be used. {next(iter(faults.values()))}"
                 + (f" Also: {others}." if others else "")
-                + " Mend or remove what cannot be read."
+                + " Fix or remove them."
             )
         yield frames
 
 
 @contextmanager
 def frames_and_faults(
-    sides: Sequence[Pictures],
+    sides: Sequence[ImagesOfSide],
     *,
     threads: int | None,
     advance: Advance,
     cache: Path | None = None,
     hashes: Sequence[Sequence[str]] | None = None,
 ) -> Iterator[tuple[list[Frames], dict[Path, str]]]:
-    """Decode as `decoded_frames` does, but give what cannot be read with the reason for it."""
-    with ExitStack() as stack, ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        if cache is None:
-            made = _temporary(sides, pool, advance, stack)
-        else:
-            made = _cached(sides, pool, advance, cache, hashes)
-        yield made
+    """Decode like `decoded_frames`, but yield the reason for each image that cannot be read."""
+    workers = threads or usable_cpus()
+    if cache is not None:
+        if hashes is None:
+            hashes = [content_hashes(paths, workers) for paths, _ in sides]
+        yield _cached(sides, hashes, cache, workers, advance)
+        return
+    with ExitStack() as stack:
+        yield _temporary(sides, workers, advance, stack)
 
 
 def content_hashes(paths: Sequence[Path], threads: int | None = None) -> list[str]:
-    """Give the SHA-256 of each file's bytes; of one that cannot be read, an empty text."""
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return _contents(paths, pool)
+    """Return the SHA-256 of each file's bytes; an empty text if the file cannot be read."""
+    return list(ordered_map(_content_hash, paths, workers=threads or usable_cpus()))
 
 
 def _temporary(
-    sides: Sequence[Pictures], pool: Executor, advance: Advance, stack: ExitStack
+    sides: Sequence[ImagesOfSide], workers: int, advance: Advance, stack: ExitStack
 ) -> tuple[list[Frames], dict[Path, str]]:
-    """Decode into temporary files, which the system keeps in memory as far as there is room."""
+    """Decode into temporary files, which the system keeps in memory while there is room."""
     shapes = [(len(paths), *preprocess.size, 3) for paths, preprocess in sides]
     # Writing to a mapped file on a full disk kills the process.
     check_room(
@@ -131,90 +130,93 @@ def _temporary(
     )
     frames, faults = [], {}
     for (paths, preprocess), shape in zip(sides, shapes, strict=True):
-        store = stack.enter_context(_mapped(shape))
+        stored = stack.enter_context(_mapped(shape))
         rows = np.arange(len(paths))
-        for row, fault in enumerate(pool.map(partial(_decode, preprocess), paths, store)):
+        targets = zip(paths, stored, strict=True)
+        results = ordered_map(partial(_decode_into, preprocess), targets, workers=workers)
+        for row, fault in enumerate(results):
             advance(1)
             if fault:
                 faults[paths[row]] = fault
                 rows[row] = -1
-        frames.append(Frames(store, rows))
+        frames.append(Frames(stored, rows))
     return frames, faults
 
 
 def _cached(
-    sides: Sequence[Pictures],
-    pool: Executor,
-    advance: Advance,
+    sides: Sequence[ImagesOfSide],
+    hashes: Sequence[Sequence[str]],
     cache: Path,
-    hashes: Sequence[Sequence[str]] | None,
+    workers: int,
+    advance: Advance,
 ) -> tuple[list[Frames], dict[Path, str]]:
-    """Take frames from their stores, which first get what they lack."""
+    """Read frames from their stores, after adding those that are missing."""
     stores = [FrameStore(cache, preprocess) for _, preprocess in sides]
-    if hashes is None:
-        hashes = [_contents(paths, pool) for paths, _ in sides]
-    lacks = []
+    missing: list[dict[str, Path]] = []
     for (paths, _), store, contents in zip(sides, stores, hashes, strict=True):
-        there = store.rows(contents, store.mapped(), pool)
-        lacks.append({c: p for p, c in zip(paths, contents, strict=True) if c and c not in there})
-        advance(len(paths) - len(lacks[-1]))
+        stored = store.rows(contents, store.mapped(), workers)
+        pairs = zip(contents, paths, strict=True)
+        missing.append(
+            {content: path for content, path in pairs if content and content not in stored}
+        )
+        advance(len(paths) - len(missing[-1]))
     check_room(
         cache,
         sum(
-            len(lack) * math.prod(pre.size) * 3 for lack, (_, pre) in zip(lacks, sides, strict=True)
+            len(images) * math.prod(preprocess.size) * 3
+            for images, (_, preprocess) in zip(missing, sides, strict=True)
         ),
         "Make room there (edgeml data cache --clear), or train with a smaller --size.",
     )
     frames: list[Frames] = []
     faults: dict[Path, str] = {}
-    for (paths, preprocess), store, contents, lack in zip(
-        sides, stores, hashes, lacks, strict=True
+    for (paths, preprocess), store, contents, images in zip(
+        sides, stores, hashes, missing, strict=True
     ):
-        _fill(store, lack, preprocess, pool, advance)
-        stored = store.mapped()
-        row_of = store.rows(contents, stored, pool)
+        _add_to(store, images, preprocess, workers, advance)
+        mapped = store.mapped()
+        row_of = store.rows(contents, mapped, workers)
         rows = np.array([row_of.get(content, -1) for content in contents], np.intp)
         bad = dict.fromkeys(path for path, row in zip(paths, rows, strict=True) if row < 0)
-        faults |= {path: _why(path, preprocess) for path in bad}
-        frames.append(Frames(stored, rows))
+        faults |= {path: _fault_of(path, preprocess) for path in bad}
+        frames.append(Frames(mapped, rows))
     return frames, faults
 
 
-def _fill(
+def _add_to(
     store: FrameStore,
-    lack: dict[str, Path],
+    images: dict[str, Path],
     preprocess: Preprocess,
-    pool: Executor,
+    workers: int,
     advance: Advance,
 ) -> None:
-    """Decode what a store lacks, and store it chunk by chunk."""
-    size = max(1, min(_CHUNK_PICTURES, _CHUNK_BYTES // (math.prod(preprocess.size) * 3)))
-    items = list(lack.items())
-    chunks = [items[first : first + size] for first in range(0, len(items), size)]
-    # Processes that fill one store at once then share the work, instead of all doing the same.
-    random.SystemRandom().shuffle(chunks)
-    for chunk in chunks:
-        made = {}
-        for (content, _), frame in zip(
-            chunk, pool.map(partial(_frame_of, preprocess), chunk), strict=True
-        ):
-            advance(1)
-            if frame is not None:
-                made[content] = frame
-        store.append(made)
+    """Decode images, and write their frames to a store in chunks."""
+    size = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // (math.prod(preprocess.size) * 3)))
+    chunk: dict[str, Frame] = {}
+    results = ordered_map(partial(_frame_of, preprocess), images.items(), workers=workers)
+    for content, frame in zip(images, results, strict=True):
+        advance(1)
+        if frame is not None:
+            chunk[content] = frame
+        if len(chunk) == size:
+            store.append(chunk)
+            chunk = {}
+    if chunk:
+        store.append(chunk)
 
 
-def _decode(preprocess: Preprocess, path: Path, into: Frame) -> str | None:
+def _decode_into(preprocess: Preprocess, target: tuple[Path, Frame]) -> str | None:
+    path, frame = target
     try:
-        into[:] = preprocess.fit(read_image(path, at_least=preprocess.whole))
+        frame[:] = preprocess.fit(read_image(path, at_least=preprocess.whole))
     except ImageError as err:
         return str(err)
     return None
 
 
-def _frame_of(preprocess: Preprocess, picture: tuple[str, Path]) -> Frame | None:
-    """Make the frame of a file, if it can be read and still has the content it had."""
-    content, path = picture
+def _frame_of(preprocess: Preprocess, image: tuple[str, Path]) -> Frame | None:
+    """Return the frame of a file; None if it cannot be read or its content changed."""
+    content, path = image
     try:
         data = read_file(path)
         if hashlib.sha256(data).hexdigest() != content:
@@ -224,19 +226,15 @@ def _frame_of(preprocess: Preprocess, picture: tuple[str, Path]) -> Frame | None
         return None
 
 
-def _contents(paths: Sequence[Path], pool: Executor) -> list[str]:
-    return list(pool.map(_content, paths))
-
-
-def _content(path: Path) -> str:
+def _content_hash(path: Path) -> str:
     try:
         return hashlib.sha256(read_file(path)).hexdigest()
     except ImageError:
         return ""
 
 
-def _why(path: Path, preprocess: Preprocess) -> str:
-    """Say why a store has no frame of a file."""
+def _fault_of(path: Path, preprocess: Preprocess) -> str:
+    """Return why a store has no frame of a file."""
     try:
         read_image(path, at_least=preprocess.whole)
     except ImageError as err:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from edgeml.data import Dataset
-from edgeml.data.framestore import usual_cache
+from edgeml.data.framestore import cache_or_none
 from edgeml.data.split import resolve_split
 from edgeml.errors import DataError, EdgemlError, NotComparableError
 from edgeml.measure.metrics import Metrics, evaluate
@@ -53,7 +53,7 @@ def choose_part(
     """
     if part == "all":
         return dataset
-    divided = resolve_split(dataset, spec, cache=usual_cache(), progress=progress)
+    divided = resolve_split(dataset, spec, cache=cache_or_none(), progress=progress)
     if divided is None:
         if part is None:
             progress.note(f"No split is known for these data: all {len(dataset)} images are used.")

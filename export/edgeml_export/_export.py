@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeml.benchmark.speedup import Speedup, speedup
 from edgeml.data import Dataset
-from edgeml.data.framestore import usual_cache
+from edgeml.data.framestore import cache_or_none
 from edgeml.data.screen import without_unreadable
 from edgeml.errors import ExportError, InputError, needs
 from edgeml.files import sha256_of_file, user_cache
@@ -157,7 +157,7 @@ def export(
             )
         if precision == "int8" and made is None and roles.reporting is not None:
             # The search before the check may take minutes: what would end it is found now.
-            without_unreadable(roles.reporting, cache=usual_cache(), progress=heard)
+            without_unreadable(roles.reporting, cache=cache_or_none(), progress=heard)
         job = _Job(plan, source, path, reference, roles, limits, Path(folder), heard, made, engine)
         page = Page(source=source, path=path, plan=plan, roles=roles, limits=limits, progress=heard)
         with reported(page):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeml.data import Dataset, SplitPlan, resolve_split, split_dataset
-from edgeml.data.framestore import usual_cache
+from edgeml.data.framestore import cache_or_none
 from edgeml.errors import CalibrationError, DataError
 from edgeml.measure.evaluation import check_labels
 from edgeml.progress import SILENT, Progress
@@ -91,9 +91,9 @@ def assign_roles(
 
 def _divided(dataset: Dataset, spec: ModelSpec, *, anyhow: SplitPlan | None) -> Dataset | None:
     """Divide data as they are known to be, or else by a plan of ours, if there is one."""
-    divided = resolve_split(dataset, spec, cache=usual_cache())
+    divided = resolve_split(dataset, spec, cache=cache_or_none())
     if divided is None and anyhow is not None:
-        divided = split_dataset(dataset, anyhow, cache=usual_cache())
+        divided = split_dataset(dataset, anyhow, cache=cache_or_none())
     return divided
 
 

