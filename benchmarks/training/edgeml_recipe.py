@@ -73,7 +73,7 @@ def save_predictions(run: Path, split: Path) -> None:
     from edgeml.data.frames import Frames
     from edgeml.image.reading import read_image
     from edgeml.network.checkpoint import load_checkpoint
-    from edgeml.training.sides import predict_logits
+    from edgeml.training.splits import predict_logits
 
     model, spec = load_checkpoint(run)
     dataset = read_dataset(split)

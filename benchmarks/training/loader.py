@@ -41,7 +41,7 @@ from edgeml.image.memory import kept_memory
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.model import build_model
 from edgeml.training import augment
-from edgeml.training.batches import Ahead
+from edgeml.training.batches import Prefetcher
 from edgeml.training.config import Augment
 
 BATCH = 32
@@ -106,7 +106,7 @@ def edgeml_epoch(
                 torch.from_numpy(side.targets[rows]).float(),
             )
 
-        for pictures, targets in Ahead(make, 0, len(side) // BATCH, workers=THREADS):
+        for pictures, targets in Prefetcher(make, 0, len(side) // BATCH, workers=THREADS):
             consume(pictures, targets)
 
     return epoch

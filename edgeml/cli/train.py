@@ -47,7 +47,7 @@ def train(
         if json:
             print_json(best.to_dict())
         else:
-            typer.echo(best.told())
+            typer.echo(best.summary_line())
         return
     result = run(
         dataset, train_config, out, resume=resume, overwrite=overwrite, progress=progress()

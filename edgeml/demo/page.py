@@ -17,7 +17,7 @@ from edgeml.image.jpeg import jpeg_url
 from edgeml.measure.metrics import Metrics
 from edgeml.report.page import Tile, is_known, ms, percent, write_page
 from edgeml.report.svg import _MARKERS, CARD, SERIES, WIDTH, axes_of, markup, styled, tag
-from edgeml.training.report.findings import EpochRow
+from edgeml.training.history import Epoch
 from edgeml.training.report.plots import line, loss_plot
 
 _HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False}
@@ -227,7 +227,7 @@ class Demo:
     title: str
     steps: tuple[str, ...]
     rows: tuple[DemoRow, ...]
-    history: Sequence[EpochRow]
+    history: Sequence[Epoch]
     metrics: Metrics
     metrics_of: str
     samples: tuple[Sample, ...]
@@ -237,7 +237,7 @@ class Demo:
     software: Mapping[str, str | None]
 
 
-def map_plot(history: Sequence[EpochRow]) -> Markup:
+def map_plot(history: Sequence[Epoch]) -> Markup:
     """Plot mAP on the validation side by epoch; the best epoch is marked."""
     values = [row.mAP for row in history]
     known = [value for value in values if is_known(value)]

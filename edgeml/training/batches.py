@@ -1,45 +1,34 @@
-"""Batches made ahead by threads, and how long training had to wait for them."""
+"""Batches prepared ahead of use by threads, and how long training waited for them."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+from edgeml.ordered import ordered_map
 
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
-    """Give `make(0)`, `make(1)`, ... in order, made by threads before they are asked for.
+class Prefetcher(Generic[T]):
+    """Yield `make(first)` to `make(stop - 1)` in order; threads prepare them ahead of use.
 
     Attributes:
-        waited_s: Seconds that the one who asked had to wait so far.
+        waited_s: Seconds that the consumer has waited so far.
     """
 
     def __init__(self, make: Callable[[int], T], first: int, stop: int, *, workers: int) -> None:
-        """Prepare what `make` gives for `first` to `stop` - 1; `workers` threads, as many ahead."""
-        self._make, self._first, self._stop, self._workers = make, first, stop, workers
+        """Use `workers` threads, which stay at most `workers` + 1 results ahead."""
+        self._make, self._indices, self._workers = make, range(first, stop), workers
         self.waited_s = 0.0
 
     def __iter__(self) -> Iterator[T]:
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="edgeml-batch") as pool:
-            pending: deque[Future[T]] = deque()
-            upcoming = iter(range(self._first, self._stop))
-            try:
-                for index in upcoming:
-                    pending.append(pool.submit(self._make, index))
-                    if len(pending) > self._workers:
-                        break
-                while pending:
-                    began = time.perf_counter()
-                    batch = pending.popleft().result()
-                    self.waited_s += time.perf_counter() - began
-                    for index in upcoming:
-                        pending.append(pool.submit(self._make, index))
-                        break
-                    yield batch
-            finally:
-                for future in pending:
-                    future.cancel()
+        workers, started = self._workers, time.perf_counter()
+        for batch in ordered_map(
+            # One of these is the batch that the consumer is working on.
+            self._make, self._indices, workers=workers, ahead=workers + 2, name="edgeml-batch"
+        ):  # fmt: skip
+            self.waited_s += time.perf_counter() - started
+            yield batch
+            started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The end of a run: calibrate the kept weights, read the test side once, write the report."""
+"""The end of a run: calibrate the best weights, read the test split once, write the report."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from edgeml.progress import Progress
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training.config import TrainConfig
 from edgeml.training.history import Epoch
-from edgeml.training.parts import Parts
-from edgeml.training.report.findings import Scored, Training
+from edgeml.training.report.findings import ScoredSplit, Training
 from edgeml.training.report.page import train_report
-from edgeml.training.sides import Side, predict_logits
-from edgeml.training.start import Start
+from edgeml.training.setup import TrainingSetup
+from edgeml.training.splits import SplitFrames, Splits, predict_logits
 from edgeml.training.state import STATE_FILE
 
 REPORT_FILE = "report.html"
@@ -36,15 +35,15 @@ REPORT_FILE = "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run leaves: its folder, the spec in it, and how it came to be.
+    """The result of a run: its folder, its spec, its metrics and its history.
 
     Attributes:
         path: The run folder.
-        spec: With thresholds fitted on the validation side, and the metrics of both sides.
-        metrics: Of the kept weights on the test side, which nothing was chosen by; on the
-            validation side if there is no test side.
-        history: One row an epoch.
-        held_out: On the combination of labels that training never saw, if there is one.
+        spec: With thresholds fitted on the validation split, and the metrics of both splits.
+        metrics: Of the best weights on the test split, by which nothing was chosen; on the
+            validation split if there is no test split.
+        history: One row per epoch.
+        held_out: Metrics on the combination of labels that training never saw, if there is one.
     """
 
     path: Path
@@ -55,103 +54,97 @@ class TrainResult:
 
 
 def finish(
-    begin: Start,
-    parts: Parts,
-    sides: Mapping[str, Side],
-    history: Sequence[Epoch],
-    out: Path,
-    *,
-    progress: Progress,
+    setup: TrainingSetup, history: Sequence[Epoch], out: Path, *, progress: Progress
 ) -> TrainResult:
-    """Calibrate the checkpoint, measure it on the test side, and write it and the report.
+    """Calibrate the checkpoint, measure it on the test split, and write it and the report.
 
-    All is computed from the file as it was written. What was done already, by a run that was
-    killed here, is not done twice.
+    Everything is computed from the checkpoint file. A run that was killed here and is resumed
+    skips the steps that are already done.
     """
-    config = begin.config
+    config, splits, frames = setup.learner.config, setup.splits, setup.frames
     model, spec = load_checkpoint(out)
-    val = _logits(model, sides["val"], spec)
+    val = _logits(model, frames["val"], spec)
     if config.calibrate and "temperature" not in spec.origin:
-        model, spec, val = _calibrated(model, spec, sides["val"], val, config)
-    scored = {"val": _scored(sides["val"], spec.probabilities(val))}
-    if len(sides["test"]):
-        test = _logits(model, sides["test"], spec)
-        scored["test"] = _scored(sides["test"], spec.probabilities(test))
-    metrics = {name: evaluate(side.scores, side.targets, spec) for name, side in scored.items()}
-    known = {
-        key: value for name in scored for key, value in known_metrics(name, metrics[name]).items()
+        model, spec, val = _calibrated(model, spec, frames["val"], val, config)
+    scored = {"val": _scored(frames["val"], spec.probabilities(val))}
+    if len(frames["test"]):
+        test = _logits(model, frames["test"], spec)
+        scored["test"] = _scored(frames["test"], spec.probabilities(test))
+    metrics = {name: evaluate(one.scores, one.targets, spec) for name, one in scored.items()}
+    finite = {
+        key: value for name in scored for key, value in finite_metrics(name, metrics[name]).items()
     }
-    spec = replace(spec, metrics=known)
+    spec = replace(spec, metrics=finite)
     save_checkpoint(out / WEIGHTS_FILE, model, spec, name=config.model, args=config.model_args)
-    _note_end(spec, config, scored, metrics, progress)
-    apart = _held_out(parts, scored, spec, config)
-    if apart is not None:
+    _note_metrics(spec, config, scored, metrics, progress)
+    unseen = _held_out(splits, scored, spec, config)
+    if unseen is not None:
         progress.note(
-            f"held out, {' + '.join(config.hold_out)}, {apart.images} pictures: exact_match "
-            f"{apart.exact_match:.3f}, OF1 {apart.OF1:.3f}"
+            f"held out, {' + '.join(config.hold_out)}, {unseen.images} images: exact_match "
+            f"{unseen.exact_match:.3f}, OF1 {unseen.OF1:.3f}"
         )
     result = TrainResult(
         path=out,
         spec=spec,
         metrics=metrics.get("test", metrics["val"]),
         history=tuple(history),
-        held_out=apart,
+        held_out=unseen,
     )
     cache = default_cache() if config.cache else None
-    found = audit(parts.whole, threads=config.workers, cache=cache).summary()
-    train_report(_training(result, scored, val, config, found), out / REPORT_FILE)
+    audited = audit(splits.dataset, threads=config.workers, cache=cache).summary()
+    train_report(_training(result, scored, val, config, audited), out / REPORT_FILE)
     (out / STATE_FILE).unlink(missing_ok=True)
     return result
 
 
-def known_metrics(side: str, metrics: Metrics) -> dict[str, float]:
-    """Name metrics by the side they are of; what is not a number is left out of the spec."""
+def finite_metrics(split: str, metrics: Metrics) -> dict[str, float]:
+    """Return metrics for the spec, prefixed by the name of their split; NaN is omitted."""
     return {
-        f"{side}_{name}": round(value, 6)
+        f"{split}_{name}": round(value, 6)
         for name, value in metrics.summary().items()
         if math.isfinite(value)
     }
 
 
-def _logits(model: nn.Module, side: Side, spec: ModelSpec) -> NDArray[np.float32]:
-    return np.asarray(predict_logits(model, side.frames, spec.preprocess), np.float32)
+def _logits(model: nn.Module, split: SplitFrames, spec: ModelSpec) -> NDArray[np.float32]:
+    return np.asarray(predict_logits(model, split.frames, spec.preprocess), np.float32)
 
 
-def _scored(side: Side, scores: NDArray[np.float32]) -> Scored:
-    return Scored(scores=scores, targets=side.targets, paths=side.paths)
+def _scored(split: SplitFrames, scores: NDArray[np.float32]) -> ScoredSplit:
+    return ScoredSplit(scores=scores, targets=split.targets, paths=split.paths)
 
 
 def _calibrated(
     model: nn.Module,
     spec: ModelSpec,
-    side: Side,
+    split: SplitFrames,
     logits: NDArray[np.float32],
     config: TrainConfig,
 ) -> tuple[nn.Module, ModelSpec, NDArray[np.float32]]:
-    """Fold a temperature into the head, and fit the thresholds to what it says then."""
-    temperature = fit_temperature(logits, side.targets, spec.choices())
+    """Fold a temperature into the head, then fit the thresholds to the new probabilities."""
+    temperature = fit_temperature(logits, split.targets, spec.choices())
     scale_head(model, 1 / temperature)
-    logits = _logits(model, side, spec)
-    thresholds = fit_thresholds(spec.probabilities(logits), side.targets, config.objective)
+    logits = _logits(model, split, spec)
+    thresholds = fit_thresholds(spec.probabilities(logits), split.targets, config.objective)
     origin = {**spec.origin, "temperature": f"{temperature:.6g}"}
     return model, replace(spec, thresholds=thresholds, origin=origin), logits
 
 
 def _held_out(
-    parts: Parts, scored: Mapping[str, Scored], spec: ModelSpec, config: TrainConfig
+    splits: Splits, scored: Mapping[str, ScoredSplit], spec: ModelSpec, config: TrainConfig
 ) -> Metrics | None:
-    """Measure the pictures of the combination that training never saw."""
+    """Measure the images with the combination of labels that training never saw."""
     if not config.hold_out or "test" not in scored:
         return None
-    rows = held_out(parts.test, config.hold_out)
-    side = scored["test"]
-    return evaluate(side.scores[rows], side.targets[rows], spec)
+    rows = held_out(splits.test, config.hold_out)
+    test = scored["test"]
+    return evaluate(test.scores[rows], test.targets[rows], spec)
 
 
-def _note_end(
+def _note_metrics(
     spec: ModelSpec,
     config: TrainConfig,
-    scored: Mapping[str, Scored],
+    scored: Mapping[str, ScoredSplit],
     metrics: Mapping[str, Metrics],
     progress: Progress,
 ) -> None:
@@ -161,21 +154,21 @@ def _note_end(
     for column in unreached(val.scores, val.targets, spec.thresholds, config.objective):
         progress.note(f"note: {spec.labels[column]!r} does not reach {config.objective}")
     if "test" not in metrics:
-        progress.note("note: the split has no test side; the metrics are those of validation")
+        progress.note("note: there is no test split; the metrics are of the validation split")
         return
     measured = metrics["test"]
-    told = ", ".join(f"{name} {value:.3f}" for name, value in measured.summary().items())
-    progress.note(f"test side, {measured.images} pictures: {told}")
+    values = ", ".join(f"{name} {value:.3f}" for name, value in measured.summary().items())
+    progress.note(f"test split, {measured.images} images: {values}")
 
 
 def _training(
     result: TrainResult,
-    scored: Mapping[str, Scored],
+    scored: Mapping[str, ScoredSplit],
     val: NDArray[np.float32],
     config: TrainConfig,
-    found: Sequence[tuple[str, str]],
+    audited: Sequence[tuple[str, str]],
 ) -> Training:
-    """Gather what the report shows."""
+    """Return the input of the report."""
     best = max(result.history, key=lambda row: (row.mAP, -row.val_loss))
     temperature = float(result.spec.origin.get("temperature", "1"))
     return Training(
@@ -184,14 +177,14 @@ def _training(
         spec=result.spec,
         val=scored["val"],
         test=scored.get("test"),
-        # Undone, not kept: a run that was killed here and goes on has folded it in already.
+        # Recomputed, because a resumed run may find the temperature already folded into the head.
         uncalibrated=result.spec.probabilities(val * np.float32(temperature))
         if temperature != 1
         else None,
         temperature=temperature,
         held_out=result.held_out,
         held_out_name=" + ".join(config.hold_out) or None,
-        audit=found,
+        audit=audited,
         config=config.to_dict(),
         facts=dict(result.spec.origin),
         best_epoch=best.epoch,

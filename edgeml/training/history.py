@@ -1,4 +1,4 @@
-"""The course of a run: one row an epoch."""
+"""The history of a run: one row per epoch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
-# Above this share more threads for decoding and augmenting would make training faster.
+# Above this share of waiting, more threads for decoding and augmentation make training faster.
 _MUCH_WAITING = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """A row of history.csv. Metrics are of the averaged weights, on the validation side.
+    """One epoch: a row of history.csv, of report.json and of the report's plots.
 
-    `wait` is the share of the time that training waited for pictures.
+    Metrics are shares of 1, of the averaged weights on the validation split.
+
+    Attributes:
+        epoch: Counts from 1.
+        lr: The learning rate of the epoch's last step.
+        seconds: Duration of the training steps, without validation.
+        wait: The share of `seconds`, 0 to 1, in which training waited for images.
     """
 
     epoch: int
@@ -35,8 +41,8 @@ class Epoch:
     images_per_s: float
     wait: float
 
-    def told(self, epochs: int) -> str:
-        """Give the row as a line for people; `epochs` is how many there will be."""
+    def summary_line(self, epochs: int) -> str:
+        """Return the row as one line of text; `epochs` is the total number of epochs."""
         return (
             f"epoch {self.epoch}/{epochs}  loss {self.train_loss:.4f}  "
             f"val loss {self.val_loss:.4f}  mAP {self.mAP:.3f}  CF1 {self.CF1:.3f}  "
@@ -45,13 +51,13 @@ class Epoch:
         )
 
     def bottleneck(self) -> str:
-        """Say what held training up."""
-        waited = f"{100 * self.wait:.0f} % of it waiting for pictures"
-        return f"{waited}: give it more workers" if self.wait > _MUCH_WAITING else waited
+        """Return how much time training waited for images, with advice if that is much."""
+        waited = f"{100 * self.wait:.0f} % of it waiting for images"
+        return f"{waited}: use more --workers" if self.wait > _MUCH_WAITING else waited
 
 
 def history_csv(history: Sequence[Epoch]) -> str:
-    """Write rows as CSV, with a header; numbers with six digits."""
+    """Return the rows as CSV with a header; numbers have six significant digits."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([column.name for column in fields(Epoch)])

@@ -1,4 +1,4 @@
-"""Learner: what a step of training works with, and the step itself."""
+"""The learner: the objects that a training step uses, and the step itself."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgeml.errors import InputError
 from edgeml.network.model import checkpoint_gradients, is_convolutional
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training.config import TrainConfig
+from edgeml.training.initial import InitialModel
 from edgeml.training.losses import Loss, Prior, build_loss, distillation, log_odds
 from edgeml.training.mixing import mix
 from edgeml.training.optim import Ema, learning_rate, parameter_groups
-from edgeml.training.sides import Side
-from edgeml.training.start import Start
+from edgeml.training.splits import SplitFrames
 from edgeml.training.teacher import Teacher, load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a batch stands: in which step of the run, as which of its `count` batches."""
+class BatchPosition:
+    """The position of a batch: the step of the run, and its number among the step's batches."""
 
     step: int
     batch: int
@@ -32,18 +32,22 @@ class Place:
 
     @property
     def ends_step(self) -> bool:
-        """Whether the weights move after it."""
+        """Whether the optimizer takes a step after this batch."""
         return self.batch + 1 == self.count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """What a step of training works with.
+    """The objects that a training step uses.
 
     Attributes:
-        model: On its device; `forward` is the same, perhaps compiled.
-        spec: Of the model; its groups are learned as choices if it says so.
-        lr: Peak learning rate.
+        model: The network on its device.
+        forward: The same network, compiled if the settings ask for it.
+        spec: The model's spec; with `group_softmax` its groups are learned as single choices.
+        config: The settings, with every default resolved.
+        half: The type of mixed precision; None computes in float32.
+        batch: Images per batch.
+        lr: The peak learning rate.
     """
 
     model: nn.Module
@@ -64,48 +68,49 @@ class Learner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of the optimizer in an epoch; the last may have fewer batches."""
+        """Optimizer steps per epoch; the last step may have fewer batches."""
         return math.ceil(self.batches_per_epoch / self.config.accumulate)
 
     def rate(self, step: int) -> float:
-        """Give the learning rate of a step: constant for the head alone, then its own course."""
-        alone = self.config.head_epochs * self.steps_per_epoch
-        steps = self.config.epochs * self.steps_per_epoch - alone
-        if step < alone:
+        """Return the learning rate of a step: constant for the head alone, then scheduled."""
+        head_steps = self.config.head_epochs * self.steps_per_epoch
+        steps = self.config.epochs * self.steps_per_epoch - head_steps
+        if step < head_steps:
             return self.lr
-        return learning_rate(step - alone, steps, peak=self.lr, warmup=self.config.warmup)
+        return learning_rate(step - head_steps, steps, peak=self.lr, warmup=self.config.warmup)
 
-    def place(self, epoch: int, batch: int) -> Place:
-        """Say where the batch with this number in an epoch stands among the steps."""
-        each = self.config.accumulate
-        number, within = divmod(batch, each)
-        count = min(each, self.batches_per_epoch - number * each)
-        return Place(step=epoch * self.steps_per_epoch + number, batch=within, count=count)
+    def position(self, epoch: int, batch: int) -> BatchPosition:
+        """Return the step to which a batch of an epoch belongs, and its number in that step."""
+        per_step = self.config.accumulate
+        step, number = divmod(batch, per_step)
+        count = min(per_step, self.batches_per_epoch - step * per_step)
+        return BatchPosition(step=epoch * self.steps_per_epoch + step, batch=number, count=count)
 
-    def backward(self, pictures: Tensor, targets: Tensor, place: Place) -> Tensor:
-        """Add the gradients of one batch, on whatever device it is; give its loss."""
+    def backward(self, images: Tensor, targets: Tensor, position: BatchPosition) -> Tensor:
+        """Add the gradients of one batch, which may be on any device; return its loss."""
         config = self.config
-        pictures, targets = mix(
-            pictures.to(self.device, non_blocking=True),
+        images, targets = mix(
+            images.to(self.device, non_blocking=True),
             targets.to(self.device, non_blocking=True),
             mixup=config.mixup,
             cutmix=config.cutmix,
-            key=(config.seed, place.step, place.batch),
+            key=(config.seed, position.step, position.batch),
         )
         with self.autocast():
-            logits = self.forward(pictures)
+            logits = self.forward(images)
         loss = self.loss(logits.float(), targets)
         if self.teacher is not None:
-            told = self.teacher.logits(pictures, self.spec.preprocess)
-            taught = distillation(
-                log_odds(logits.float(), self.spec.choices()), told, config.distill_temperature
+            from_teacher = distillation(
+                log_odds(logits.float(), self.spec.choices()),
+                self.teacher.logits(images, self.spec.preprocess),
+                config.distill_temperature,
             )
-            loss = torch.lerp(loss, taught, config.distill)
-        self.scaler.scale(loss / place.count).backward()  # type: ignore[no-untyped-call]
+            loss = torch.lerp(loss, from_teacher, config.distill)
+        self.scaler.scale(loss / position.count).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def step(self, number: int) -> None:
-        """Move the weights along the gradients, and their average after them."""
+        """Update the weights from the gradients, then their moving average."""
         rate = self.rate(number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -118,33 +123,33 @@ class Learner:
         self.ema.update(self.model)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Compute in half precision where that was asked for; losses are not."""
+        """Return a context that computes in half precision if configured; losses stay float32."""
         if self.half is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.half)
 
 
-def build_learner(begin: Start, side: Side, device: torch.device) -> Learner:
-    """Put a model, its optimizer and its loss together, on a device.
+def build_learner(initial: InitialModel, split: SplitFrames, device: torch.device) -> Learner:
+    """Move a model to a device and build its optimizer and its loss.
 
     Args:
-        begin: The model with its first weights, and the resolved settings.
-        side: The training side.
-        device: Where to train.
+        initial: The model with its first weights, and the resolved settings.
+        split: The training split.
+        device: The device to train on.
 
     Raises:
-        InputError: The device has no use for the precision that was asked for, or the model
-            cannot save memory as was asked for.
+        InputError: The device does not support the configured precision, or the model does not
+            support gradient checkpointing.
         ModelLoadError: The teacher cannot be used.
     """
-    config, model = begin.config, begin.model
+    config, model = initial.config, initial.model
     layout = _layout(model, config)
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     half = half_precision(config, device)
     if config.grad_checkpointing:
         checkpoint_gradients(model, config.model)
-    batch = min(config.batch, len(side))
-    assert config.lr is not None, "start resolved it"
+    batch = min(config.batch, len(split))
+    assert config.lr is not None, "initial_model resolves it"
     return Learner(
         model=model,
         forward=torch.compile(model) if config.compile else model,
@@ -154,48 +159,48 @@ def build_learner(begin: Start, side: Side, device: torch.device) -> Learner:
             lr=config.lr,
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
-        loss=build_loss(config, Prior.of(side.targets), begin.spec.choices(), device=device),
-        teacher=_teacher(begin, device),
-        spec=begin.spec,
+        loss=build_loss(config, Prior.of(split.targets), initial.spec.choices(), device=device),
+        teacher=_teacher(initial, device),
+        spec=initial.spec,
         config=config,
         device=device,
         half=half,
         layout=layout,
         batch=batch,
-        # An incomplete last batch waits for another epoch's order.
-        batches_per_epoch=len(side) // batch,
+        # Images of an incomplete last batch have their turn in another epoch's order.
+        batches_per_epoch=len(split) // batch,
         lr=config.lr,
     )
 
 
 def half_precision(config: TrainConfig, device: torch.device) -> torch.dtype | None:
-    """Choose the type that the network computes in; None is float32.
+    """Return the type for mixed precision; None means float32.
 
     Raises:
-        InputError: fp16 on a device that has no use for it.
+        InputError: fp16 on a device that does not support it.
     """
     match config.amp:
         case "auto":
-            fit = device.type == "cuda" and torch.cuda.is_bf16_supported()
-            return torch.bfloat16 if fit else None
+            supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
+            return torch.bfloat16 if supported else None
         case "bf16":
             return torch.bfloat16
         case "fp16":
             if device.type != "cuda":
-                raise InputError(f"amp is fp16, which {device.type!r} has no use for; take bf16.")
+                raise InputError(f"amp is fp16, which {device.type!r} does not support; use bf16.")
             return torch.float16
         case _:
             return None
 
 
 def _layout(model: nn.Module, config: TrainConfig) -> torch.memory_format:
-    wanted = config.channels_last and is_convolutional(model)
-    return torch.channels_last if wanted else torch.contiguous_format
+    channels_last = config.channels_last and is_convolutional(model)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _teacher(begin: Start, device: torch.device) -> Teacher | None:
-    if begin.config.teacher is None:
+def _teacher(initial: InitialModel, device: torch.device) -> Teacher | None:
+    if initial.config.teacher is None:
         return None
-    teacher = load_teacher(begin.config.teacher, begin.spec.labels)
+    teacher = load_teacher(initial.config.teacher, initial.spec.labels)
     teacher.model.to(device)
     return teacher

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom."""
+"""The training loop; read it from top to bottom."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ from edgeml.network.weights import WEIGHTS_FILE
 from edgeml.progress import SILENT, Advance, Progress
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training import augment
-from edgeml.training.batches import Ahead
+from edgeml.training.batches import Prefetcher
 from edgeml.training.config import TrainConfig
-from edgeml.training.finish import TrainResult, finish, known_metrics
+from edgeml.training.finish import TrainResult, finish, finite_metrics
 from edgeml.training.history import Epoch, history_csv
 from edgeml.training.learner import Learner
 from edgeml.training.optim import freeze_backbone, freeze_batch_norm, training_mode
-from edgeml.training.ready import made_ready
-from edgeml.training.sides import Side, predict_logits
-from edgeml.training.start import check_out
+from edgeml.training.setup import check_output, training_setup
+from edgeml.training.splits import SplitFrames, predict_logits
 from edgeml.training.state import (
     STATE_FILE,
-    Course,
+    RunState,
     identity_of,
     load_state,
     remove_leftovers,
@@ -53,51 +52,52 @@ def train(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> TrainResult:
-    """Train a model and keep the weights that are best on the validation side.
+    """Train a model and save the weights that are best on the validation split.
 
-    The run folder gets model.safetensors (anew whenever the weights are the best so far),
-    history.csv, split.csv, config.yaml, state.safetensors while it runs, and a report at the end;
-    each file is absent or whole. A run that was killed, at any instant, goes on with `resume` and
-    ends with the very weights that it would have ended with.
+    The run folder receives model.safetensors (rewritten whenever the weights are the best so far),
+    history.csv, split.csv, config.yaml, state.safetensors during the run, and a report at the end;
+    each file is absent or complete. A run that was killed at any moment continues with `resume`,
+    and ends with exactly the weights of an uninterrupted run.
 
     Args:
-        dataset: Pictures and labels; one without a split is divided as `config` says.
-        config: How to train.
-        out: The run folder; made if need be.
-        resume: Go on from the state in `out`.
+        dataset: Images and labels; a data set without a split is split according to `config`.
+        config: The settings.
+        out: The run folder; created if it does not exist.
+        resume: Continue from the state in `out`.
         overwrite: Replace the model that is in `out`.
-        progress: Told what goes on.
+        progress: Receives notes and the progress of each step.
 
     Raises:
-        DataError: Unreadable pictures, too few of them, or fewer than two labels.
-        InputError: `out` cannot be used, there is no such device, or nothing to go on from.
-        ModelLoadError: No such model, or weights that do not fit it.
+        DataError: Unreadable images, too few images, or fewer than two labels.
+        InputError: `out` cannot be used, the device does not exist, or there is no state to
+            resume from.
+        ModelLoadError: The model does not exist, or the weights do not fit it.
         EdgemlError: The loss is no longer finite.
     """
-    check_out(out, overwrite=overwrite or resume)
+    check_output(out, overwrite=overwrite or resume)
     state = load_state(out / STATE_FILE) if resume else None
-    with made_ready(dataset, config, progress) as ready:
-        begin, parts, learner = ready.begin, ready.parts, ready.learner
-        course = Course(identity=identity_of(begin.config, parts.whole))
+    with training_setup(dataset, config, progress) as setup:
+        learner, config = setup.learner, setup.learner.config
+        run = RunState(identity=identity_of(config, setup.splits.dataset))
         if state is None:
-            _begin_folder(out, parts.whole, begin.config)
+            _start_folder(out, setup.splits.dataset, config)
         else:
-            course = course.at(state)
+            run = run.restored(state)
             remove_leftovers(out)
             restore(state, learner.model, learner.ema, learner.optimizer)
-            learner.scaler.load_state_dict(course.scaler)
-            progress.note(f"resumed in epoch {min(course.epoch + 1, begin.config.epochs)}")
+            learner.scaler.load_state_dict(run.scaler)
+            progress.note(f"resumed in epoch {min(run.epoch + 1, config.epochs)}")
         try:
-            _fit(learner, course, ready.sides, out, progress)
+            _fit(learner, run, setup.frames, out, progress)
         except KeyboardInterrupt:
             if (out / STATE_FILE).exists():
-                progress.note(f"interrupted: go on with --resume --out {str(out)!r}")
+                progress.note(f"interrupted: continue with --resume --out {str(out)!r}")
             raise
-        return finish(begin, parts, ready.sides, course.history, out, progress=progress)
+        return finish(setup, run.history, out, progress=progress)
 
 
-def _begin_folder(out: Path, dataset: Dataset, config: TrainConfig) -> None:
-    """Write what a run starts from; a model that is replaced must not stand beside it."""
+def _start_folder(out: Path, dataset: Dataset, config: TrainConfig) -> None:
+    """Write the split and the settings; remove the model and the state of an earlier run."""
     out.mkdir(exist_ok=True)
     remove_leftovers(out)
     for name in (WEIGHTS_FILE, STATE_FILE):
@@ -108,21 +108,21 @@ def _begin_folder(out: Path, dataset: Dataset, config: TrainConfig) -> None:
 
 def _fit(
     learner: Learner,
-    course: Course,
-    sides: Mapping[str, Side],
+    run: RunState,
+    frames: Mapping[str, SplitFrames],
     out: Path,
     progress: Progress,
 ) -> None:
-    """Run the epochs that are left; write the best averaged weights, and the state, as it goes."""
+    """Run the remaining epochs; write the best averaged weights, and the state, during the run."""
     config, per_epoch = learner.config, learner.batches_per_epoch
-    left = (config.epochs - course.epoch) * per_epoch - course.batch
+    remaining = (config.epochs - run.epoch) * per_epoch - run.batch
     with ExitStack() as stack:
-        advance = stack.enter_context(progress.task("train", total=left * learner.batch))
-        record = stack.enter_context(_board(config, out, course.epoch + 1))
-        while course.epoch < config.epochs and not _is_stale(course, config):
-            _train_epoch(learner, course, sides["train"], out, advance)
-            row, fitted = _validate(learner, course, sides["val"])
-            if course.takes(row):
+        advance = stack.enter_context(progress.task("train", total=remaining * learner.batch))
+        log_row = stack.enter_context(_tensorboard(config, out, run.epoch + 1))
+        while run.epoch < config.epochs and not _is_stale(run, config):
+            _train_epoch(learner, run, frames["train"], out, advance)
+            row, fitted = _validate(learner, run, frames["val"])
+            if run.end_epoch(row):
                 save_checkpoint(
                     out / WEIGHTS_FILE,
                     learner.ema.model,
@@ -130,116 +130,122 @@ def _fit(
                     name=config.model,
                     args=config.model_args,
                 )
-            write_text(out / "history.csv", history_csv(course.history))
-            _save(learner, course, out)
-            progress.note(row.told(config.epochs))
-            record(row)
-    if course.epoch < config.epochs:
-        progress.note(f"stopped early: {config.patience} epochs without a better one")
+            write_text(out / "history.csv", history_csv(run.history))
+            _save(learner, run, out)
+            progress.note(row.summary_line(config.epochs))
+            log_row(row)
+    if run.epoch < config.epochs:
+        progress.note(f"stopped early: no improvement for {config.patience} epochs")
 
 
-def _train_epoch(learner: Learner, course: Course, side: Side, out: Path, advance: Advance) -> None:
-    """Take the steps of one epoch, or what is left of it; write the state every so often."""
+def _train_epoch(
+    learner: Learner, run: RunState, split: SplitFrames, out: Path, advance: Advance
+) -> None:
+    """Take the remaining steps of one epoch; write the state every `save_every` seconds."""
     config = learner.config
-    make = batch_maker(side, course.epoch, learner)
-    _set_training(learner, head_alone=course.epoch < config.head_epochs)
-    ahead = Ahead(make, course.batch, learner.batches_per_epoch, workers=_workers(config))
-    began, saved = time.perf_counter(), time.perf_counter()
-    seconds, waited = course.seconds, course.waited_s
-    for pictures, targets in ahead:
-        place = learner.place(course.epoch, course.batch)
-        # All chance within a batch, dropout say, follows from its place.
-        torch.manual_seed(_seed(config.seed, place.step, place.batch))
-        loss = learner.backward(pictures, targets, place)
-        course.losses.append(loss)
-        course.batch += 1
+    make = batch_maker(split, run.epoch, learner)
+    _set_training(learner, head_only=run.epoch < config.head_epochs)
+    batches = Prefetcher(make, run.batch, learner.batches_per_epoch, workers=_workers(config))
+    started, saved = time.perf_counter(), time.perf_counter()
+    seconds, waited = run.seconds, run.waited_s
+    for images, targets in batches:
+        position = learner.position(run.epoch, run.batch)
+        # Everything random within a batch, such as dropout, depends on its position only.
+        torch.manual_seed(_seed(config.seed, position.step, position.batch))
+        loss = learner.backward(images, targets, position)
+        run.losses.append(loss)
+        run.batch += 1
         advance(learner.batch)
-        if not place.ends_step:
+        if not position.ends_step:
             continue
-        learner.step(place.step)
+        learner.step(position.step)
         now = time.perf_counter()
-        course.seconds, course.waited_s = seconds + now - began, waited + ahead.waited_s
+        run.seconds, run.waited_s = seconds + now - started, waited + batches.waited_s
         if now - saved >= config.save_every:
-            _save(learner, course, out)
+            _save(learner, run, out)
             saved = time.perf_counter()
 
 
-def batch_maker(side: Side, epoch: int, learner: Learner) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """Give the function that makes one batch of an epoch; threads may call it in any order."""
+def batch_maker(
+    split: SplitFrames, epoch: int, learner: Learner
+) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """Return a function that makes one batch of an epoch; threads may call it in any order."""
     config, size, preprocess = learner.config, learner.batch, learner.spec.preprocess
-    order = augment.order(len(side), seed=config.seed, epoch=epoch)
+    order = augment.order(len(split), seed=config.seed, epoch=epoch)
 
     def make(index: int) -> tuple[Tensor, Tensor]:
         rows = order[index * size : (index + 1) * size]
-        pictures = augment.training_batch(
-            side.frames[rows], rows, preprocess, config.augment, seed=config.seed, epoch=epoch
+        images = augment.training_batch(
+            split.frames[rows], rows, preprocess, config.augment, seed=config.seed, epoch=epoch
         )
         return (
-            torch.from_numpy(pictures).contiguous(memory_format=learner.layout),
-            side.float_targets(rows),
+            torch.from_numpy(images).contiguous(memory_format=learner.layout),
+            split.float_targets(rows),
         )
 
     return make
 
 
-def _set_training(learner: Learner, *, head_alone: bool) -> None:
-    """Let the right layers learn; statistics of frozen layers stay as they are, too."""
-    freeze_backbone(learner.model, head_alone)
+def _set_training(learner: Learner, *, head_only: bool) -> None:
+    """Unfreeze the layers to train; frozen layers also keep their batch statistics."""
+    freeze_backbone(learner.model, head_only)
     if learner.config.freeze_bn:
         freeze_batch_norm(learner.model)
     training_mode(learner.model)
 
 
-def _validate(learner: Learner, course: Course, side: Side) -> tuple[Epoch, ModelSpec]:
-    """Measure the averaged weights on the validation side; give the spec with their thresholds."""
+def _validate(learner: Learner, run: RunState, split: SplitFrames) -> tuple[Epoch, ModelSpec]:
+    """Measure the averaged weights on the validation split; return the spec with thresholds."""
     spec = learner.spec
-    train_loss = float(torch.stack(course.losses).mean())
-    logits = predict_logits(learner.ema.model, side.frames, spec.preprocess)
-    targets = side.float_targets().to(learner.device)
+    train_loss = float(torch.stack(run.losses).mean())
+    logits = predict_logits(learner.ema.model, split.frames, spec.preprocess)
+    targets = split.float_targets().to(learner.device)
     val_loss = float(learner.loss(logits.to(learner.device), targets))
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         raise EdgemlError(
-            f"The loss became {train_loss:g}, and {val_loss:g} on the validation side, in epoch "
-            f"{course.epoch + 1}: lower --lr."
+            f"The loss became {train_loss:g}, and {val_loss:g} on the validation split, in epoch "
+            f"{run.epoch + 1}. Lower --lr."
         )
     scores = spec.probabilities(logits.numpy())
-    spec = replace(spec, thresholds=fit_thresholds(scores, side.targets, learner.config.objective))
-    metrics = evaluate(scores, side.targets, spec)
+    spec = replace(spec, thresholds=fit_thresholds(scores, split.targets, learner.config.objective))
+    metrics = evaluate(scores, split.targets, spec)
     row = Epoch(
-        epoch=course.epoch + 1,
-        lr=learner.rate((course.epoch + 1) * learner.steps_per_epoch - 1),
+        epoch=run.epoch + 1,
+        lr=learner.rate((run.epoch + 1) * learner.steps_per_epoch - 1),
         train_loss=train_loss,
         val_loss=val_loss,
         **metrics.summary(),
-        seconds=course.seconds,
-        images_per_s=len(course.losses) * learner.batch / course.seconds,
-        wait=course.waited_s / course.seconds,
+        seconds=run.seconds,
+        images_per_s=len(run.losses) * learner.batch / run.seconds,
+        wait=run.waited_s / run.seconds,
     )
-    return row, replace(spec, metrics=known_metrics("val", metrics))
+    return row, replace(spec, metrics=finite_metrics("val", metrics))
 
 
-def _save(learner: Learner, course: Course, out: Path) -> None:
-    course.scaler = learner.scaler.state_dict()
-    losses = torch.stack(course.losses) if course.losses else torch.empty(0)
+def _save(learner: Learner, run: RunState, out: Path) -> None:
+    run.scaler = learner.scaler.state_dict()
+    losses = torch.stack(run.losses) if run.losses else torch.empty(0)
     save_state(
-        out / STATE_FILE, learner.model, learner.ema, learner.optimizer, losses, course.told()
+        out / STATE_FILE, learner.model, learner.ema, learner.optimizer, losses, run.to_dict()
     )
 
 
-def _is_stale(course: Course, config: TrainConfig) -> bool:
-    return bool(config.patience) and course.stale >= config.patience
+def _is_stale(run: RunState, config: TrainConfig) -> bool:
+    return bool(config.patience) and run.stale >= config.patience
 
 
 @contextmanager
-def _board(config: TrainConfig, out: Path, first_epoch: int) -> Iterator[Callable[[Epoch], None]]:
-    """Open TensorBoard's log where it was asked for; give what takes an epoch."""
+def _tensorboard(
+    config: TrainConfig, out: Path, first_epoch: int
+) -> Iterator[Callable[[Epoch], None]]:
+    """Open a TensorBoard log if the settings ask for one; yield the function that logs a row."""
     if not config.tensorboard:
         yield lambda row: None
         return
-    from edgeml.training.tensorboard import board
+    from edgeml.training.tensorboard import open_log
 
-    with board(out / "tensorboard", first_epoch=first_epoch) as record:
-        yield record
+    with open_log(out / "tensorboard", first_epoch=first_epoch) as log_row:
+        yield log_row
 
 
 def _workers(config: TrainConfig) -> int:
@@ -247,5 +253,5 @@ def _workers(config: TrainConfig) -> int:
 
 
 def _seed(*numbers: int) -> int:
-    """Give a seed of 64 bits for some numbers; near ones give unlike seeds."""
+    """Return a seed of 64 bits for some numbers; similar numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -1,7 +1,7 @@
-"""The state of a run, from which it goes on as if it had never stopped.
+"""The state of a run, from which it resumes as if it had never stopped.
 
-Everything random is a function of (seed, epoch, picture) or of (seed, step), so that no generator
-has to be kept: weights, their average, the optimizer, and where the run stood.
+It holds weights, their average, the optimizer and the position in the run. No random generator is
+saved: everything random is a function of (seed, epoch, image) or of (seed, step).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from edgeml.training.optim import Ema
 STATE_FILE = "state.safetensors"
 
 _FORMAT = "edgeml.state/1"
+# In the metadata of the file; the name dates from edgeml 0.1.0.
+_FIELDS_KEY = "told"
 
 _FILES = (
     STATE_FILE, "model.safetensors", "history.csv", "config.yaml", "split.csv",
@@ -38,25 +40,25 @@ _FILES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
-    """What one file holds: tensors by name, and the rest as JSON can hold it."""
+class SavedState:
+    """The contents of a state file: tensors by name, and all else as JSON values."""
 
     tensors: Mapping[str, Tensor]
-    told: Mapping[str, Any]
+    fields: Mapping[str, Any]
 
 
 @dataclass(kw_only=True)
-class Course:
-    """Where a run stands; all of it is in the state that is written.
+class RunState:
+    """The progress of a run; the state file holds all of it.
 
     Attributes:
-        identity: Digest of what must not change between a state and who goes on from it.
-        epoch, batch: The epochs that are done, and the batches of the next one.
+        identity: Digest of everything that must be equal when a run is resumed.
+        epoch, batch: The finished epochs, and the finished batches of the next one.
         losses: One for each of these batches, on the device.
-        history: A row for each epoch that is done.
-        best: mAP and negative loss on the validation side, of the weights that are kept.
-        stale: Epochs since then.
-        seconds, waited_s: Spent on the batches, and in waiting for them.
+        history: A row for each finished epoch.
+        best: mAP and negative loss on the validation split of the best weights so far.
+        stale: Epochs since the best one.
+        seconds, waited_s: Time spent on these batches, and the part of it spent waiting for them.
         scaler: State of the gradient scaler.
     """
 
@@ -71,8 +73,8 @@ class Course:
     waited_s: float = 0.0
     scaler: dict[str, float] = field(default_factory=dict)
 
-    def takes(self, row: Epoch) -> bool:
-        """End an epoch; say whether its weights are the best so far."""
+    def end_epoch(self, row: Epoch) -> bool:
+        """Record a finished epoch; return whether its weights are the best so far."""
         self.history.append(row)
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
         self.seconds = self.waited_s = 0.0
@@ -82,40 +84,42 @@ class Course:
         self.stale = 0 if better else self.stale + 1
         return better
 
-    def told(self) -> dict[str, object]:
-        """Give all but the losses, as JSON can hold it."""
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the losses as JSON values."""
         rows = [row.__dict__ for row in self.history]
-        kept = {name: value for name, value in self.__dict__.items() if name != "losses"}
-        return {**kept, "history": rows, "best": list(self.best)}
+        fields = {name: value for name, value in self.__dict__.items() if name != "losses"}
+        return {**fields, "history": rows, "best": list(self.best)}
 
-    def at(self, state: State) -> Course:
-        """Give the course that a state tells of.
+    def restored(self, state: SavedState) -> RunState:
+        """Return the progress that a state file holds.
 
         Raises:
-            InputError: The state is of other settings, another model or other data.
+            InputError: The state belongs to other settings, another model or other data.
         """
-        told = dict(state.told)
-        if told["identity"] != self.identity:
+        fields = dict(state.fields)
+        if fields["identity"] != self.identity:
             raise InputError(
-                "The state is of other settings or other data: --resume goes on only with the "
-                "same. Give the flags and the data of the first call, or train anew."
+                "The state belongs to a run with other settings or other data; --resume needs the "
+                "same. Repeat the flags and the data of the first call, or start a new run."
             )
-        del told["ema_step"]
-        told |= {
-            "history": [Epoch(**row) for row in told["history"]],
-            "best": (told["best"][0], told["best"][1]),
+        del fields["ema_step"]
+        fields |= {
+            "history": [Epoch(**row) for row in fields["history"]],
+            "best": (fields["best"][0], fields["best"][1]),
             "losses": list(state.tensors["losses"].unbind()),
         }
-        return Course(**told)
+        return RunState(**fields)
 
 
-# What may differ between a state and who goes on from it: it changes no weight.
-_OF_NO_WEIGHT = ("device", "workers", "threads", "cache", "save_every", "tensorboard")
+# Settings that may differ when a run is resumed, because they do not change the weights.
+_NOT_IN_IDENTITY = ("device", "workers", "threads", "cache", "save_every", "tensorboard")
 
 
 def identity_of(config: TrainConfig, dataset: Dataset) -> str:
-    """Give one SHA-256 of a resolved configuration, the data and their split."""
-    settings = {key: value for key, value in config.to_dict().items() if key not in _OF_NO_WEIGHT}
+    """Return one SHA-256 of a resolved configuration, the data and their split."""
+    settings = {
+        key: value for key, value in config.to_dict().items() if key not in _NOT_IN_IDENTITY
+    }
     rows = sorted(zip(dataset.hashes(), dataset.split or (), strict=True))
     text = json.dumps([settings, dataset.digest(), rows], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -127,39 +131,39 @@ def save_state(
     ema: Ema,
     optimizer: torch.optim.Optimizer,
     losses: Tensor,
-    told: Mapping[str, Any],
+    fields: Mapping[str, Any],
 ) -> None:
-    """Write a state as one .safetensors file, whole or not at all.
+    """Write a state as one complete .safetensors file.
 
     Args:
-        path: Where to.
-        model: Its tensors are kept to the last bit.
-        ema: As are those of the average,
-        optimizer: and its moments.
+        path: The file to write.
+        model: Its tensors are saved bit by bit, like those of `ema` and `optimizer`.
+        ema: The averaged weights.
+        optimizer: Its moments are saved; parameter groups are built again on resuming.
         losses: (steps of this epoch so far,) float32.
-        told: What else the run needs; goes into the metadata as JSON.
+        fields: The other values of the run; stored in the metadata as JSON.
     """
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"ema.{key}": value for key, value in ema.model.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
     tensors["losses"] = losses
-    whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    metadata = {"format": _FORMAT, "told": json.dumps({**told, "ema_step": ema.step})}
+    stored = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    metadata = {"format": _FORMAT, _FIELDS_KEY: json.dumps({**fields, "ema_step": ema.step})}
     with staged(path) as temporary:
-        temporary.write_bytes(tensor_bytes(whole, metadata))
+        temporary.write_bytes(tensor_bytes(stored, metadata))
 
 
-def load_state(path: Path) -> State:
-    """Read what `save_state` wrote.
+def load_state(path: Path) -> SavedState:
+    """Read a file that `save_state` wrote.
 
     Raises:
-        InputError: There is no state, or it is damaged.
+        InputError: There is no state file, or it is damaged.
     """
     if not path.is_file():
         raise InputError(
-            f"{str(path.parent)!r} holds no state to go on from: the run is finished, or never "
-            "began. Train without --resume."
+            f"{str(path.parent)!r} holds no state to resume from: the run is finished, or never "
+            "started. Train without --resume."
         )
     try:
         with safe_open(path, "pt") as file:
@@ -167,30 +171,32 @@ def load_state(path: Path) -> State:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r}")
-        return State(tensors=tensors, told=json.loads(metadata["told"]))
+        return SavedState(tensors=tensors, fields=json.loads(metadata[_FIELDS_KEY]))
     except (SafetensorError, OSError, ValueError, KeyError) as err:
         raise InputError(f"The state {str(path)!r} cannot be read: {err}. Remove it.") from err
 
 
-def restore(state: State, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
-    """Put a state back into what it was taken from."""
-    model.load_state_dict(_below("model.", state.tensors))
-    ema.model.load_state_dict(_below("ema.", state.tensors))
-    ema.step = int(state.told["ema_step"])
-    kept: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below("optimizer.", state.tensors).items():
+def restore(
+    state: SavedState, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
+) -> None:
+    """Load the saved tensors into model, average and optimizer."""
+    model.load_state_dict(_with_prefix("model.", state.tensors))
+    ema.model.load_state_dict(_with_prefix("ema.", state.tensors))
+    ema.step = int(state.fields["ema_step"])
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _with_prefix("optimizer.", state.tensors).items():
         index, key = name.split(".", 1)
-        kept.setdefault(int(index), {})[key] = tensor
+        states.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": kept, "param_groups": groups})
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was about to write; `files.staged` names its folders so."""
+    """Remove the temporary folders of `files.staged` that a killed process left behind."""
     for name in _FILES:
         for path in folder.glob(f".{name}.*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}

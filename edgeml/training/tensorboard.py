@@ -1,4 +1,4 @@
-"""DOOR tensorboard: the course of a run as scalars that TensorBoard shows."""
+"""DOOR tensorboard: the history of a run as TensorBoard scalars."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from edgeml.errors import InputError, needs
 from edgeml.training.history import Epoch
 
-# TensorBoard draws what has the same first word side by side. Fields that are not named here are
-# metrics of the validation side, also those that a later edgeml adds.
+# TensorBoard draws tags with the same prefix side by side. All other fields, also those that a
+# later edgeml adds, are metrics of the validation split.
 _TAGS = {
     "train_loss": "loss/train",
     "val_loss": "loss/validation",
@@ -24,15 +24,16 @@ _TAGS = {
 
 
 @contextmanager
-def board(folder: Path, *, first_epoch: int = 1) -> Iterator[Callable[[Epoch], None]]:
-    """Give a function that writes an epoch's numbers to an event file in `folder`.
+def open_log(folder: Path, *, first_epoch: int = 1) -> Iterator[Callable[[Epoch], None]]:
+    """Yield a function that writes an epoch's numbers to an event file in `folder`.
 
-    Each row is flushed at once: TensorBoard may look on. What is not a number is left out.
+    Each row is flushed at once, so that TensorBoard can show a running training. NaN and infinity
+    are omitted.
 
     Args:
-        folder: Where the event file goes; made if need be.
-        first_epoch: The first that will be written. What an earlier run wrote from there on is
-            no longer shown, so that a resumed run continues its own curve.
+        folder: The folder of the event file; created if it does not exist.
+        first_epoch: The first epoch to be written. TensorBoard hides what an earlier run wrote for
+            this and later epochs, so that a resumed run continues its own curve.
 
     Raises:
         MissingDependencyError: TensorBoard is not installed.

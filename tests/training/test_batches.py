@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgeml.training.batches import Ahead
+from edgeml.training.batches import Prefetcher
 
 pytestmark = pytest.mark.train
 
@@ -17,12 +17,12 @@ def test_batches_come_in_order_whoever_is_done_first() -> None:
         time.sleep(0.01 if index % 3 else 0.0)
         return index * index
 
-    assert list(Ahead(make, 2, 30, workers=4)) == [index * index for index in range(2, 30)]
+    assert list(Prefetcher(make, 2, 30, workers=4)) == [index * index for index in range(2, 30)]
 
 
 def test_no_more_is_made_than_there_are_workers_and_one() -> None:
     made = []
-    ahead = iter(Ahead(lambda index: made.append(index), 0, 100, workers=2))
+    ahead = iter(Prefetcher(lambda index: made.append(index), 0, 100, workers=2))
     next(ahead)
     time.sleep(0.1)
     assert len(made) <= 4
@@ -31,10 +31,10 @@ def test_no_more_is_made_than_there_are_workers_and_one() -> None:
 
 
 def test_waiting_is_told_from_working() -> None:
-    slow = Ahead(lambda index: time.sleep(0.03), 0, 6, workers=1)
+    slow = Prefetcher(lambda index: time.sleep(0.03), 0, 6, workers=1)
     list(slow)
     assert slow.waited_s > 0.1
-    quick = Ahead(lambda index: index, 0, 6, workers=1)
+    quick = Prefetcher(lambda index: index, 0, 6, workers=1)
     for _ in quick:
         time.sleep(0.03)
     assert quick.waited_s < 0.05
@@ -47,9 +47,9 @@ def test_an_error_reaches_the_one_who_asked_and_ends_the_threads() -> None:
         return index
 
     with pytest.raises(ValueError, match="third"):
-        list(Ahead(make, 0, 10, workers=2))
+        list(Prefetcher(make, 0, 10, workers=2))
     assert not [thread for thread in threading.enumerate() if "edgeml-batch" in thread.name]
 
 
 def test_nothing_to_make_is_no_batch() -> None:
-    assert list(Ahead(lambda index: index, 5, 5, workers=2)) == []
+    assert list(Prefetcher(lambda index: index, 5, 5, workers=2)) == []

@@ -26,7 +26,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_the_rate_that_is_found_is_one_that_learns(shapes: Dataset, tmp_path: Path) -> None:
     found = find.find_lr(shapes, TINY, tmp_path / "run")
     assert 1e-5 < found.lr < 0.3
-    assert f"--lr {found.lr:.2g}" in found.told()
+    assert f"--lr {found.lr:.2g}" in found.summary_line()
     page = (tmp_path / "run" / find.LR_REPORT).read_text(encoding="utf-8")
     assert "<svg" in page
     assert {path.name for path in (tmp_path / "run").iterdir()} == {find.LR_REPORT}
@@ -41,12 +41,6 @@ def test_the_steepest_descent_is_found_on_a_curve_that_is_known() -> None:
     assert find._steepest(rates, diverged) == pytest.approx(10**-2.5, rel=0.1)
 
 
-def test_smoothing_is_unbiased_from_the_start() -> None:
-    assert find._smoothed([2.0]) == pytest.approx(2)
-    assert find._smoothed([2.0] * 7) == pytest.approx(2)
-    assert find._smoothed([0.0, 1.0]) == pytest.approx(1 / 1.9)
-
-
 def test_the_smallest_batch_is_taken_that_is_as_fast_as_any(
     shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,7 +49,7 @@ def test_the_smallest_batch_is_taken_that_is_as_fast_as_any(
     found = find.find_batch(shapes, TINY, tmp_path / "run")
     assert found.batch == 8
     assert found.images_per_s == speeds
-    assert "--batch 8" in found.told()
+    assert "--batch 8" in found.summary_line()
 
 
 def test_the_search_ends_where_memory_does(
@@ -73,7 +67,7 @@ def test_the_search_ends_where_memory_does(
 def test_speed_is_measured_on_real_steps(
     shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(find, "_SECONDS_A_BATCH", 0.05)
+    monkeypatch.setattr(find, "_SECONDS_PER_BATCH_SIZE", 0.05)
     found = find.find_batch(shapes, replace(TINY, augment="none"), tmp_path / "run")
     assert set(found.images_per_s) <= {2, 4, 8, 16, 32}
     assert all(speed > 1 for speed in found.images_per_s.values())

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from edgeml.measure.metrics import evaluate
 from edgeml.report.drawn import curve, heatmap
 from edgeml.spec.labels import LabelGroup
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.training.report.findings import Scored, Training, find, per_label_csv, report_json
+from edgeml.training.history import Epoch
+from edgeml.training.report.files import per_label_csv, report_json
+from edgeml.training.report.findings import ScoredSplit, Training, analyse
 from edgeml.training.report.page import train_report, write_lr_report
 from edgeml.training.report.plots import smoothed
 from tests.report.pages import EVIL, Page, check_page
@@ -35,25 +37,17 @@ COLOUR = LabelGroup(name="colour", labels=("red", "green", "blue"), rule="one")
 THRESHOLDS = (0.5, 0.5, 0.5, 0.3, 0.4, 0.6)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    epoch: int
-    lr: float = 1e-3
-    train_loss: float = 0.4
-    val_loss: float = 0.5
-    mAP: float = 0.6
-    macro_F1: float = 0.55
-    CF1: float = 0.56
-    OF1: float = 0.57
-    exact_match: float = 0.3
-    seconds: float = 10.0
-    images_per_s: float = 200.0
-    wait: float = 0.02
+EPOCH = Epoch(
+    epoch=1, lr=1e-3, train_loss=0.4, val_loss=0.5, mAP=0.6, CP=0.5, CR=0.5, CF1=0.56,
+    macro_F1=0.55, OP=0.5, OR=0.5, OF1=0.57, exact_match=0.3, seconds=10.0, images_per_s=200.0,
+    wait=0.02,
+)  # fmt: skip
+NAN_EPOCH = Epoch(**{**{field.name: math.nan for field in fields(Epoch)}, "epoch": 1})  # type: ignore[arg-type]
 
 
 def scored(
     pictures: int, labels: tuple[str, ...] = LABELS, *, seed: int = 0, unknown: float = 0.0
-) -> Scored:
+) -> ScoredSplit:
     """Draw targets, and scores that follow them with some errors."""
     random = np.random.default_rng(seed)
     targets = (random.random((pictures, len(labels))) < 0.4).astype(np.int8)
@@ -61,7 +55,7 @@ def scored(
         targets[:, :3] = np.eye(3, dtype=np.int8)[random.integers(0, 3, pictures)]
     logits = 2.5 * targets - 1 + random.normal(size=targets.shape)
     targets[random.random(targets.shape) < unknown] = -1
-    return Scored(
+    return ScoredSplit(
         scores=(1 / (1 + np.exp(-logits))).astype(np.float32),
         targets=targets,
         paths=tuple(Path(f"gone/{row}.jpg") for row in range(pictures)),
@@ -80,7 +74,7 @@ def spec_of(labels: tuple[str, ...], groups: tuple[LabelGroup, ...] = ()) -> Mod
 def training(**changes: Any) -> Training:
     made = Training(
         title="A run",
-        history=[Row(epoch=epoch, val_loss=1 / epoch) for epoch in range(1, 5)],
+        history=[replace(EPOCH, epoch=epoch, val_loss=1 / epoch) for epoch in range(1, 5)],
         spec=replace(spec_of(LABELS, (COLOUR,)), thresholds=THRESHOLDS),
         val=scored(60, seed=1),
         test=scored(80, seed=2),
@@ -113,7 +107,7 @@ def written(made: Training, out: Path) -> tuple[Page, dict[str, Any]]:
 
 def measured(made: Training) -> dict[str, Any]:
     """Give what would stand in report.json, without drawing a page."""
-    return strict_json(report_json(made, find(made)))
+    return strict_json(report_json(made, analyse(made)))
 
 
 def strict_json(text: str) -> dict[str, Any]:
@@ -124,7 +118,7 @@ def strict_json(text: str) -> dict[str, Any]:
     return document
 
 
-def decided(side: Scored) -> NDArray[np.bool_]:
+def decided(side: ScoredSplit) -> NDArray[np.bool_]:
     """Decide by hand: thresholds, and the best colour."""
     present = side.scores >= np.array(THRESHOLDS, np.float32)
     present[:, :3] = np.eye(3, dtype=bool)[side.scores[:, :3].argmax(axis=1)]
@@ -259,7 +253,7 @@ def test_the_json_holds_the_history_and_what_was_handed_in(out: Path) -> None:
 def test_the_csv_has_a_row_for_each_label_with_the_numbers_of_the_json() -> None:
     made = training()
     document = measured(made)
-    rows = list(csv.DictReader(per_label_csv(made, find(made)).splitlines()))
+    rows = list(csv.DictReader(per_label_csv(made, analyse(made)).splitlines()))
     assert [row["label"] for row in rows] == list(LABELS)
     assert [row["group"] for row in rows] == ["colour"] * 3 + [""] * 3
     for row in rows:
@@ -273,8 +267,8 @@ def test_the_csv_has_a_row_for_each_label_with_the_numbers_of_the_json() -> None
 def test_tiles_and_table_show_the_test_side_and_say_so(usual: Usual) -> None:
     page, document = usual
     text = words(page)
-    assert "Measured on the 80 pictures of the test side, by which nothing was chosen." in text
-    assert "Kept are the weights of epoch 3 of 4." in text
+    assert "Measured on the 80 images of the test split, by which nothing was chosen." in text
+    assert "The saved weights are those of epoch 3 of 4." in text
     pieces = "|".join(page.pieces)
     for name in ("mAP", "exact_match", "macro_F1", "CF1", "OF1"):
         assert f"|{100 * document['metrics']['test'][name]:.1f}|%|test: " in pieces
@@ -291,7 +285,7 @@ def test_without_a_test_side_the_validation_side_is_shown_and_said_to_be_chosen_
     assert document["side"] == "val"
     assert set(document["metrics"]) == {"val"}
     text = words(page)
-    assert "There is no test side: measured on the 60 pictures of the validation side" in text
+    assert "There is no test split: measured on the 60 images of the validation split" in text
     assert "validation: mean of 6 labels" in text
     assert measured(training(test=scored(0)))["side"] == "val"
 
@@ -303,10 +297,10 @@ def test_labels_that_a_side_lacks_or_that_are_never_predicted_are_named(out: Pat
     page, document = written(training(test=test), out)
     assert "which CP counts as a precision of 0: dress." in words(page)
     assert document["labels"]["dress"]["test"]["precision"] is None
-    assert "Absent from the test side, and so left out of its averages over labels: kids." in (
+    assert "Absent from the test split, and therefore not in its averages over labels: kids." in (
         words(page)
     )
-    assert "Absent from the validation side" not in words(page)
+    assert "Absent from the validation split" not in words(page)
     assert document["metrics"]["test"]["absent_labels"] == ["kids"]
     assert document["labels"]["kids"]["test"]["AP"] is None
     assert "kids" not in document["precision_recall"]
@@ -324,7 +318,7 @@ def test_unknown_targets_are_counted_in_nothing_and_told(out: Path) -> None:
         assert found["precision"] == pytest.approx(sk.precision_score(truth, present), rel=1e-5)
         assert found["recall"] == pytest.approx(sk.recall_score(truth, present), rel=1e-5)
     assert "|Known,|test|" in "|".join(page.pieces)
-    assert "nobody said whether it is on it" in words(page)
+    assert "the truth is unknown" in words(page)
 
 
 def test_pairs_that_are_confused_are_counted_within_a_group_and_among_the_rest() -> None:
@@ -336,8 +330,8 @@ def test_pairs_that_are_confused_are_counted_within_a_group_and_among_the_rest()
     scores[4, 0] = 0.9
     scores[:2, 4] = 0.9  # two shirts for dresses
     scores[2, 3] = 0.9
-    side = Scored(scores=scores, targets=targets, paths=(Path("a"),) * 5)
-    found = find(training(test=side)).confused
+    side = ScoredSplit(scores=scores, targets=targets, paths=(Path("a"),) * 5)
+    found = analyse(training(test=side)).confused
     assert [(one.truth, one.predicted, one.count, one.positives) for one in found] == [
         ("red", "green", 4, 5),
         ("shirt", "dress", 2, 3),
@@ -355,7 +349,7 @@ def test_the_worst_pictures_come_first_with_their_labels_in_words(tmp_path: Path
     paths = tuple(tmp_path / f"{name}.jpg" for name in "abcd")
     cv2.imwrite(str(paths[2]), np.full((30, 50, 3), 200, np.uint8))
     paths[1].write_bytes(b"no picture")
-    side = Scored(scores=scores, targets=targets, paths=paths)
+    side = ScoredSplit(scores=scores, targets=targets, paths=paths)
     page, document = written(training(test=side), tmp_path / "out" / "report.html")
     # The mean of -log(probability of the truth) over known labels: 1.05 for c, 0.76 for b.
     assert [Path(one["path"]).name for one in document["worst"]] == ["c.jpg", "b.jpg"]
@@ -367,16 +361,16 @@ def test_the_worst_pictures_come_first_with_their_labels_in_words(tmp_path: Path
     text = words(page)
     for chip in (
         "right: ✓ red 0.90", "wrong: ✗ dress 0.94", "missed: ? shirt 0.25", "wrong: ✗ kids 1.00",
-        "open: ~ dress 0.75",
+        "unknown: ~ dress 0.75",
     ):  # fmt: skip
         assert chip in text
-    assert text.count("picture missing") == 1
+    assert text.count("image missing") == 1
     assert len(page.all("img")) == 1
 
 
 def test_pictures_that_are_gone_are_shown_as_missing(usual: Usual) -> None:
     page, document = usual
-    assert words(page).count("picture missing") == len(document["worst"]) > 0
+    assert words(page).count("image missing") == len(document["worst"]) > 0
     assert not page.all("img")
 
 
@@ -387,21 +381,24 @@ def test_the_bottleneck_is_told_by_how_long_training_waited(
     wait: float, bottleneck: str | None
 ) -> None:
     # The first epoch, in which caches are filled, is not what a run is judged by.
-    history = [Row(epoch=1, wait=0.9, images_per_s=10.0), Row(epoch=2, wait=wait)]
+    history = [
+        replace(EPOCH, epoch=1, wait=0.9, images_per_s=10.0),
+        replace(EPOCH, epoch=2, wait=wait),
+    ]
     speed = measured(training(history=history))["speed"]
     assert speed["bottleneck"] == bottleneck
     assert speed["images_per_s"] == 200.0
 
 
 def test_the_page_says_what_waiting_costs(out: Path) -> None:
-    page, _ = written(training(history=[Row(epoch=1, wait=0.5)]), out)
+    page, _ = written(training(history=[replace(EPOCH, epoch=1, wait=0.5)]), out)
     told = "reading them was the bottleneck. Without waiting it would be 2.0 times as fast."
     assert told in words(page)
 
 
 def test_the_kept_epoch_is_in_the_description_of_the_curves(usual: Usual) -> None:
     descriptions = [one.get("aria-label", "") for one in usual[0].all("svg")]
-    assert any("Epoch 3 was kept." in one for one in descriptions)
+    assert any("Epoch 3 was saved." in one for one in descriptions)
     assert any("validation from 1.000 to 0.250" in one for one in descriptions)
 
 
@@ -438,21 +435,14 @@ def test_names_of_any_script_and_length_are_shown(out: Path) -> None:
     assert out.with_name("per_label.csv").read_text("utf-8").count("\n") == 6
 
 
-NAN_ROW = Row(
-    epoch=1, lr=math.nan, train_loss=math.nan, val_loss=math.nan, mAP=math.nan, macro_F1=math.nan,
-    CF1=math.nan, OF1=math.nan, exact_match=math.nan, seconds=math.nan, images_per_s=math.nan,
-    wait=math.nan,
-)  # fmt: skip
-
-
 @pytest.mark.parametrize(
     "made",
     [
-        training(history=[Row(epoch=1)], best_epoch=1),
+        training(history=[EPOCH], best_epoch=1),
         training(history=[], uncalibrated=None, audit=(), config={}, facts={}),
-        training(history=[NAN_ROW], spec=spec_of(LABELS, (replace(COLOUR, rule="any"),))),
-        training(history=[Row(epoch=1), NAN_ROW, Row(epoch=3)]),
-        training(history=[Row(epoch=epoch) for epoch in range(1, 101)], best_epoch=0),
+        training(history=[NAN_EPOCH], spec=spec_of(LABELS, (replace(COLOUR, rule="any"),))),
+        training(history=[EPOCH, NAN_EPOCH, replace(EPOCH, epoch=3)]),
+        training(history=[replace(EPOCH, epoch=epoch) for epoch in range(1, 101)], best_epoch=0),
         training(
             spec=spec_of(("yes", "no"), (LabelGroup(name="a", labels=("yes", "no"), rule="one"),)),
             val=scored(1, ("yes", "no")),
@@ -473,7 +463,7 @@ def test_a_side_on_which_nothing_is_present_or_known_makes_a_sound_page(out: Pat
     absent, unsaid = scored(5), scored(5)
     absent.targets[:], unsaid.targets[:] = 0, -1
     page, document = written(training(val=absent, test=unsaid, uncalibrated=None), out)
-    assert "No picture of this side has a label." in words(page)
+    assert "No image of this split has a label." in words(page)
     assert document["metrics"]["val"]["mAP"] is document["metrics"]["test"]["mAP"] is None
 
 
@@ -482,7 +472,9 @@ def test_a_side_without_an_error_has_no_worst_picture(out: Path) -> None:
     perfect = replace(side, scores=np.where(side.targets > 0, 0.99, 0.01).astype(np.float32))
     page, document = written(training(test=perfect), out)
     assert document["worst"] == []
-    assert "Every known label of every picture of the test side was decided" in words(page)
+    assert "All known labels of all images of the test split were predicted correctly" in words(
+        page
+    )
 
 
 def test_of_80_labels_the_24_worst_curves_are_drawn_and_the_page_stays_under_3_megabytes(
@@ -499,7 +491,7 @@ def test_of_80_labels_the_24_worst_curves_are_drawn_and_the_page_stays_under_3_m
     page, document = written(
         replace(made, test=replace(made.test, paths=paths)), tmp_path / "report.html"
     )
-    assert "Of 80 labels the 24 with the lowest AP are shown" in words(page)
+    assert "The 24 labels with the lowest AP are shown, out of 80" in words(page)
     AP = {name: of["test"]["AP"] for name, of in document["labels"].items()}
     drawn = [one["aria-label"] for one in page.all("svg") if one.get("class") == "plot curve"]
     lowest = sorted(AP, key=lambda name: AP[name])[:24]
@@ -538,7 +530,7 @@ def test_any_sides_can_be_measured_and_written(data: st.DataObject) -> None:
     grouped = data.draw(st.integers(0, width))
     groups = (LabelGroup(name="g", labels=labels[:grouped], rule="one"),) if grouped > 1 else ()
 
-    def side() -> Scored:
+    def side() -> ScoredSplit:
         rows = data.draw(st.integers(0, 6))
         cells = st.lists(
             st.tuples(st.sampled_from([-1, 0, 1]), st.floats(0, 1, width=32)),
@@ -546,12 +538,12 @@ def test_any_sides_can_be_measured_and_written(data: st.DataObject) -> None:
             max_size=rows * width,
         )
         drawn = np.array(data.draw(cells), np.float32).reshape(rows, width, 2)
-        return Scored(
+        return ScoredSplit(
             targets=drawn[:, :, 0].astype(np.int8), scores=drawn[:, :, 1], paths=(Path("x"),) * rows
         )
 
     made = training(spec=spec_of(labels, groups), val=side(), test=side(), uncalibrated=None)
-    found = find(made)
+    found = analyse(made)
     document = strict_json(report_json(made, found))
     shown = made.test if document["side"] == "test" else made.val
     assert shown

@@ -124,10 +124,10 @@ def test_only_the_same_settings_and_data_can_be_gone_on_with(
 def test_a_finished_run_and_an_empty_folder_have_nothing_to_go_on_from(
     shapes: Dataset, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="holds no state to go on from"):
+    with pytest.raises(InputError, match="holds no state to resume from"):
         train(shapes, TINY, tmp_path / "new", resume=True)
     train(shapes, replace(TINY, epochs=1), tmp_path / "run")
-    with pytest.raises(InputError, match="holds no state to go on from"):
+    with pytest.raises(InputError, match="holds no state to resume from"):
         train(shapes, replace(TINY, epochs=1), tmp_path / "run", resume=True)
 
 

@@ -65,5 +65,5 @@ def test_a_teacher_of_another_size_gets_its_size(tmp_path: Path) -> None:
 
 def test_a_teacher_that_lacks_labels_is_refused_with_their_names(tmp_path: Path) -> None:
     teacher_in(tmp_path, SPEC.preprocess)
-    with pytest.raises(ModelLoadError, match="does not know 'blau', 'x'"):
+    with pytest.raises(ModelLoadError, match="does not have the labels 'blau', 'x'"):
         load_teacher(tmp_path, ("blau", "rot", "x"))

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 from edgeml.errors import InputError, MissingDependencyError
 from edgeml.training.history import Epoch
-from edgeml.training.tensorboard import board
+from edgeml.training.tensorboard import open_log
 
 pytestmark = pytest.mark.train
 
@@ -32,7 +32,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_every_number_of_a_row_is_a_scalar_of_its_epoch(tmp_path: Path) -> None:
-    with board(tmp_path / "logs") as write:
+    with open_log(tmp_path / "logs") as write:
         write(ROW)
         write(replace(ROW, epoch=2, train_loss=0.5))
     read = curves(tmp_path / "logs")
@@ -50,30 +50,30 @@ def test_every_number_of_a_row_is_a_scalar_of_its_epoch(tmp_path: Path) -> None:
 
 
 def test_rows_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
-    with board(tmp_path) as write:
+    with open_log(tmp_path) as write:
         write(ROW)
         assert curves(tmp_path)["validation/mAP"] == [(1, 0.5)]
 
 
 def test_what_is_not_a_number_leaves_a_gap(tmp_path: Path) -> None:
-    with board(tmp_path) as write:
+    with open_log(tmp_path) as write:
         write(replace(ROW, mAP=math.nan))
         write(replace(ROW, epoch=2))
     assert curves(tmp_path)["validation/mAP"] == [(2, 0.5)]
 
 
 def test_a_resumed_run_continues_its_curve(tmp_path: Path) -> None:
-    with board(tmp_path) as write:
+    with open_log(tmp_path) as write:
         for epoch in (1, 2, 3):
             write(replace(ROW, epoch=epoch, mAP=0.25))
-    with board(tmp_path, first_epoch=3) as write:
+    with open_log(tmp_path, first_epoch=3) as write:
         write(replace(ROW, epoch=3, mAP=0.75))
     assert curves(tmp_path)["validation/mAP"] == [(1, 0.25), (2, 0.25), (3, 0.75)]
 
 
 def test_a_folder_that_is_a_file_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("")
-    with pytest.raises(InputError, match="logs"), board(tmp_path / "logs"):
+    with pytest.raises(InputError, match="logs"), open_log(tmp_path / "logs"):
         pass
 
 
@@ -84,5 +84,5 @@ def test_without_tensorboard_the_extra_is_named(
     for name in [one for one in sys.modules if one.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(MissingDependencyError, match=r"edgeml\[tensorboard\]"), board(tmp_path):
+    with pytest.raises(MissingDependencyError, match=r"edgeml\[tensorboard\]"), open_log(tmp_path):
         pass

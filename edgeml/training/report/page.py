@@ -1,4 +1,4 @@
-"""The report of `edgeml train`."""
+"""The HTML report of `edgeml train`, and that of a search for the learning rate."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from edgeml.image.jpeg import jpeg_url
 from edgeml.image.reading import read_image
 from edgeml.report.drawn import curve, heatmap
 from edgeml.report.page import UNKNOWN, Tile, figure, is_known, percent, write_page
+from edgeml.training.report.files import jsonable, per_label_csv, report_json
 from edgeml.training.report.findings import (
     Findings,
     GroupConfusion,
     Mistake,
     Speed,
     Training,
-    find,
-    jsonable,
-    per_label_csv,
-    report_json,
+    analyse,
 )
 from edgeml.training.report.plots import (
     METRICS,
@@ -37,23 +35,23 @@ from edgeml.training.report.plots import (
     speed_plot,
 )
 
-_SIDES = {"val": "validation", "test": "test"}
+_SPLITS = {"val": "validation", "test": "test"}
 _DIAGRAMS = {
     "val_before": "validation, before",
     "val": "validation",
     "test": "test",
 }
 
-# So many precision-recall curves are shown, of the labels with the lowest AP.
-_MOST_CURVES = 24
+# Precision-recall curves to show: those of the labels with the lowest AP.
+_MAX_CURVES = 24
 
-# So many pairs of labels that meet are told in words, and so many labels of doubtful probability.
-_MOST_PAIRS = 6
+# Pairs of labels to list by name, and labels with unreliable probabilities to list.
+_MAX_PAIRS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Curve:
-    """A precision-recall curve with what stands below it."""
+    """A precision-recall curve with its caption."""
 
     name: str
     AP: float
@@ -63,7 +61,7 @@ class _Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chip:
-    """A label of a picture: `right`, `wrong`, `missed`, or `unsaid` if nobody knows the truth."""
+    """A label of an image: `right`, `wrong`, `missed`, or `unknown` if the truth is unknown."""
 
     kind: str
     name: str
@@ -71,8 +69,8 @@ class _Chip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Picture:
-    """A picture that was got wrong; `url` is None if the file cannot be read."""
+class _WrongImage:
+    """An image with a wrong prediction; `url` is None if the file cannot be read."""
 
     url: str | None
     alt: str
@@ -81,16 +79,17 @@ class _Picture:
 
 
 def train_report(training: Training, out: Path) -> None:
-    """Write the page to `out`; beside it report.json and per_label.csv, with all its numbers.
+    """Write the page to `out`, and its numbers to report.json and per_label.csv next to it.
 
     Raises:
-        InputError: `out` cannot be written, or what is to be shown does not fit together.
+        InputError: `out` cannot be written, or scores, targets and spec do not fit together.
     """
-    found = find(training)
+    findings = analyse(training)
     spec = training.spec
-    curves, left_out = _curves(training, found)
-    write_text(out.with_name("report.json"), report_json(training, found))
-    write_text(out.with_name("per_label.csv"), per_label_csv(training, found))
+    diagrams = [(_named(name, training), one) for name, one in findings.reliability.items()]
+    curves, omitted = _curves(training, findings)
+    write_text(out.with_name("report.json"), report_json(training, findings))
+    write_text(out.with_name("per_label.csv"), per_label_csv(training, findings))
     write_page(
         out,
         "train.html",
@@ -98,37 +97,35 @@ def train_report(training: Training, out: Path) -> None:
             "kind": "training",
             "title": training.title,
             "training": training,
-            "found": found,
-            "side": _SIDES[found.side],
-            "sides": _SIDES,
-            "metrics": found.metrics[found.side],
-            "tiles": _tiles(found),
-            "lead": _lead(training, found),
-            "course": _course(training),
-            "speed": _speed_told(found.speed),
+            "findings": findings,
+            "split": _SPLITS[findings.split],
+            "split_names": _SPLITS,
+            "metrics": findings.metrics[findings.split],
+            "tiles": _tiles(findings),
+            "lead": _lead(training, findings),
+            "plots": _epoch_plots(training),
+            "speed": _speed_text(findings.speed),
             "has_unknown": any(
-                one.known < found.metrics[side].images
-                for side, labels in found.labels.items()
+                one.known < findings.metrics[split].images
+                for split, labels in findings.labels.items()
                 for one in labels.values()
             ),
-            "show_groups": len(set(found.group_of.values())) > 1,
+            "show_groups": len(set(findings.group_of.values())) > 1,
             "never_predicted": [
                 name
-                for name, one in found.labels[found.side].items()
+                for name, one in findings.labels[findings.split].items()
                 if one.positives and not is_known(one.precision)
             ],
-            "by_threshold": len(found.by_group) < len(spec.labels),
+            "by_threshold": len(findings.by_group) < len(spec.labels),
             "curves": curves,
-            "curves_left_out": left_out,
-            "reliability": reliability_plot(
-                {_named(name, training): one for name, one in found.reliability.items()}
-            ),
-            "diagrams": [(_named(name, training), one) for name, one in found.reliability.items()],
-            "least_reliable": _least_reliable(found, spec.labels),
-            "pairs": _pairs(found, spec.labels),
-            "cooccurrence": _cooccurrence(found, spec.labels),
-            "confusions": [(one, _confusion(one)) for one in found.confusions],
-            "pictures": [_picture(one) for one in found.worst],
+            "curves_omitted": omitted,
+            "reliability": reliability_plot(dict(diagrams)),
+            "diagrams": diagrams,
+            "least_reliable": _least_reliable(findings, spec.labels),
+            "pairs": _pairs(findings, spec.labels),
+            "cooccurrence": _cooccurrence(findings, spec.labels),
+            "confusions": [(one, _confusion(one)) for one in findings.confusions],
+            "images": [_wrong_image(one) for one in findings.worst],
             "config": json.dumps(jsonable(dict(training.config)), indent=2, ensure_ascii=False),
             "facts": list(training.facts.items()),
         },
@@ -138,12 +135,12 @@ def train_report(training: Training, out: Path) -> None:
 def write_lr_report(
     rates: Sequence[float], losses: Sequence[float], suggested: float | None, out: Path
 ) -> None:
-    """Write the page of a search for a learning rate to `out`.
+    """Write the report of a search for a learning rate to `out`.
 
     Args:
         rates: The rate of each step, rising.
         losses: The training loss at each.
-        suggested: The rate to take; None if the search found none.
+        suggested: The suggested rate; None if the search failed.
         out: The .html file.
 
     Raises:
@@ -173,48 +170,48 @@ def _span(rates: Sequence[float]) -> str:
     return f"{min(rates):.2g} to {max(rates):.2g}" if len(rates) else ""
 
 
-def _tiles(found: Findings) -> list[Tile]:
-    metrics, side = found.metrics[found.side], _SIDES[found.side]
-    of_labels = f"mean of {metrics.labels_averaged} labels"
+def _tiles(findings: Findings) -> list[Tile]:
+    metrics, split = findings.metrics[findings.split], _SPLITS[findings.split]
+    averaged = f"mean of {metrics.labels_averaged} labels"
     return [
-        Tile(name=name, value=percent(value), unit="%" * is_known(value), of=f"{side}: {of}")
-        for name, value, of in (
-            ("mAP", metrics.mAP, of_labels),
+        Tile(name=name, value=percent(value), unit="%" * is_known(value), of=f"{split}: {detail}")
+        for name, value, detail in (
+            ("mAP", metrics.mAP, averaged),
             ("Exact match", metrics.exact_match, "every label right"),
-            ("Macro F1", metrics.macro_F1, of_labels),
+            ("Macro F1", metrics.macro_F1, averaged),
             ("CF1", metrics.CF1, "labels weigh the same"),
             ("OF1", metrics.OF1, "decisions weigh the same"),
         )
     ]
 
 
-def _lead(training: Training, found: Findings) -> str:
-    count = found.metrics[found.side].images
-    images = "one picture" if count == 1 else f"{figure(count, 0)} pictures"
+def _lead(training: Training, findings: Findings) -> str:
+    count = findings.metrics[findings.split].images
+    images = "one image" if count == 1 else f"{figure(count, 0)} images"
     epochs = len(training.history)
-    said = (
-        f"Measured on the {images} of the test side, by which nothing was chosen. "
-        if found.side == "test"
-        else f"There is no test side: measured on the {images} of the validation side, "
-        "by which epoch and thresholds were chosen. On new pictures expect less. "
+    lead = (
+        f"Measured on the {images} of the test split, by which nothing was chosen. "
+        if findings.split == "test"
+        else f"There is no test split: measured on the {images} of the validation split, "
+        "by which epoch and thresholds were chosen. Expect less on new images. "
     )
     if epochs < 2:
-        return said
-    return f"{said}Kept are the weights of epoch {training.best_epoch} of {epochs}."
+        return lead
+    return f"{lead}The saved weights are those of epoch {training.best_epoch} of {epochs}."
 
 
-def _course(training: Training) -> list[tuple[str, Markup]]:
-    """Draw what is known of the epochs."""
-    history, kept = training.history, training.best_epoch
+def _epoch_plots(training: Training) -> list[tuple[str, Markup]]:
+    """Return the titles and plots of all epoch columns that have values."""
+    history, best = training.history, training.best_epoch
 
     def known(*names: str) -> bool:
         return any(is_known(getattr(row, name)) for row in history for name in names)
 
     plots = []
     if known("train_loss", "val_loss"):
-        plots.append(("Loss", loss_plot(history, kept)))
+        plots.append(("Loss", loss_plot(history, best)))
     if known(*METRICS):
-        plots.append(("Metrics on the validation side", metrics_plot(history, kept)))
+        plots.append(("Metrics on the validation split", metrics_plot(history, best)))
     if known("lr"):
         plots.append(("Learning rate", rate_plot(history)))
     if known("images_per_s"):
@@ -222,88 +219,93 @@ def _course(training: Training) -> list[tuple[str, Markup]]:
     return plots
 
 
-def _speed_told(speed: Speed | None) -> str:
+def _speed_text(speed: Speed | None) -> str:
     if speed is None or not is_known(speed.images_per_s):
         return ""
-    said = f"Training ran at {figure(speed.images_per_s, 0)} images a second, the median of epochs"
+    text = f"Training ran at {figure(speed.images_per_s, 0)} images per second (median of epochs)"
     match speed.bottleneck:
         case "data":
             gain = f"{1 / max(1 - speed.wait, 0.01):.1f}"
             return (
-                f"{said}. For {percent(speed.wait, 0)} % of the time it waited for pictures: "
+                f"{text}. It waited for images {percent(speed.wait, 0)} % of the time: "
                 "reading them was the bottleneck. Without waiting it would be "
                 f"{gain} times as fast."
             )
         case "compute":
             return (
-                f"{said}. It waited for pictures {percent(speed.wait, 0)} % of the time: "
+                f"{text}. It waited for images {percent(speed.wait, 0)} % of the time: "
                 "computing was the bottleneck, not reading."
             )
-    return f"{said}."
+    return f"{text}."
 
 
 def _named(diagram: str, training: Training) -> str:
-    """Name a reliability diagram by its side, and whether a temperature was applied."""
+    """Return the name of a reliability diagram: its split, and `before` or `after` calibration."""
     if training.uncalibrated is None or diagram == "val_before":
         return _DIAGRAMS[diagram]
     return f"{_DIAGRAMS[diagram]}, after"
 
 
-def _curves(training: Training, found: Findings) -> tuple[list[_Curve], int]:
-    """Draw the curves, in the order of the labels; if there are too many those of the lowest AP."""
-    labels = found.labels[found.side]
+def _curves(training: Training, findings: Findings) -> tuple[list[_Curve], int]:
+    """Draw the curves in label order; with too many labels, only those of the lowest AP.
+
+    Returns:
+        The curves, and the number of omitted ones.
+    """
+    labels = findings.labels[findings.split]
     thresholds = dict(zip(training.spec.labels, training.spec.thresholds, strict=True))
-    chosen = list(found.curves)
-    if len(chosen) > _MOST_CURVES:
-        chosen = sorted(chosen, key=lambda name: labels[name].AP)[:_MOST_CURVES]
+    chosen = list(findings.curves)
+    if len(chosen) > _MAX_CURVES:
+        chosen = sorted(chosen, key=lambda name: labels[name].AP)[:_MAX_CURVES]
     drawn = []
     for name in chosen:
-        of, label = found.curves[name], labels[name]
-        group = found.group_of.get(name)
-        decided = f"by {group}" if name in found.by_group else f"threshold {thresholds[name]:.2f}"
-        at = (
-            "nothing was found"
-            if of.mark is None
-            else (f"precision {percent(of.mark[1])} %, recall {percent(of.mark[0])} %")
+        values, label = findings.curves[name], labels[name]
+        group = findings.group_of.get(name)
+        decided = (
+            f"by {group}" if name in findings.by_group else f"threshold {thresholds[name]:.2f}"
         )
+        mark = "nothing was predicted"
+        if values.mark is not None:
+            mark = f"precision {percent(values.mark[1])} %, recall {percent(values.mark[0])} %"
+        summary = f"AP {percent(label.AP)} %; {mark}"
         drawn.append(
             _Curve(
                 name=name,
                 AP=label.AP,
                 decided=decided,
                 plot=curve(
-                    of.recall,
-                    of.precision,
-                    mark=of.mark,
-                    prevalence=of.prevalence,
-                    description=f"Precision over recall of {name}: AP {percent(label.AP)} %; {at}.",
+                    values.recall,
+                    values.precision,
+                    mark=values.mark,
+                    prevalence=values.prevalence,
+                    description=f"Precision over recall of {name}: {summary}.",
                 ),
             )
         )
-    return drawn, len(found.curves) - len(drawn)
+    return drawn, len(findings.curves) - len(drawn)
 
 
-def _cooccurrence(found: Findings, labels: tuple[str, ...]) -> Markup | None:
-    counts = found.cooccurrence
+def _cooccurrence(findings: Findings, labels: tuple[str, ...]) -> Markup | None:
+    counts = findings.cooccurrence
     if not counts.any():
         return None
     shares = counts / np.maximum(counts.diagonal()[:, None], 1)
-    told = [f"{row} and {column} {count}" for row, column, count in _pairs(found, labels)]
+    pairs = [f"{row} and {column} {count}" for row, column, count in _pairs(findings, labels)]
     return heatmap(
         counts,
         shares,
         labels,
-        told="{row} with {column}: {count} pictures, {share} of those with {row}",
+        told="{row} with {column}: {count} images, {share} of those with {row}",
         between="with ↓ … also →",
-        description=f"Which labels occur together. Most often: {', '.join(told) or 'none do'}.",
+        description=f"Which labels occur together. Most often: {', '.join(pairs) or 'none do'}.",
         diagonal="alone",
     )
 
 
-def _pairs(found: Findings, labels: tuple[str, ...]) -> list[tuple[str, str, int]]:
-    """Give the pairs of labels that are together on most pictures, and on how many."""
-    above = np.triu(found.cooccurrence, 1)
-    order = np.argsort(-above, axis=None, kind="stable")[:_MOST_PAIRS]
+def _pairs(findings: Findings, labels: tuple[str, ...]) -> list[tuple[str, str, int]]:
+    """Return the pairs of labels that most often occur together, with the number of images."""
+    above = np.triu(findings.cooccurrence, 1)
+    order = np.argsort(-above, axis=None, kind="stable")[:_MAX_PAIRS]
     rows, columns = np.unravel_index(order, above.shape)
     return [
         (labels[row], labels[column], int(above[row, column]))
@@ -312,10 +314,10 @@ def _pairs(found: Findings, labels: tuple[str, ...]) -> list[tuple[str, str, int
     ]
 
 
-def _least_reliable(found: Findings, labels: tuple[str, ...]) -> list[tuple[str, float]]:
-    """Give the labels with the highest calibration error of their own, and that error."""
-    errors = np.nan_to_num(found.reliability[found.side].label_ece)
-    order = np.argsort(-errors, kind="stable")[:_MOST_PAIRS]
+def _least_reliable(findings: Findings, labels: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Return the labels with the highest calibration error, and that error."""
+    errors = np.nan_to_num(findings.reliability[findings.split].label_ece)
+    order = np.argsort(-errors, kind="stable")[:_MAX_PAIRS]
     return [(labels[column], float(errors[column])) for column in order if errors[column] > 0]
 
 
@@ -328,14 +330,14 @@ def _confusion(one: GroupConfusion) -> Markup | None:
         one.counts,
         shares,
         one.labels,
-        told="{row}, taken for {column}: {count} pictures, {share} of those with {row}",
+        told="{row}, predicted as {column}: {count} images, {share} of those with {row}",
         between="truth ↓  predicted →",
         description=f"Confusion in the group {one.group}: {percent(float(right))} % are right.",
         diagonal="good",
     )
 
 
-def _picture(mistake: Mistake) -> _Picture:
+def _wrong_image(mistake: Mistake) -> _WrongImage:
     try:
         url = jpeg_url(read_image(mistake.path, at_least=(192, 192)))
     except ImageError:
@@ -346,11 +348,11 @@ def _picture(mistake: Mistake) -> _Picture:
             one for one in mistake.predicted if one not in (*mistake.truth, *mistake.unknown)
         ],
         "missed": [one for one in mistake.truth if one not in mistake.predicted],
-        "unsaid": [one for one in mistake.predicted if one in mistake.unknown],
+        "unknown": [one for one in mistake.predicted if one in mistake.unknown],
     }
-    return _Picture(
+    return _WrongImage(
         url=url,
-        alt=f"Picture of {', '.join(mistake.truth) or 'nothing that has a label'}",
+        alt=f"Image with {', '.join(mistake.truth) or 'no label'}",
         file=mistake.path.name,
         chips=tuple(
             _Chip(kind=kind, name=name, score=f"{mistake.scores[name]:.2f}")
