@@ -28,6 +28,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
+from edgeml.data.split import plan_shares
 from edgeml.image.preprocess import Preprocess
 from edgeml.image.reading import read_image
 from edgeml.measure.metrics import average_precision
@@ -227,7 +228,7 @@ def main() -> None:
         splits.append(one_split(features, dataset, seed))
         print(f"split {seed}: bce mAP {splits[-1]['bce'][0]:.3f}", flush=True)
     values = {name: np.array([split[name] for split in splits], np.float32) for name in LOSSES}
-    shares = SplitPlan().shares()
+    shares = plan_shares(SplitPlan())
     tell(values, shares["test"] / shares["train"])
     if options.json:
         told = {name: rows.round(5).tolist() for name, rows in values.items()}

@@ -113,7 +113,7 @@ def _gain_over_fp32(result: ModelResult, results: Sequence[ModelResult]) -> floa
 def _is_fp32_of(other: ModelResult, result: ModelResult) -> bool:
     """Tell whether both are one model: same labels, input and weights, on the same runtime."""
     ours, theirs = result.spec, other.spec
-    weights = {spec.origin.get("weights_sha256") for spec in (ours, theirs)} - {None}
+    weights = {spec.provenance.weights_sha256 for spec in (ours, theirs)} - {None}
     return (
         theirs.precision == "fp32"
         and other.runtime == result.runtime

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,81 +13,23 @@ from edgeml.data.balance import report_balance
 from edgeml.data.dataset import SIDES, Dataset, Side
 from edgeml.data.duplicates import near_duplicates
 from edgeml.data.screen import thumbnails
-from edgeml.errors import DataError, InputError, SpecError
+from edgeml.errors import DataError
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.provenance import SplitPlan
 
 Counts = NDArray[np.float64]
 
 # How much the size of a side counts, compared with one label.
 _WEIGHT_OF_SIZE = 2.0
 
-_EXAMPLE = "val=0.15 test=0.15 seed=0 near=1"
 
-
-@dataclass(frozen=True)
-class SplitPlan:
-    """How a data set is split; the same plan on the same data gives the same sides.
-
-    Attributes:
-        val: Share of the images for choosing weights and thresholds.
-        test: Share of the images for the figures that are reported.
-        seed: 0 or more.
-        near: Also keep near duplicates on one side, not only files with the same bytes.
-        hold_out: Two labels, or none. Images that have both go to the test side only, in addition
-            to its share of the others: they show how a model does on an unseen combination.
-    """
-
-    val: float = 0.15
-    test: float = 0.15
-    seed: int = 0
-    near: bool = True
-    hold_out: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
-            raise InputError(
-                f"The shares val={self.val} and test={self.test} must be 0 or more, "
-                "and leave something for training."
-            )
-        if self.seed < 0:
-            raise InputError(f"The seed is {self.seed}; it must be 0 or more.")
-        if self.hold_out and (len(self.hold_out), len(set(self.hold_out))) != (2, 2):
-            raise InputError(f"To hold out {self.hold_out}: two different labels are needed.")
-
-    def to_text(self) -> str:
-        """Write the plan as it stands in a model's origin: `val=0.15 test=0.15 seed=0 near=1`."""
-        text = f"val={float(self.val)} test={float(self.test)} seed={int(self.seed)}"
-        if self.near:
-            text += " near=1"
-        if self.hold_out:
-            text += f" hold_out={json.dumps(self.hold_out, ensure_ascii=False)}"
-        return text
-
-    @classmethod
-    def from_text(cls, text: str) -> SplitPlan:
-        """Read what `to_text` wrote; a plan from before there was `near` has none.
-
-        Raises:
-            SpecError: It is something else.
-        """
-        match = re.fullmatch(
-            r"val=(\S+) test=(\S+) seed=(\d+)( near=1)?(?: hold_out=(\[.*\]))?", text
-        )
-        try:
-            if match:
-                val, test, seed, near, pair = match.groups()
-                return cls(float(val), float(test), int(seed), bool(near), _pair(pair))
-        except ValueError:
-            pass
-        raise SpecError(f"The split {text!r} is not of the form {_EXAMPLE!r}.")
-
-    def shares(self) -> dict[Side, float]:
-        """Return the sides that get any images, and their shares."""
-        shares: dict[Side, float] = {
-            "train": 1 - self.val - self.test, "val": self.val, "test": self.test
-        }  # fmt: skip
-        return {side: share for side, share in shares.items() if share > 0}
+def plan_shares(plan: SplitPlan) -> dict[Side, float]:
+    """Return the sides that get any images, and their shares."""
+    shares: dict[Side, float] = {
+        "train": 1 - plan.val - plan.test, "val": plan.val, "test": plan.test
+    }  # fmt: skip
+    return {side: share for side, share in shares.items() if share > 0}
 
 
 def split_dataset(
@@ -183,19 +123,17 @@ def resolve_split(
     """
     if dataset.split is not None:
         return dataset
-    plan = spec.origin.get("split")
-    if plan is None:
+    trained = spec.provenance
+    if trained.split is None:
         return None
     dataset = dataset.with_hashes()
-    if spec.origin.get("data_sha256") != dataset.digest():
+    if trained.data_sha256 != dataset.digest():
         return None
-    divided = split_dataset(
-        dataset, SplitPlan.from_text(plan), threads=threads, cache=cache, progress=progress
-    )
-    if spec.origin.get("split_sha256", split_digest(divided)) != split_digest(divided):
+    divided = split_dataset(dataset, trained.split, threads=threads, cache=cache, progress=progress)
+    if trained.split_sha256 not in (None, split_digest(divided)):
         raise DataError(
-            f"The split {plan!r} gives other sides here than where the model was trained: another "
-            "version decodes the images or compares them. Use the split.csv of the run."
+            f"The split ({trained.split}) gives other sides here than where the model was trained: "
+            "another version decodes the images or compares them. Use the split.csv of the run."
         )
     return divided
 
@@ -214,19 +152,11 @@ def split_digest(dataset: Dataset) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
-def _pair(text: str | None) -> tuple[str, ...]:
-    """Read two labels from JSON; raises ValueError if they are something else."""
-    if text is None:
-        return ()
-    first, second = json.loads(text)
-    return str(first), str(second)
-
-
 def _sides(
     dataset: Dataset, plan: SplitPlan, unit_of: NDArray[np.intp], held: NDArray[np.bool_]
 ) -> tuple[Side, ...]:
     """Return the side of every row; held-out units go to the test, the others by share."""
-    shares = plan.shares()
+    shares = plan_shares(plan)
     units = int((~held).sum())
     if units < len(shares):
         raise DataError(

@@ -131,7 +131,7 @@ def _card_of_run(weights: Weights) -> Card:
         architecture=full_name(built.name) if built else None,
         args=args,
         size=spec.preprocess.size,
-        licence=spec.origin.get("weights_license"),
+        licence=spec.provenance.weights_license,
     )
 
 

@@ -173,9 +173,9 @@ def _spec_facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield "precision", escape(spec.precision)
     if spec.metrics:
         yield "metrics", ", ".join(f"{escape(k)} {v:.4g}" for k, v in spec.metrics.items())
-    for name, value in spec.origin.items():
+    for name, value in spec.provenance.to_texts().items():
         text = value if len(value) <= 80 else f"{value[:60]}..."
-        yield f"origin, {escape(name)}", escape(text)
+        yield f"provenance, {escape(name)}", escape(text)
 
 
 def _facts(heading: str, facts: Iterable[tuple[str, str]]) -> str:

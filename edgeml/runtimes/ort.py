@@ -232,8 +232,8 @@ def _replayed(
 
 def _is_for_another_runtime(spec: ModelSpec | None) -> bool:
     """Return whether edgeml quantised the file for OpenVINO or TensorRT."""
-    quantizer = spec.origin.get("quantizer", "") if spec else ""
-    return quantizer.startswith(("edgeml, openvino", "edgeml, tensorrt"))
+    quantizer = spec.provenance.quantizer if spec else None
+    return quantizer is not None and quantizer.layout in ("openvino", "tensorrt")
 
 
 def _precision(spec: ModelSpec | None, provider: Provider) -> str:
@@ -252,9 +252,7 @@ def _is_int8(spec: ModelSpec | None) -> bool:
 
 def _is_fp16(spec: ModelSpec | None) -> bool:
     """Return whether the file computes in FP16 where it is not INT8."""
-    return spec is not None and (
-        spec.precision == "fp16" or spec.origin.get("arithmetic") == "fp16"
-    )
+    return spec is not None and "fp16" in (spec.precision, spec.provenance.arithmetic)
 
 
 def _saturates(cpuinfo: str) -> bool:

@@ -18,11 +18,15 @@ from edgeml.image.frame import Batch, Frame
 from edgeml.image.preprocess import Preprocess
 from edgeml.spec.labels import LabelGroup
 from edgeml.spec.plain import read_plain
+from edgeml.spec.provenance import Provenance, provenance_of_texts
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 FORMAT = "edgeml/1"
+"""Also of files with `provenance`, which edgeml 0.1.0 did not know: it refuses them with an error
+that names the field, and nothing else changed, so a new format would only cut off other readers.
+"""
 
 Precision = Literal["fp32", "fp16", "int8"]
 Activation = Literal["sigmoid", "softmax", "group_softmax", "none"]
@@ -52,8 +56,7 @@ class ModelSpec:
             sigmoid for other labels.
         precision: What the file was exported as.
         metrics: Shares of 1 on the data that the model was checked with, for example `mAP`.
-        origin: Where the model comes from: digests, versions, the split. Told, never acted on,
-            but for `split`, which lets `edgeml eval` find the images that training did not see.
+        provenance: Where the model comes from: digests, versions, the split.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -70,7 +73,7 @@ class ModelSpec:
     activation: Activation = "sigmoid"
     precision: Precision = "fp32"
     metrics: Mapping[str, float] = field(default_factory=dict)
-    origin: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
         if not self.labels or len(set(self.labels)) != len(self.labels):
@@ -215,7 +218,8 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """Write the spec as one line of JSON, with its format first."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
+        fields = {**asdict(self), "provenance": self.provenance.to_dict()}
+        return json.dumps({"format": FORMAT, **fields}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -234,6 +238,8 @@ class ModelSpec:
                 f"The spec is of format {written_as!r}, not {FORMAT!r}; "
                 "if it comes from a newer edgeml, update this one."
             )
+        if "origin" in data and "provenance" not in data:
+            data["provenance"] = _provenance_of_origin(data.pop("origin"))
         with suppress(ValueError, TypeError):
             read: ModelSpec = read_plain(cls, data)
             return read
@@ -244,6 +250,14 @@ class ModelSpec:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except ValidationError as err:
             raise SpecError(f"The spec's {first_fault(err, 'spec')}.") from err
+
+
+def _provenance_of_origin(origin: Any) -> dict[str, Any]:
+    """Read the field that edgeml 0.1.0 wrote where newer specs have `provenance`."""
+    if not isinstance(origin, dict) or not all(isinstance(text, str) for text in origin.values()):
+        raise SpecError("The spec's 'origin': it must be a table of names and texts.")
+    values: dict[str, Any] = json.loads(json.dumps(provenance_of_texts(origin).to_dict()))
+    return values
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

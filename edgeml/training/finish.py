@@ -64,7 +64,7 @@ def finish(
     config, splits, frames = setup.learner.config, setup.splits, setup.frames
     model, spec = load_checkpoint(out)
     val = _logits(model, frames["val"], spec)
-    if config.calibrate and "temperature" not in spec.origin:
+    if config.calibrate and spec.provenance.temperature is None:
         model, spec, val = _calibrated(model, spec, frames["val"], val, config)
     scored = {"val": _scored(frames["val"], spec.probabilities(val))}
     if len(frames["test"]):
@@ -126,8 +126,8 @@ def _calibrated(
     scale_head(model, 1 / temperature)
     logits = _logits(model, split, spec)
     thresholds = fit_thresholds(spec.probabilities(logits), split.targets, config.objective)
-    origin = {**spec.origin, "temperature": f"{temperature:.6g}"}
-    return model, replace(spec, thresholds=thresholds, origin=origin), logits
+    provenance = replace(spec.provenance, temperature=float(f"{temperature:.6g}"))
+    return model, replace(spec, thresholds=thresholds, provenance=provenance), logits
 
 
 def _held_out(
@@ -148,8 +148,8 @@ def _note_metrics(
     metrics: Mapping[str, Metrics],
     progress: Progress,
 ) -> None:
-    if "temperature" in spec.origin:
-        progress.note(f"temperature {spec.origin['temperature']}, folded into the head")
+    if spec.provenance.temperature is not None:
+        progress.note(f"temperature {spec.provenance.temperature:g}, folded into the head")
     val = scored["val"]
     for column in unreached(val.scores, val.targets, spec.thresholds, config.objective):
         progress.note(f"note: {spec.labels[column]!r} does not reach {config.objective}")
@@ -170,7 +170,7 @@ def _training(
 ) -> Training:
     """Return the input of the report."""
     best = max(result.history, key=lambda row: (row.mAP, -row.val_loss))
-    temperature = float(result.spec.origin.get("temperature", "1"))
+    temperature = result.spec.provenance.temperature or 1.0
     return Training(
         title=f"{config.model}: {len(result.spec.labels)} labels",
         history=result.history,
@@ -186,6 +186,6 @@ def _training(
         held_out_name=" + ".join(config.hold_out) or None,
         audit=audited,
         config=config.to_dict(),
-        facts=dict(result.spec.origin),
+        facts=result.spec.provenance.to_texts(),
         best_epoch=best.epoch,
     )

@@ -30,6 +30,7 @@ from edgeml.network.weights import (
 )
 from edgeml.progress import Progress
 from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.provenance import Provenance
 from edgeml.training.config import TrainConfig
 from edgeml.training.optim import default_layer_decay, default_lr
 from edgeml.training.splits import Splits
@@ -108,7 +109,7 @@ def initial_model(
         preprocess=preprocess,
         groups=splits.dataset.label_groups,
         activation="group_softmax" if config.group_loss == "softmax" else "sigmoid",
-        origin=_origin(config, args, splits, weights),
+        provenance=_provenance(config, args, splits, weights),
     )
     if config.group_loss == "softmax" and not spec.choices():
         raise DataError(
@@ -196,29 +197,27 @@ def _note_choices(
     )
 
 
-def _origin(
+def _provenance(
     config: TrainConfig, args: Mapping[str, ModelArg], splits: Splits, weights: Weights | None
-) -> dict[str, str]:
+) -> Provenance:
     """Return the provenance of a model.
 
     The split plan is included only if it produced the split: repeating it must give the same one.
     """
-    origin: dict[str, str] = {}
-    if splits.planned:
-        origin |= {"split": config.plan.to_text(), "split_sha256": split_digest(splits.dataset)}
-    origin |= {
-        "model": config.model,
-        "model_args": json.dumps(dict(args)),
-        "data_sha256": splits.dataset.digest(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "edgeml": _edgeml_version(),
-    }
-    if weights:
-        origin["weights_sha256"] = sha256_of_file(weights.path)
-        if weights.card.licence:
-            origin["weights_license"] = weights.card.licence
-    return origin
+    return Provenance(
+        model=config.model,
+        data_sha256=splits.dataset.digest(),
+        split=config.plan if splits.planned else None,
+        split_sha256=split_digest(splits.dataset) if splits.planned else None,
+        weights_sha256=sha256_of_file(weights.path) if weights else None,
+        weights_license=weights.card.licence if weights else None,
+        notes={
+            "model_args": json.dumps(dict(args)),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "edgeml": _edgeml_version(),
+        },
+    )
 
 
 def _edgeml_version() -> str:

@@ -139,7 +139,7 @@ def export(
         check_place(path, plan)
     heard = Heard(progress)
     with Predictor(source) as reference, TemporaryDirectory() as folder:
-        licence = reference.spec.origin.get("weights_license")
+        licence = reference.spec.provenance.weights_license
         if licence:
             heard.note(licence_note(licence))
         check_source(source, reference.spec, plan, path, made)
@@ -413,13 +413,13 @@ def _check(job: _Job, page: Page) -> ModelSpec:
         FidelityError: They differ by more than the limits allow.
     """
     spec, before = _spec_of(job), job.reference.spec
-    origin, roles = dict(spec.origin), job.roles
-    page.facts["Exporter"] = origin.get("exporter", "none: the source is ONNX")
+    provenance, roles = spec.provenance, job.roles
+    page.facts["Exporter"] = provenance.exporter or "none: the source is ONNX"
     if roles.overlap:
-        origin["overlap"] = f"{roles.overlap} images had more than one role"
+        provenance = replace(provenance, overlap=roles.overlap)
     if page.choice is not None and page.choice.keep:
-        origin["kept_in_float"] = " ".join(sorted(page.choice.keep))
-    spec = replace(spec, origin=origin)
+        provenance = replace(provenance, kept_in_float=tuple(sorted(page.choice.keep)))
+    spec = replace(spec, provenance=provenance)
     with _opened(job, page) as candidate:
         move = job.plan.precision == "int8" and spec.activation == before.activation
         if move and roles.fitting is not None:

@@ -82,7 +82,7 @@ def fp16_from_onnx(source: Path, target: Path, *, keep: Collection[str] = ()) ->
     spec = spec_of_onnx(model, source)
     if any(node.op_type in _QUANTIZERS for node in model.graph.node):
         model = _at_opset(model, _OPSET_OF_HALF_SCALES)
-        spec = replace(spec, origin={**spec.origin, "arithmetic": "fp16"})
+        spec = replace(spec, provenance=replace(spec.provenance, arithmetic="fp16"))
     else:
         spec = replace(spec, precision="fp16")
     _name_nodes(model)
@@ -125,8 +125,8 @@ def rounded_from_onnx(source: Path, target: Path) -> Path:
                 nodes.append(_cast(f"{name}_half", name, FLOAT))
                 nodes[-1].name = f"{name}_rounded"
     _replace_nodes(graph, nodes)
-    origin = {key: told for key, told in spec.origin.items() if key != "arithmetic"}
-    write_onnx(model, target, replace(spec, precision="fp32", origin=origin))
+    provenance = replace(spec.provenance, arithmetic=None)
+    write_onnx(model, target, replace(spec, precision="fp32", provenance=provenance))
     return target
 
 

@@ -60,8 +60,10 @@ def onnx_from_checkpoint(
     """
     module, spec = load_checkpoint(source)
     weights = source / "model.safetensors" if source.is_dir() else source
-    origin = {**spec.origin, "checkpoint_sha256": sha256_of_file(weights)}
-    return onnx_from_module(module, replace(spec, origin=origin), target, input=input, slim=slim)
+    provenance = replace(spec.provenance, checkpoint_sha256=sha256_of_file(weights))
+    return onnx_from_module(
+        module, replace(spec, provenance=provenance), target, input=input, slim=slim
+    )
 
 
 def onnx_from_module(
@@ -92,7 +94,7 @@ def onnx_from_module(
             that computes the same.
         MissingDependencyError: `slim` without onnxslim.
     """
-    network, told = _reparameterized(module, spec)
+    network, notes = _reparameterized(module, spec)
     if input == "uint8":
         network = _FromPixels(network, spec.preprocess).eval()
     spec = replace(spec, input=input, precision="fp32")
@@ -106,10 +108,14 @@ def onnx_from_module(
             logger.info("The %s exporter failed: %s", name, _line(err))
             continue
         if difference <= PARITY:
-            told["exporter"] = f"torch {torch.__version__} {name}, opset {OPSET}"
             if slim:
-                model, told["slimmed"] = _slimmed(network, model, spec)
-            write_onnx(model, target, replace(spec, origin={**spec.origin, **told}))
+                model, notes["slimmed"] = _slimmed(network, model, spec)
+            provenance = replace(
+                spec.provenance,
+                exporter=f"torch {torch.__version__} {name}, opset {OPSET}",
+                notes={**spec.provenance.notes, **notes},
+            )
+            write_onnx(model, target, replace(spec, provenance=provenance))
             return target
         failures.append(f"{name}: its logits are off by {difference:.2g}")
         logger.info("The %s exporter is off by %g", name, difference)
@@ -144,7 +150,7 @@ def _slimmed(
 def _reparameterized(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, dict[str, str]]:
     """Merge branches on a copy, as RepVGG (Ding et al., 2021) and its kin are meant to run.
 
-    Give the copy in evaluation mode, on the CPU, and what was done, for the spec's origin.
+    Return the copy in evaluation mode, on the CPU, and notes on what was done.
 
     Raises:
         ExportError: The copy computes something else than the module.

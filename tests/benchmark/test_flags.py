@@ -13,6 +13,7 @@ from edgeml.benchmark.report import Disturbance, ModelResult
 from edgeml.benchmark.stages import STAGES, WarmUp
 from edgeml.benchmark.statistics import summarize
 from edgeml.spec.model_spec import Precision
+from edgeml.spec.provenance import Provenance
 from tests.tiny import tiny_spec
 
 QUIET = Disturbance(pressure=0.0, stolen=0.0, switches_per_call=0.0)
@@ -25,14 +26,16 @@ def result(
     runtime: str = "onnxruntime 1.32.0 CPU",
     actual: str = "f32",
     precision: Precision = "fp32",
-    origin: dict[str, str] | None = None,
+    weights_sha256: str | None = None,
     **changes: Any,
 ) -> ModelResult:
     samples = np.full(90, infer) if np.isscalar(infer) else np.asarray(infer)
     made = ModelResult(
         model=f"{precision}.onnx",
         sha256=None,
-        spec=replace(tiny_spec(), precision=precision, origin=origin or {}),
+        spec=replace(
+            tiny_spec(), precision=precision, provenance=Provenance(weights_sha256=weights_sha256)
+        ),
         runtime=runtime,
         precision_actual=actual,
         stages={stage: summarize(samples) for stage in STAGES},
@@ -120,10 +123,10 @@ def test_int8_that_is_not_faster_than_its_fp32_is_told() -> None:
 
 
 def test_int8_is_compared_with_its_own_fp32_alone() -> None:
-    slow = result(1_000_000, actual="int8", precision="int8", origin={"weights_sha256": "a"})
+    slow = result(1_000_000, actual="int8", precision="int8", weights_sha256="a")
     other_runtime = result(500_000, runtime="openvino 2026.4.1 CPU")
     other_labels = replace(result(500_000), spec=tiny_spec(labels=("one", "two")))
     other_size = replace(result(500_000), spec=tiny_spec(size=64))
-    other_weights = result(500_000, origin={"weights_sha256": "b"})
+    other_weights = result(500_000, weights_sha256="b")
     assert flags(slow, other_runtime, other_labels, other_size, other_weights) == []
-    assert flags(slow, result(500_000, origin={"weights_sha256": "a"})) == ["int8-not-faster"]
+    assert flags(slow, result(500_000, weights_sha256="a")) == ["int8-not-faster"]

@@ -23,9 +23,10 @@ from edgeml.data import (
 from edgeml.data.balance import absent_labels, label_errors, worst_label_errors
 from edgeml.data.dataset import SIDES
 from edgeml.data.split import held_out, split_digest
-from edgeml.errors import DataError, InputError, SpecError
+from edgeml.errors import DataError, InputError
 from edgeml.image.preprocess import Preprocess
 from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.provenance import Provenance
 from tests.notes import Notes
 
 
@@ -185,48 +186,6 @@ def test_a_negative_seed_is_refused() -> None:
         SplitPlan(seed=-1)
 
 
-@given(
-    val=st.floats(0, 0.49),
-    test=st.floats(0, 0.49),
-    seed=st.integers(0, 2**63),
-    near=st.booleans(),
-    hold_out=st.just(()) | st.lists(st.text(), min_size=2, max_size=2, unique=True).map(tuple),
-)
-def test_a_plan_survives_its_text(
-    val: float, test: float, seed: int, near: bool, hold_out: tuple[str, ...]
-) -> None:
-    plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=hold_out)
-    assert SplitPlan.from_text(plan.to_text()) == plan
-
-
-def test_the_default_plan_reads_as_documented() -> None:
-    assert SplitPlan().to_text() == "val=0.15 test=0.15 seed=0 near=1"
-    held = SplitPlan(near=False, hold_out=("black", "dress"))
-    assert held.to_text() == 'val=0.15 test=0.15 seed=0 hold_out=["black", "dress"]'
-
-
-def test_a_plan_from_before_near_duplicates_were_looked_for_still_reads() -> None:
-    assert SplitPlan.from_text("val=0.1 test=0.2 seed=7") == SplitPlan(0.1, 0.2, 7, near=False)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "val=0.1",
-        "val=x test=0.1 seed=0",
-        "val=1 test=1 seed=0",
-        "val=0.1 test=0.1 seed=0 near=2",
-        "val=0.1 test=0.1 seed=0 hold_out=[]",
-        "val=0.1 test=0.1 seed=0 hold_out=[1,",
-        'val=0.1 test=0.1 seed=0 hold_out=["a", "a"]',
-    ],
-)
-def test_text_that_is_no_plan_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match=r"val=0\.15 test=0\.15 seed=0"):
-        SplitPlan.from_text(text)
-
-
 def test_a_model_finds_its_split_again_on_its_own_data_only() -> None:
     dataset = made(np.eye(2)[np.arange(40) % 2])
     plan = SplitPlan(val=0.1, test=0.3, seed=4)
@@ -234,15 +193,15 @@ def test_a_model_finds_its_split_again_on_its_own_data_only() -> None:
         labels=dataset.labels,
         thresholds=(0.5, 0.5),
         preprocess=Preprocess(size=(8, 8)),
-        origin={"split": plan.to_text(), "data_sha256": dataset.digest()},
+        provenance=Provenance(split=plan, data_sha256=dataset.digest()),
     )
     found = resolve_split(dataset, spec)
     assert found is not None
     assert found.split == split_dataset(dataset, plan).split
     assert resolve_split(dataset.select(range(39)), spec) is None
-    assert resolve_split(dataset, replace(spec, origin={})) is None
+    assert resolve_split(dataset, replace(spec, provenance=Provenance())) is None
     divided = split_dataset(dataset, SplitPlan())
-    assert resolve_split(divided, replace(spec, origin={})) is divided
+    assert resolve_split(divided, replace(spec, provenance=Provenance())) is divided
 
 
 def test_a_plan_that_gives_other_sides_than_it_did_is_refused() -> None:
@@ -252,16 +211,19 @@ def test_a_plan_that_gives_other_sides_than_it_did_is_refused() -> None:
         labels=dataset.labels,
         thresholds=(0.5, 0.5),
         preprocess=Preprocess(size=(8, 8)),
-        origin={"split": plan.to_text(), "data_sha256": dataset.digest()},
+        provenance=Provenance(split=plan, data_sha256=dataset.digest()),
     )
     divided = split_dataset(dataset, plan)
-    same = replace(spec, origin={**spec.origin, "split_sha256": split_digest(divided)})
+    digest = split_digest(divided)
+    same = replace(spec, provenance=replace(spec.provenance, split_sha256=digest))
     found = resolve_split(dataset, same)
     assert found is not None
     assert found.split == divided.split
     other = split_digest(split_dataset(dataset, replace(plan, seed=5)))
     with pytest.raises(DataError, match=r"gives other sides here.*split\.csv"):
-        resolve_split(dataset, replace(spec, origin={**spec.origin, "split_sha256": other}))
+        resolve_split(
+            dataset, replace(spec, provenance=replace(spec.provenance, split_sha256=other))
+        )
 
 
 def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:

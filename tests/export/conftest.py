@@ -18,6 +18,7 @@ from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.image.reading import read_image
 from edgeml.network.checkpoint import save_checkpoint
 from edgeml.network.model import build_model
+from edgeml.spec.provenance import Provenance
 from edgeml_export import _export
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.ranges import Ranges
@@ -112,7 +113,7 @@ def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         thresholds=(0.5,) * len(data.labels),
         preprocess=Preprocess(size=(SIZE, SIZE)),
         groups=data.label_groups,
-        origin={"data_sha256": data.digest(), "split": plan.to_text()},
+        provenance=Provenance(data_sha256=data.digest(), split=plan),
     )
     torch.manual_seed(0)
     model = build_model("cnn", labels=len(data.labels), args={})

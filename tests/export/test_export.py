@@ -26,6 +26,7 @@ from edgeml.files import sha256_of_file
 from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import evaluate_model
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model, write_onnx
+from edgeml.spec.provenance import Provenance
 from edgeml_export import _export, export
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.to_openvino import openvino_from_onnx
@@ -100,7 +101,7 @@ def test_an_onnx_leads_on_without_the_run(network: Path, tmp_path: Path, data: D
     done = export(source, "openvino", precision="fp16", check=data, **WIDE)
     assert done.path.name == "shop.v2.fp16.xml"
     with Predictor(done.path) as last, Predictor(source) as first:
-        assert last.spec.origin == first.spec.origin
+        assert last.spec.provenance == first.spec.provenance
 
 
 def test_a_spec_that_stands_beside_an_onnx_goes_into_what_is_made_of_it(
@@ -131,22 +132,22 @@ def test_of_one_data_set_the_train_part_calibrates_and_the_test_part_checks(
     done = export(network, "onnx", precision="int8", calib=data, check=data, out=out, **WIDE)
     spec = spec_of_onnx(read_onnx(done.path), done.path)
     train = split_dataset(data, SplitPlan()).part("train")
-    assert spec.origin["calibration_sha256"] == choose_calibration(train, data.labels).digest
+    assert spec.provenance.calibration_sha256 == choose_calibration(train, data.labels).digest
     assert done.checks is not None
     assert done.checks.images == len(test_part)
 
 
-def without_origin(source: Path, target: Path) -> Path:
+def without_provenance(source: Path, target: Path) -> Path:
     """Make it a model that does not know what it was trained on."""
     model = read_onnx(source)
-    write_onnx(model, target, replace(spec_of_onnx(model, source), origin={}))
+    write_onnx(model, target, replace(spec_of_onnx(model, source), provenance=Provenance()))
     return target
 
 
 def test_one_data_set_for_both_is_divided_even_if_the_model_does_not_know_it(
     network: Path, data: Dataset, test_part: Dataset, tmp_path: Path
 ) -> None:
-    source = without_origin(network, tmp_path / "m.onnx")
+    source = without_provenance(network, tmp_path / "m.onnx")
     done = export(source, "onnx", precision="int8", calib=data, check=data, **WIDE)
     assert done.checks is not None
     assert done.checks.images == len(test_part)
@@ -155,7 +156,7 @@ def test_one_data_set_for_both_is_divided_even_if_the_model_does_not_know_it(
 def test_pictures_that_calibrate_and_check_are_refused_by_their_bytes(
     network: Path, data: Dataset, pictures: Path, tmp_path: Path
 ) -> None:
-    source = without_origin(network, tmp_path / "m.onnx")
+    source = without_provenance(network, tmp_path / "m.onnx")
     copied = read_dataset(Path(shutil.copytree(pictures, tmp_path / "copied")))
     with pytest.raises(CalibrationError, match="also calibrated with"):
         export(source, "onnx", precision="int8", calib=data, check=copied)

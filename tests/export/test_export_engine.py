@@ -112,7 +112,7 @@ def test_an_int8_file_of_another_kind_is_refused_or_rewritten(
     done = export(theirs, "trt-rtx", precision="int8", retarget=True, check=data, **WIDE)
     assert done.path == theirs.with_name("theirs.int8.rtx.engine")
     passport, _ = read_engine(done.path)
-    assert passport.spec.origin["retargeted"].startswith("to tensorrt: ")
+    assert passport.spec.provenance.notes["retargeted"].startswith("to tensorrt: ")
     assert done.engine is not None
     convolutions = sum(node.op_type == "Conv" for node in read_onnx(network).graph.node)
     assert done.engine.products["Conv"] == {"int8": convolutions}

@@ -210,7 +210,7 @@ def test_branches_are_merged_and_batch_normalisation_is_gone(
         f"| {name} | {convolutions} -> {operators.count('Conv')} | "
         f"{norms} -> {operators.count('BatchNormalization')} | {before} -> {after} |"
     )
-    assert spec_of_onnx(network, done.path).origin["reparameterized"] == (
+    assert spec_of_onnx(network, done.path).provenance.notes["reparameterized"] == (
         f"{before:.2f} M parameters became {after:.2f} M"
     )
     assert operators.count("Conv") <= convolutions

@@ -10,6 +10,7 @@ import pytest
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, SplitPlan, split_dataset
 from edgeml.errors import CalibrationError, DataError
+from edgeml.spec.provenance import Provenance
 from edgeml_export.roles import Roles, assign_roles
 from tests.notes import Notes
 
@@ -94,13 +95,12 @@ def test_one_data_set_for_both_is_divided_as_for_training(data: Dataset) -> None
 
 def test_the_split_that_a_model_was_trained_with_is_taken(data: Dataset) -> None:
     plan = SplitPlan(val=0.3, test=0.2, seed=5)
-    origin = {"data_sha256": data.digest(), "split": plan.to_text()}
     spec = spec_for(data)
     told = ModelSpec(
         labels=spec.labels,
         thresholds=spec.thresholds,
         preprocess=spec.preprocess,
-        origin=origin,
+        provenance=Provenance(data_sha256=data.digest(), split=plan),
     )
     roles = assign_roles(told, None, data)
     assert roles.reporting is not None

@@ -258,7 +258,7 @@ def test_an_int8_model_gets_fp16_scales_and_means_the_same(
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     assert {makers[node.input[0]] for node in layers} == {"DequantizeLinear"}
     spec = spec_of_onnx(model, path)
-    assert (spec.precision, spec.origin["arithmetic"]) == ("int8", "fp16")
+    assert (spec.precision, spec.provenance.arithmetic) == ("int8", "fp16")
     twin = rounded_from_onnx(path, tmp_path / "twin.onnx")
     with Predictor(source) as first, Predictor(path) as second, Predictor(twin) as third:
         frames = [first.read(image) for image in test_part.paths]

@@ -14,6 +14,7 @@ from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.network.model import build_model, head_of
+from edgeml.spec.provenance import Provenance
 
 pytestmark = pytest.mark.train
 
@@ -23,7 +24,7 @@ SPEC = ModelSpec(
     preprocess=Preprocess(size=(64, 64), interpolation="cubic"),
     groups=(LabelGroup(name="colour", labels=("rot", "grün"), rule="one"),),
     metrics={"val_mAP": 0.75},
-    origin={"model": "test_resnet"},
+    provenance=Provenance(model="test_resnet"),
 )
 
 

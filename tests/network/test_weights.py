@@ -26,6 +26,7 @@ from edgeml.network.weights import (
     published_weights,
     read_weights,
 )
+from edgeml.spec.provenance import Provenance
 
 pytestmark = pytest.mark.train
 
@@ -244,7 +245,7 @@ def test_a_run_hands_on_how_its_model_was_built(tmp_path: Path) -> None:
         labels=LABELS,
         thresholds=(0.5,) * 3,
         preprocess=Preprocess(size=(48, 64)),
-        origin={"weights_license": "cc-by-nc-4.0"},
+        provenance=Provenance(weights_license="cc-by-nc-4.0"),
     )
     save_checkpoint(tmp_path / "model.safetensors", model, spec, name="mobilenetv2_035", args=args)
     (tmp_path / "config.json").write_text("of a training, and damaged")

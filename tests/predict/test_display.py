@@ -21,6 +21,7 @@ from PIL import Image
 from edgeml import LabelGroup, ModelSpec, Prediction, Predictor, Preprocess
 from edgeml.image.frame import Frame
 from edgeml.predict.display import predictor_html
+from edgeml.spec.provenance import Provenance
 from tests.tiny import TinyRuntime, tiny_spec
 
 COLOURS, OTHERS = ("red", "green", "blue"), ("striped", "torn", "wet", "old")
@@ -114,7 +115,7 @@ class TestHtml:
             preprocess=Preprocess(size=(8, 8)),
             groups=(LabelGroup(name=hostile + "g", labels=("b",)),),
             metrics={hostile: 0.5},
-            origin={hostile: hostile},
+            provenance=Provenance(model=hostile, notes={hostile: hostile}),
         )
         runtime = TinyRuntime(tiny_spec(("a", "b"), size=8))
         runtime.name = hostile

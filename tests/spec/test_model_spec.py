@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import SpecError
+from edgeml.spec.provenance import Provenance
 
 SPEC = ModelSpec(
     labels=("rot", "weiß", "T-shirt, lang"),
@@ -18,7 +19,7 @@ SPEC = ModelSpec(
     preprocess=Preprocess(size=(96, 128), resize="letterbox", interpolation="cubic"),
     groups=(LabelGroup(name="colour", labels=("rot", "weiß"), rule="one"),),
     metrics={"mAP": 0.9},
-    origin={"model": "cnn"},
+    provenance=Provenance(model="cnn"),
 )
 
 

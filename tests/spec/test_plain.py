@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import SpecError
 from edgeml.spec.plain import OddError, read_plain
+from edgeml.spec.provenance import Provenance, SplitPlan
 from tests.tiny import tiny_spec
 
 SPEC = ModelSpec(
@@ -24,7 +25,7 @@ SPEC = ModelSpec(
     preprocess=Preprocess(size=(32, 48), resize="crop", crop=0.875),
     groups=(LabelGroup(name="colour", labels=("rot", "grün"), rule="one"),),
     metrics={"mAP": 0.5},
-    origin={"data_sha256": "abc"},
+    provenance=Provenance(data_sha256="abc", split=SplitPlan(), notes={"torch": "2"}),
 )
 READER = TypeAdapter(ModelSpec)
 

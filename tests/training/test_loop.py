@@ -70,17 +70,19 @@ def test_a_run_folder_holds_what_was_promised(run: TrainResult, shapes: Dataset)
     assert settings["lr"] == pytest.approx(5e-3)  # what was chosen for the user stands there too
 
 
-def test_the_spec_tells_labels_groups_metrics_and_origin(run: TrainResult, shapes: Dataset) -> None:
+def test_the_spec_tells_labels_groups_metrics_and_provenance(
+    run: TrainResult, shapes: Dataset
+) -> None:
     spec = run.spec
     assert (spec.labels, spec.groups) == (LABELS, shapes.label_groups)
     assert spec.preprocess == Preprocess(size=(32, 32))
     assert spec.metrics["test_mAP"] == pytest.approx(run.metrics.mAP, abs=1e-6)
     best = max(epoch.mAP for epoch in run.history)
     assert spec.metrics["val_mAP"] == pytest.approx(best, abs=1e-6)
-    assert spec.origin["data_sha256"] == shapes.digest()
-    assert {"model", "torch", "timm", "edgeml"} <= spec.origin.keys()
+    assert spec.provenance.data_sha256 == shapes.digest()
+    assert {"model", "torch", "timm", "edgeml"} <= spec.provenance.to_texts().keys()
     # The data came divided: no plan would divide them so again.
-    assert "split" not in spec.origin
+    assert spec.provenance.split is None
 
 
 def test_the_checkpoint_scores_as_the_run_reports(run: TrainResult, shapes: Dataset) -> None:
@@ -112,7 +114,8 @@ def test_the_temperature_is_folded_into_the_head(
         with Predictor(result.path) as predictor:
             logits[calibrate], spec = predictor.logits(frames), predictor.spec
         if calibrate:
-            temperature = float(spec.origin["temperature"])
+            temperature = spec.provenance.temperature
+            assert temperature is not None
     assert 0.2 < temperature < 5
     np.testing.assert_allclose(logits[True] * temperature, logits[False], rtol=1e-4, atol=1e-4)
     # Nothing is left to fold: the best temperature of what was kept is 1.
@@ -303,7 +306,7 @@ def test_a_data_set_without_a_split_is_divided(shapes: Dataset, tmp_path: Path) 
     config = replace(TINY, epochs=1, val=0.25, test=0.25, seed=3)
     result = train(replace(shapes, split=None), config, tmp_path / "run")
     assert result.metrics.images == pytest.approx(16, abs=4)
-    assert SplitPlan.from_text(result.spec.origin["split"]) == plan
+    assert result.spec.provenance.split == plan
 
 
 def test_a_plan_that_divided_the_data_before_is_remembered(shapes: Dataset, tmp_path: Path) -> None:
@@ -312,8 +315,8 @@ def test_a_plan_that_divided_the_data_before_is_remembered(shapes: Dataset, tmp_
     planned = replace(TINY, epochs=1, val=0.25, test=0.25, seed=3)
     same = train(divided, planned, tmp_path / "same")
     other = train(divided, replace(TINY, epochs=1), tmp_path / "other")
-    assert same.spec.origin["split"] == plan.to_text()
-    assert "split" not in other.spec.origin
+    assert same.spec.provenance.split == plan
+    assert other.spec.provenance.split is None
 
 
 def test_a_run_can_start_from_another_run(
@@ -324,7 +327,7 @@ def test_a_run_can_start_from_another_run(
     result = train(shapes, config, tmp_path / "next", progress=notes)
     assert result.spec.preprocess == run.spec.preprocess
     assert result.history[0].train_loss < run.history[0].train_loss
-    assert len(result.spec.origin["weights_sha256"]) == 64
+    assert len(result.spec.provenance.weights_sha256 or "") == 64
     assert not any("new head" in line for line in notes.lines)
 
 

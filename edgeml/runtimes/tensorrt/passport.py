@@ -122,12 +122,12 @@ class Passport:
         written_as = data.pop("format", None) if isinstance(data, dict) else None
         if written_as != FORMAT:
             raise SpecError(_other_format(written_as))
-        spec = data.get("spec")
         try:
-            ModelSpec.from_json(json.dumps(spec))
+            spec = ModelSpec.from_json(json.dumps(data.get("spec")))
         except SpecError as err:
             raise SpecError(f"its spec is wrong: {err}") from err
-        del spec["format"]  # known by now, and no field
+        data["spec"] = json.loads(spec.to_json())
+        del data["spec"]["format"]  # known by now, and not a field
         try:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except ValidationError as err:

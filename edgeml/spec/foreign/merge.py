@@ -20,6 +20,7 @@ from edgeml.spec.foreign.endings import Graph, Port
 from edgeml.spec.foreign.read_graph import read_graph
 from edgeml.spec.foreign.values import Fact, Facts, read_json
 from edgeml.spec.model_spec import Activation, Layout, ModelSpec, Task
+from edgeml.spec.provenance import Provenance
 from edgeml.spec.storage import find_spec_and_source, sidecar_path
 
 GRAPH = "the graph"
@@ -439,7 +440,9 @@ def _reading(name: str, facts: Facts, graph: Graph, output: Port | None) -> Read
     try:
         spec = ModelSpec(
             preprocess=Preprocess(**frame),
-            origin={"model": name, **({"producer": graph.producer} if graph.producer else {})},
+            provenance=Provenance(
+                model=name, notes={"producer": graph.producer} if graph.producer else {}
+            ),
             **values,
         )
     except SpecError as err:

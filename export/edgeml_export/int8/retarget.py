@@ -43,7 +43,7 @@ def retargeted_from_onnx(source: Path, target: Path, spec: ModelSpec | None = No
 
     Args:
         source: An .onnx with Q/DQ nodes.
-        target: The .onnx to write; its spec tells in `origin` what was done.
+        target: The .onnx to write; the notes of its provenance say what was rewritten.
         spec: Instead of the one inside the source.
 
     Returns:
@@ -58,7 +58,8 @@ def retargeted_from_onnx(source: Path, target: Path, spec: ModelSpec | None = No
     spec = spec or spec_of_onnx(model, source)
     told = retarget(model)
     if told:
-        spec = replace(spec, origin={**spec.origin, "retargeted": f"to tensorrt: {told}"})
+        notes = {**spec.provenance.notes, "retargeted": f"to tensorrt: {told}"}
+        spec = replace(spec, provenance=replace(spec.provenance, notes=notes))
     write_onnx(model, target, replace(spec, metrics={}))
     return told
 

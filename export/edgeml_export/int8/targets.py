@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Target = Literal["x86", "arm", "openvino", "tensorrt"]
+from edgeml.spec.provenance import Int8Target
+
+Target = Int8Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from edgeml.errors import ExportError
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes.onnx_file import has_attention, read_onnx, spec_of_onnx, write_onnx
+from edgeml.spec.provenance import Quantizer
 from edgeml_export.int8.calibration import Calibration
 from edgeml_export.int8.layers import (
     CUTTING,
@@ -62,11 +63,12 @@ def int8_from_onnx(
     model = read_onnx(source)
     spec = spec_of_onnx(model, source)
     quantize(model, ranges, layout, method, keep)
-    told = {
-        "calibration_sha256": ranges.calibration_sha256,
-        "quantizer": f"edgeml, {layout}, {method} of {ranges.images} images",
-    }
-    spec = replace(spec, precision="int8", metrics={}, origin={**spec.origin, **told})
+    provenance = replace(
+        spec.provenance,
+        calibration_sha256=ranges.calibration_sha256,
+        quantizer=Quantizer(layout=layout, method=method, images=ranges.images),
+    )
+    spec = replace(spec, precision="int8", metrics={}, provenance=provenance)
     write_onnx(model, target, spec)
     return target
 

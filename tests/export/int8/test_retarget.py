@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,8 +268,9 @@ def test_our_own_files_for_others_are_rewritten(
     told = retargeted_from_onnx(theirs, tmp_path / "ours.onnx")
     network, spec = read_onnx(tmp_path / "ours.onnx"), spec_of_onnx(read_onnx(theirs), theirs)
     assert refused_by_tensorrt(network) == []
-    origin = spec_of_onnx(network, tmp_path / "ours.onnx").origin
-    assert origin == {**spec.origin, "retargeted": f"to tensorrt: {told}"}
+    provenance = spec_of_onnx(network, tmp_path / "ours.onnx").provenance
+    notes = {**spec.provenance.notes, "retargeted": f"to tensorrt: {told}"}
+    assert provenance == replace(spec.provenance, notes=notes)
     batch = spec.preprocess(_frames(data))
     exact, before, after = (
         run(path, batch, optimized=False)[0] for path in (whole, theirs, tmp_path / "ours.onnx")

@@ -64,8 +64,10 @@ def check_choice(done: Exported, planted: Planted, layout: str) -> ModelSpec:
     assert set(told["divergence"]) == set(METHODS)
     with Predictor(done.path) as predictor:
         spec = predictor.spec
-    assert spec.origin["kept_in_float"].split() == sorted(choice.keep)
-    assert f"{layout}, {choice.method}" in spec.origin["quantizer"]
+    assert spec.provenance.kept_in_float == tuple(sorted(choice.keep))
+    quantizer = spec.provenance.quantizer
+    assert quantizer is not None
+    assert (quantizer.layout, quantizer.method) == (layout, choice.method)
     assert done.report is not None
     page = done.report.read_text(encoding="utf-8")
     assert all(name in page for name in choice.keep)
@@ -106,7 +108,7 @@ def test_for_tensorrt_the_rest_is_fp16_and_opset_19(
 ) -> None:
     done = export(broken, "onnx", precision="int8", target="tensorrt", calib=data, check=data)
     spec = check_choice(done, planted, "tensorrt")
-    assert spec.origin["arithmetic"] == "fp16"
+    assert spec.provenance.arithmetic == "fp16"
     model = read_onnx(done.path)
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [19]
     assert violations(model, "tensorrt") == []
@@ -220,7 +222,7 @@ def test_a_method_that_is_asked_for_is_taken_untried(
     assert done.choice is not None
     assert (done.choice.method, done.choice.divergences) == (method, {})
     spec = spec_of_onnx(read_onnx(done.path), done.path)
-    assert f"x86, {method} of " in spec.origin["quantizer"]
+    assert f"x86, {method} of " in str(spec.provenance.quantizer)
 
 
 def test_without_fitting_images_ranges_are_minmax_and_a_note_says_what_is_missing(

@@ -113,8 +113,8 @@ def test_the_spec_says_what_it_was_calibrated_with(quantized: Path, ranges: Rang
     spec = spec_of_onnx(read_onnx(quantized), quantized)
     assert spec.precision == "int8"
     assert spec.metrics == {}
-    assert spec.origin["calibration_sha256"] == ranges.calibration_sha256
-    assert "60 images" in spec.origin["quantizer"]
+    assert spec.provenance.calibration_sha256 == ranges.calibration_sha256
+    assert "60 images" in str(spec.provenance.quantizer)
 
 
 def test_the_same_images_give_the_same_bytes_silently(
