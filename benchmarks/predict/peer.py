@@ -2,7 +2,7 @@
 
     python benchmarks/predict/peer.py TOOL MODEL THREADS PICTURES
 
-reads commands and writes answers, one JSON object a line, as `edgeml.benchmark.process` speaks:
+reads commands and writes answers, one JSON object per line, for `peers.py`:
 `open`, `answers` (what the tool says of each picture), `block` (time calls for so many seconds).
 PICTURES is a folder of JPEGs; a call begins with the bytes of one, or its path with `:paths` behind
 the folder, or its decoded frame with `:frames`. Each tool is called as its own documentation shows;
@@ -241,7 +241,7 @@ def main() -> None:
             answer = steps[command.pop("do")](**command)
         except Exception as err:
             message = f"{type(err).__name__}: {err}"
-            answer = {"error": {"kind": None, "message": " ".join(message.split())[:400]}}
+            answer = {"error": " ".join(message.split())[:400]}
         print(json.dumps(answer), file=answers, flush=True)
 
 

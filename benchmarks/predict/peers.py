@@ -32,8 +32,7 @@ from bars import bar, conclude, line, show
 from material import OUT, child_environment, for_tool, merge_json, network, pictures
 from turns import Block, Pace, cpu_ms, ratio, take_turns, told, wall_ms
 
-from edgeml.benchmark.process import Worker
-from edgeml.errors import EdgemlError
+from edgeml.errors import InferenceError
 from edgeml.image.preprocess import Resize
 
 HERE = Path(__file__).parent
@@ -83,17 +82,33 @@ KINDS = ("frames", "jpegs")
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool's process."""
+    """A tool's process: `peer.py` in another Python, which reads and writes JSON lines."""
 
-    worker: Worker
-    about: dict[str, Any]
+    process: subprocess.Popen[str]
+
+    def ask(self, **command: object) -> dict[str, Any]:
+        """Send a command and wait for the answer.
+
+        Raises:
+            InferenceError: The tool failed or its process ended.
+        """
+        assert self.process.stdin
+        assert self.process.stdout
+        try:
+            print(json.dumps(command), file=self.process.stdin, flush=True)
+            answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as err:
+            raise InferenceError(f"The process ended with status {self.process.wait(5)}.") from err
+        if "error" in answer:
+            raise InferenceError(answer["error"])
+        return answer
 
     def block(self, seconds: float) -> Block:
-        return Block(**self.worker.ask({"do": "block", "seconds": seconds}))
+        return Block(**self.ask(do="block", seconds=seconds))
 
     def answers(self) -> list[list[tuple[int, float]]]:
-        found: list[list[tuple[int, float]]] = self.worker.ask({"do": "answers"})["answers"]
-        return found
+        answers: list[list[tuple[int, float]]] = self.ask(do="answers")["answers"]
+        return answers
 
 
 def python_of(tool: str) -> Path:
@@ -119,7 +134,7 @@ def python_of(tool: str) -> Path:
 
 @contextmanager
 def open_peer(tool: str, model: Path, threads: int, where: str) -> Iterator[Peer]:
-    """Start a tool's process with a model and a folder of pictures, and make its first call."""
+    """Start a tool's process with a model and a folder of images."""
     command = [str(python_of(tool)), str(HERE / "peer.py"), tool, str(model), str(threads), where]
     environment = {
         **child_environment(threads),
@@ -128,12 +143,13 @@ def open_peer(tool: str, model: Path, threads: int, where: str) -> Iterator[Peer
         "YOLO_AUTOINSTALL": "false",
         "YOLO_CONFIG_DIR": str(OUT.absolute() / "ultralytics"),
     }
-    with Worker(model, command=["env", "-i", *_assignments(environment), *command]) as worker:
-        yield Peer(worker, worker.ask({"do": "open"}))
-
-
-def _assignments(environment: dict[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in environment.items()]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Peer(process)
+        finally:
+            process.kill()
 
 
 def reference(where: Sequence[Path], resize: Resize) -> list[Any]:
@@ -187,13 +203,14 @@ def measure(tools: Sequence[str], kind: str, threads: int, pace: Pace) -> dict[s
             try:
                 source = f"{where[0].parent}{suffix}"
                 peer = stack.enter_context(open_peer(tool, for_tool(tool), threads, source))
+                about = peer.ask(do="open")
                 cropped = tool in ("ultralytics", "edgeml-crop")
                 found = agreement(peer.answers(), references["crop" if cropped else "squash"])
-            except (EdgemlError, subprocess.CalledProcessError) as err:
+            except (InferenceError, subprocess.CalledProcessError) as err:
                 row["failures"][tool] = str(err)
                 continue
             peers[tool] = peer
-            row["about"][tool] = {**peer.about, "agreement": found}
+            row["about"][tool] = {**about, "agreement": found}
         blocks = take_turns({tool: peer.block for tool, peer in peers.items()}, pace)
     row["ways"] = {
         tool: {**told(taken), **row["about"][tool]["agreement"]} for tool, taken in blocks.items()

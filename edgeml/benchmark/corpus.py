@@ -1,4 +1,4 @@
-"""The pictures that a benchmark decodes: files of the user's, or one drawn for want of them."""
+"""The images that a benchmark decodes: the user's files, or a synthetic one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeml.image.jpeg import encode_jpeg
 from edgeml.image.reading import read_file
 
 MAX_IMAGES = 100
-"""More are thinned out evenly: each must come up several times in a short run."""
+"""Of more images an even selection is used: each must occur several times in a short run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Corpus:
 
     Attributes:
         paths: The files, one or more.
-        source: `files`, or `synthetic` if there were none and one was drawn.
+        source: `files`, or `synthetic` if there were no files and one was drawn.
         sha256: Digest over the contents of the files, in order.
         mean_bytes: Mean size of a file.
     """
@@ -37,9 +37,9 @@ class Corpus:
 
 
 def gather(images: Sequence[Path], scratch: Path) -> Corpus:
-    """Choose at most `MAX_IMAGES` of `images`; of none, draw one into the folder `scratch`.
+    """Choose at most `MAX_IMAGES` of `images`; without any, draw one into the folder `scratch`.
 
-    Reading them also brings them into the page cache, so that `decode` never waits for a disk.
+    Reading them also puts them into the page cache, so that `decode` never waits for a disk.
 
     Raises:
         ImageError: A file cannot be read.
@@ -49,7 +49,7 @@ def gather(images: Sequence[Path], scratch: Path) -> Corpus:
         source = "synthetic"
         images = [scratch / "synthetic.jpg"]
         images[0].write_bytes(encode_jpeg(draw_photo(), quality=90))
-    # Whole numbers, as rounding must never take the last index beyond the end.
+    # Integer arithmetic: rounding must never move the last index beyond the end.
     count = min(len(images), MAX_IMAGES)
     chosen = [Path(images[i * len(images) // count]) for i in range(count)]
     digest, size = hashlib.sha256(), 0
@@ -66,18 +66,18 @@ def gather(images: Sequence[Path], scratch: Path) -> Corpus:
 
 
 def draw_photo(height: int = 960, width: int = 1280) -> Frame:
-    """Draw a frame (height, width, 3) uint8 BGR that costs a JPEG decoder what a photo does.
+    """Draw a frame (height, width, 3) uint8 BGR that costs a JPEG decoder as much as a photo.
 
-    Noise whose amplitude grows with its scale, as the 1/f spectrum of natural images has it, over
-    some shapes with edges. At quality 90 it takes about 1.7 bits a pixel, as photos do.
+    Some shapes with edges, over noise whose amplitude grows with its scale, like the 1/f spectrum
+    of natural images. At quality 90 it takes about 1.7 bits per pixel, as photos do.
     """
     random = np.random.default_rng(0)
-    picture = np.full((height, width, 3), 118, np.float32)
+    canvas = np.full((height, width, 3), 118, np.float32)
     for scale in (1, 4, 16, 64):
         small = random.standard_normal((height // scale + 1, width // scale + 1, 3), np.float32)
         noise = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-        picture += noise * np.float32(4 * scale**0.5)
-    frame: Frame = np.clip(picture, 0, 255).astype(np.uint8)
+        canvas += noise * np.float32(4 * scale**0.5)
+    frame: Frame = np.clip(canvas, 0, 255).astype(np.uint8)
     for _ in range(12):
         x, y = int(random.integers(width)), int(random.integers(height))
         colour = tuple(int(value) for value in random.integers(0, 256, 3))

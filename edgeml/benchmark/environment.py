@@ -1,4 +1,4 @@
-"""The machine and the libraries behind a number: what can be read is read, the rest is None."""
+"""The machine and the libraries behind a number; what cannot be read is None."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Host:
         machine: Instruction set, for example `x86_64`.
         cpu: The processor's name.
         cores: Logical processors of the machine.
-        affinity: Of these, how many this process may use.
-        cpu_quota: Processors' worth of time that a container may use.
+        affinity: How many of these this process may use.
+        cpu_quota: Processor time that a container may use, in processors.
         memory_mb: Physical memory, in units of 10^6 bytes.
-        load_1m: Mean of runnable processes over the last minute, before measuring.
+        load_1m: Mean number of runnable processes in the last minute, before measuring.
         cpu_pressure: Share of the last 10 s in which something waited for a processor (Linux PSI).
         governor: The frequency governor of the first processor.
         max_mhz: The highest frequency of the first processor.
@@ -57,13 +57,13 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """Counters of what disturbs a measurement; each is None where the system does not count it.
+    """Counters of what disturbs a measurement; None where the system does not count it.
 
     Attributes:
         pressure_us: Time in which something waited for a processor (PSI `some`), in microseconds.
         stolen: Ticks of processor time that the hypervisor gave to others.
-        ticks: Ticks of processor time in all, idle included.
-        switches: Times that this process lost its processor against its will.
+        ticks: All ticks of processor time, including idle ones.
+        switches: Involuntary context switches of this process.
     """
 
     pressure_us: int | None
@@ -73,7 +73,7 @@ class Counters:
 
 
 def capture_host() -> Host:
-    """Read what is known of this machine."""
+    """Read the properties of this machine."""
     pressure = re.search(r"some avg10=([\d.]+)", _read(Path("/proc/pressure/cpu")))
     khz = _read(_CPU / "cpu0/cpufreq/cpuinfo_max_freq")
     return Host(
@@ -92,7 +92,7 @@ def capture_host() -> Host:
 
 
 def capture_software() -> dict[str, str | None]:
-    """Give versions by name: Python, OpenCV as imported, and what else is installed."""
+    """Return versions by name: Python, OpenCV as imported, and other installed libraries."""
     import cv2
 
     versions: dict[str, str | None] = {
@@ -108,7 +108,7 @@ def capture_software() -> dict[str, str | None]:
 
 
 def read_counters() -> Counters:
-    """Read the counters as they stand now; differences of two readings mean something."""
+    """Read the counters; only the difference of two readings has a meaning."""
     pressure = re.search(r"some .*total=(\d+)", _read(Path("/proc/pressure/cpu")))
     # proc_stat(5): user nice system idle iowait irq softirq steal, then guest, already in user.
     first_line = _read(Path("/proc/stat")).partition("\n")[0].split()
@@ -122,7 +122,7 @@ def read_counters() -> Counters:
 
 
 def peak_rss_mb() -> float | None:
-    """Give the most memory that this process ever held resident, in units of 10^6 bytes."""
+    """Return the peak resident memory of this process, in units of 10^6 bytes."""
     # On Linux ru_maxrss survives exec: a child would report its parent's peak. VmHWM does not.
     high_water = re.search(r"VmHWM:\s+(\d+) kB", _read(Path("/proc/self/status")))
     if high_water:
@@ -159,7 +159,7 @@ def _memory_mb() -> float | None:
 
 
 def _read(path: Path) -> str:
-    """Give a small file's text; nothing where there is none or it cannot be read."""
+    """Return the text of a small file; an empty string if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

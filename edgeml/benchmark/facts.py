@@ -1,4 +1,4 @@
-"""The machine and the versions, as lines for people."""
+"""The machine and the versions as readable lines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Facts = list[tuple[str, str]]
 
 
 def facts_of(host: Host, software: Mapping[str, str | None]) -> Facts:
-    """Say where numbers come from; what is unknown is left out."""
+    """Describe the machine and the versions; omit what is unknown."""
     cores = f"{host.affinity or host.cores} of {host.cores} logical processors"
     if host.cpu_quota is not None:
-        cores += f", {host.cpu_quota:g} processors' worth of time"
+        cores += f", limited to the time of {host.cpu_quota:g} processors"
     clock = [f"governor {host.governor}"] if host.governor else []
     if host.max_mhz is not None:
         clock.append(f"at most {host.max_mhz:.0f} MHz")

@@ -1,4 +1,4 @@
-"""What makes a number doubtful, said aloud. A flag is `code: what was seen, with the values`."""
+"""Reasons to doubt a number. A flag is `code: the observation, with its values`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from edgeml.benchmark.report import ModelResult
 from edgeml.benchmark.statistics import drift, spread
 
 MEANING = {
-    "noisy": "Inference of the same input took times that differ much; look at p95, not p50.",
+    "noisy": "The times of inference vary a lot; look at p95, not p50.",
     "drift": "It became slower or faster while it was measured: heat, clocks, or other work.",
-    "contaminated": "Other work wanted the processor meanwhile; measure on an idle machine.",
-    "warm-up": "Speed had not settled when the plan's time for warming up was over.",
-    "few-calls": "It is too slow for so many calls in the plan's time; give it more.",
+    "contaminated": "Other work used the processor at the same time; measure on an idle machine.",
+    "warm-up": "The speed had not settled at the end of the plan's time to warm up.",
+    "few-calls": "It is too slow for this many calls in the plan's time; allow more time.",
     "fp16-slow": "ONNX Runtime has few FP16 kernels for CPUs: it converts to FP32 and back.",
     "int8-not-faster": "INT8 gains nothing here; the FP32 file is the better one on this machine.",
 }
-"""What each code means, and what to do; for reports."""
+"""The meaning of each code, and what to do; for reports."""
 
 _NOISY = 0.10  # torch.utils.benchmark warns above the same share
 _DRIFT = 0.03
@@ -30,8 +30,8 @@ _SLOW_FP16 = 0.95
 def flags_of(
     result: ModelResult, results: Sequence[ModelResult], plan: BenchPlan
 ) -> tuple[str, ...]:
-    """Give the flags of one of `results`."""
-    found = [
+    """Return the flags of one of `results`."""
+    flags = [
         *_unsteady(result),
         *_disturbed(result),
         *_unsettled(result, plan),
@@ -39,16 +39,16 @@ def flags_of(
         *_slow_fp16(result, results),
         *_slow_int8(result, results),
     ]
-    return tuple(found)
+    return tuple(flags)
 
 
 def _unsteady(result: ModelResult) -> list[str]:
-    """Judge `infer` alone: the other stages depend on which picture it is."""
+    """Check only `infer`: the times of the other stages depend on the image."""
     samples, flags = result.samples_ns["infer"], []
     if (share := spread(samples)) > _NOISY:
-        flags.append(f"noisy: the middle half of infer spreads over {share:.0%} of its median")
+        flags.append(f"noisy: the middle half of infer spans {share:.0%} of its median")
     if abs(change := drift(samples)) > _DRIFT:
-        flags.append(f"drift: infer was {change:+.1%} in the last third, against the first")
+        flags.append(f"drift: infer changed by {change:+.1%} from the first third to the last")
     return flags
 
 
@@ -56,9 +56,9 @@ def _disturbed(result: ModelResult) -> list[str]:
     pressure, stolen = result.disturbance.pressure, result.disturbance.stolen
     flags = []
     if pressure is not None and pressure > _PRESSURE:
-        flags.append(f"contaminated: {pressure:.0%} of the time something waited for a processor")
+        flags.append(f"contaminated: work waited for a processor in {pressure:.0%} of the time")
     if stolen is not None and stolen > _STOLEN:
-        flags.append(f"contaminated: the hypervisor gave {stolen:.0%} of the processor to others")
+        flags.append(f"contaminated: the hypervisor took {stolen:.0%} of the processor")
     return flags
 
 
@@ -77,7 +77,7 @@ def _too_few(result: ModelResult, plan: BenchPlan) -> list[str]:
     calls = min(summary.n for summary in result.stages.values())
     if calls >= plan.min_calls:
         return []
-    return [f"few-calls: {calls} of {plan.min_calls} calls when {plan.longest_s:g} s were over"]
+    return [f"few-calls: {calls} of {plan.min_calls} calls in {plan.longest_s:g} s"]
 
 
 def _slow_fp16(result: ModelResult, results: Sequence[ModelResult]) -> list[str]:
@@ -86,7 +86,7 @@ def _slow_fp16(result: ModelResult, results: Sequence[ModelResult]) -> list[str]
         return []
     ratio = _gain_over_fp32(result, results)
     if ratio is None:
-        return ["fp16-slow: fp16 on ONNX Runtime CPU is slow; take FP32 or INT8 here"]
+        return ["fp16-slow: fp16 on ONNX Runtime CPU is slow; use FP32 or INT8 here"]
     if ratio >= _SLOW_FP16:
         return []
     return [f"fp16-slow: fp16 on ONNX Runtime CPU is slow, {ratio:.2f} times the speed of FP32"]
@@ -102,7 +102,7 @@ def _slow_int8(result: ModelResult, results: Sequence[ModelResult]) -> list[str]
 
 
 def _gain_over_fp32(result: ModelResult, results: Sequence[ModelResult]) -> float | None:
-    """Give the ratio of median inference times, FP32 over this; None without its FP32."""
+    """Return the ratio of median inference times, FP32 over this; None without FP32 results."""
     for other in results:
         if _is_fp32_of(other, result):
             ours, theirs = result.stages["infer"].p50_ms, other.stages["infer"].p50_ms
@@ -111,7 +111,7 @@ def _gain_over_fp32(result: ModelResult, results: Sequence[ModelResult]) -> floa
 
 
 def _is_fp32_of(other: ModelResult, result: ModelResult) -> bool:
-    """Tell whether both are one model: same labels, input and weights, on the same runtime."""
+    """Return whether both are the same model: labels, input, weights and runtime."""
     ours, theirs = result.spec, other.spec
     weights = {spec.provenance.weights_sha256 for spec in (ours, theirs)} - {None}
     return (

@@ -48,67 +48,67 @@ def bench_report(report: BenchReport, out: Path) -> None:
 
 
 def _named(report: BenchReport) -> dict[str, ModelResult]:
-    """Name the models by as little of their paths as tells them apart."""
+    """Name each model by the shortest end of its path that is unique."""
     paths = [Path(result.model) for result in report.results]
     depth, deepest = 1, max(len(path.parts) for path in paths)
     while depth < deepest and len({path.parts[-depth:] for path in paths}) < len(set(paths)):
         depth += 1
-    named: dict[str, ModelResult] = {}
+    models: dict[str, ModelResult] = {}
     for path, result in zip(paths, report.results, strict=True):
         name = "/".join(path.parts[-depth:])
-        again = sum(other.partition(" · ")[0] == name for other in named) + 1
-        named[name if again == 1 else f"{name} · {again}"] = result
-    return named
+        count = sum(other.partition(" · ")[0] == name for other in models) + 1
+        models[name if count == 1 else f"{name} · {count}"] = result
+    return models
 
 
 def _flagged(models: dict[str, ModelResult]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Give each code that was seen, its meaning, and where: (model, what was seen there)."""
-    seen: dict[str, list[tuple[str, str]]] = {}
+    """Return each code with its meaning and the models it applies to: (model, observation)."""
+    observations: dict[str, list[tuple[str, str]]] = {}
     for name, result in models.items():
         for flag in result.flags:
             code, _, detail = flag.partition(": ")
-            seen.setdefault(code, []).append((name, detail))
-    return [(code, MEANING.get(code, ""), where) for code, where in seen.items()]
+            observations.setdefault(code, []).append((name, detail))
+    return [(code, MEANING.get(code, ""), models) for code, models in observations.items()]
 
 
 def _lead(report: BenchReport) -> str:
     plan, corpus = report.plan, report.corpus
     images = (
-        "one synthetic JPEG of 1280 x 960 pixels, as no images were given"
+        "one synthetic JPEG of 1280 x 960 pixels, as there were no images"
         if corpus.source == "synthetic"
         else f"{len(corpus.paths)} image files of {corpus.mean_bytes / 1e3:.0f} kB on average"
     )
     return (
         f"One image after the other for at least {plan.min_s:g} s and {plan.min_calls} calls "
-        f"a model, on {images}. {report.created.replace('T', ' ')}."
+        f"per model, on {images}. {report.created.replace('T', ' ')}."
     )
 
 
 def _tiles(models: dict[str, ModelResult]) -> list[Tile]:
     tiles = []
-    timed = {name: p50 for name, r in models.items() if (p50 := r.stages["total"].p50_ms)}
-    if timed:
-        name = min(timed, key=lambda one: timed[one])
+    medians = {name: p50 for name, r in models.items() if (p50 := r.stages["total"].p50_ms)}
+    if medians:
+        name = min(medians, key=lambda one: medians[one])
         best = models[name]
         rate = figure(best.throughput_per_s, 0 if best.throughput_per_s >= 100 else 1)
         tiles = [
-            Tile(name="Fastest, p50", value=ms(timed[name]), unit="ms", of=name),
+            Tile(name="Fastest, p50", value=ms(medians[name]), unit="ms", of=name),
             Tile(name="Its throughput", value=rate, unit="img/s", of=name),
         ]
     loading = min(models, key=lambda one: models[one].load_ms + models[one].first_ms)
     ready = models[loading].load_ms + models[loading].first_ms
     tiles.append(Tile(name="Soonest ready", value=figure(ready, 0), unit="ms", of=loading))
-    held = {name: r.peak_rss_mb for name, r in models.items() if r.peak_rss_mb is not None}
-    if held:
-        name = min(held, key=lambda one: held[one])
-        tiles.append(Tile(name="Least memory", value=figure(held[name], 0), unit="MB", of=name))
+    memory = {name: r.peak_rss_mb for name, r in models.items() if r.peak_rss_mb is not None}
+    if memory:
+        name = min(memory, key=lambda one: memory[one])
+        tiles.append(Tile(name="Least memory", value=figure(memory[name], 0), unit="MB", of=name))
     return tiles
 
 
 def _rule() -> str:
     return (
-        f"A percentile is given only where the calls support it: p50 from {fewest_calls(50)}, "
-        f"p95 from {fewest_calls(95)}, p99 from {fewest_calls(99)} (LoadGen's rule at 95 %)."
+        f"A percentile needs enough calls: p50 at least {fewest_calls(50)}, "
+        f"p95 {fewest_calls(95)}, p99 {fewest_calls(99)} (LoadGen's rule at 95 %)."
     )
 
 
@@ -116,6 +116,6 @@ def _facts(report: BenchReport) -> Facts:
     threads = report.plan.threads
     return [
         *facts_of(report.host, report.software),
-        ("Threads", f"{threads}" if threads else "as many as the runtimes choose"),
+        ("Threads", f"{threads}" if threads else "chosen by each runtime"),
         ("Run", report.id),
     ]

@@ -1,4 +1,4 @@
-"""How a benchmark is run. Part of its report: numbers of unlike plans are not compared."""
+"""How a benchmark is run. Part of its report: results of different plans are not comparable."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from edgeml.runtimes.protocol import Exactness
 
 @dataclass(frozen=True, kw_only=True)
 class BenchPlan:
-    """One image at a time, the next as soon as the last is done, models taking turns.
+    """One image at a time, each as soon as the last one is done, with models taking turns.
 
     Attributes:
-        scenario: How calls arrive; `single` is a closed loop with one image a call.
-        min_s: A model is measured for at least so many seconds ...
-        min_calls: ... and at least so many whole calls of `predict`, and as many calls whose
-            stages are timed one by one. The 99th percentile needs 473; see `fewest_calls`.
-        max_s: The end even if the calls are fewer, which is then flagged: a slow model would take
-            an hour for its 99th percentile. Never cuts `min_s` short.
-        warmup_window: Warm-up ends when the medians of two windows of so many calls, one after
-            the other, differ by less than `warmup_tolerance`, a share of 1 ...
-        warmup_tolerance: ... or after
-        warmup_max_s: so many seconds, which is then flagged.
-        block_s: A model's turn.
-        pause_s: Between turns: threads that still spin would be measured by the next model.
-        threads: CPU threads of the runtime and of OpenCV; None leaves it to them.
+        scenario: How calls arrive; `single` is a closed loop with one image per call.
+        min_s: Shortest time to measure a model, in seconds.
+        min_calls: Fewest calls of `predict`, and fewest calls whose stages are timed one by one.
+            The 99th percentile needs 473; see `fewest_calls`.
+        max_s: Longest time to measure a model, in seconds, but never less than `min_s`. Too few
+            calls are then flagged: a slow model would take an hour for its 99th percentile.
+        warmup_window: Calls per window. Warm-up ends when the medians of two consecutive windows
+            differ by less than `warmup_tolerance`.
+        warmup_tolerance: The tolerance, as a share of 1.
+        warmup_max_s: Longest warm-up, in seconds; reaching it is flagged.
+        block_s: Length of a model's turn, in seconds.
+        pause_s: Pause between turns, in seconds: the next model would otherwise be slowed by
+            threads that still spin.
+        threads: CPU threads of the runtime and of OpenCV; None leaves the choice to them.
         runtime, device, precision: As for `Predictor`, the same for every model.
     """
 
@@ -46,7 +47,7 @@ class BenchPlan:
 
     def __post_init__(self) -> None:
         if self.scenario != "single":
-            raise InputError(f"There is no scenario {self.scenario!r} yet; known is single.")
+            raise InputError(f"There is no scenario {self.scenario!r} yet; the only one is single.")
         for name in ("min_s", "max_s", "pause_s", "warmup_max_s"):
             if not 0 <= getattr(self, name) < 86400:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 to 86400 seconds.")
@@ -64,5 +65,5 @@ class BenchPlan:
 
     @property
     def longest_s(self) -> float:
-        """The time after which a model is done, however few its calls."""
+        """The time after which a model is done, even with too few calls."""
         return max(self.min_s, self.max_s)

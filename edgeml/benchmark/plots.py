@@ -1,4 +1,4 @@
-"""DOOR matplotlib: the plots of the reports."""
+"""DOOR matplotlib: the plots of benchmark reports."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from edgeml.report.svg import (
 )
 
 Latencies = Mapping[str, Samples]
-"""By model, nanoseconds."""
+"""Latencies in nanoseconds, by model."""
 
 
 def stages_plot(medians: Mapping[str, Mapping[str, float]]) -> Markup:
-    """Stack the medians in milliseconds of the stages, by model."""
+    """Plot the stages' medians in milliseconds, stacked by model."""
     names = list(medians)
     stages = list(dict.fromkeys(stage for parts in medians.values() for stage in parts))
     with styled():
@@ -46,15 +46,15 @@ def stages_plot(medians: Mapping[str, Mapping[str, float]]) -> Markup:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("sum of the stages' medians, ms")
         figure.legend(loc="outside upper center", ncols=len(stages), fontsize=11)
-        told = "; ".join(
+        description = "; ".join(
             f"{name}: " + ", ".join(f"{stage} {value:.2f} ms" for stage, value in parts.items())
             for name, parts in medians.items()
         )
-        return markup(figure, "stages", f"Median time of each stage. {told}.")
+        return markup(figure, "stages", f"Median time of each stage. {description}.")
 
 
 def ecdf_plot(latencies: Latencies, stage: str) -> Markup:
-    """Plot the share of calls that took at most so long, by model."""
+    """Plot the share of calls over their longest latency, by model."""
     with styled():
         figure, axes = axes_of(WIDTH, 250 + 14 * len(latencies))
         for index, (name, samples) in enumerate(latencies.items()):
@@ -62,14 +62,16 @@ def ecdf_plot(latencies: Latencies, stage: str) -> Markup:
             axes.plot(times, shares, drawstyle="steps-post", label=name, **style(index))
         for share in (0.5, 0.95, 0.99):
             axes.axhline(share, color=MUTED, lw=0.8, ls=":")
-        _log_ms(axes)
+        log_ms_axis(axes)
         axes.set_ylim(0, 1.02)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95], ["0", "25 %", "50 %", "75 %", "95 %"])
         axes.set_xlabel(f"latency of {stage}, ms")
         axes.set_ylabel("share of calls")
         figure.legend(loc="outside lower center", ncols=1, fontsize=11)
         return markup(
-            figure, f"ecdf-{stage}", f"Share of calls whose {stage} took at most a given time."
+            figure,
+            f"ecdf-{stage}",
+            f"Share of calls over their longest {stage} time.",
         )
 
 
@@ -90,17 +92,17 @@ def box_plot(latencies: Latencies, stage: str) -> Markup:
         axes.set_yticks(range(len(latencies)), list(latencies))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        _log_ms(axes)
+        log_ms_axis(axes)
         axes.set_xlabel("ms")
-        told = "; ".join(
+        description = "; ".join(
             f"{name}: median {np.median(ns) / 1e6:.3f} ms, slowest {ns.max() / 1e6:.3f} ms"
             for name, ns in latencies.items()
         )
-        return markup(figure, f"box-{stage}", f"Spread of {stage}. {told}.")
+        return markup(figure, f"box-{stage}", f"Spread of {stage}. {description}.")
 
 
-def _log_ms(axes: Axes) -> None:
-    """Scale milliseconds by ratio, labelled as numbers and not as powers."""
+def log_ms_axis(axes: Axes) -> None:
+    """Use a logarithmic axis of milliseconds, labelled with numbers and not powers."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     ticks = [
@@ -115,11 +117,11 @@ def _log_ms(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _steps(samples: Samples, most: int = 400) -> tuple[Any, Any]:
-    """Give an ECDF in milliseconds; above `most` points those nearest to even shares."""
+def _steps(samples: Samples, limit: int = 400) -> tuple[Any, Any]:
+    """Return an ECDF in milliseconds, of at most `limit` points at even shares."""
     ordered = np.sort(samples) / 1e6
     shares = np.arange(1, len(ordered) + 1) / len(ordered)
-    if len(ordered) > most:
-        kept = np.unique(np.linspace(0, len(ordered) - 1, most).round().astype(int))
-        ordered, shares = ordered[kept], shares[kept]
+    if len(ordered) > limit:
+        chosen = np.unique(np.linspace(0, len(ordered) - 1, limit).round().astype(int))
+        ordered, shares = ordered[chosen], shares[chosen]
     return ordered, shares

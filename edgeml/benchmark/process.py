@@ -1,106 +1,91 @@
-"""The other side of `edgeml.benchmark.worker`: start it, ask it, understand how it died."""
+"""The process of a model as the benchmark sees it: start it, request steps, explain its end."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import ModuleType, TracebackType
+from typing import cast
 
-from edgeml import errors
-from edgeml.errors import EdgemlError, InferenceError
-
-Message = dict[str, Any]
-
-# As -m would, but with the parent's own search path: -m puts the working directory first, where a
-# file of the user's named like a module of the standard library would be loaded in its place.
-_COMMAND = (
-    sys.executable,
-    "-c",
-    "import sys; sys.path[:] = sys.argv[1:]; from edgeml.benchmark.worker import main; main()",
-)
+from edgeml.benchmark.plan import BenchPlan
+from edgeml.benchmark.stages import WarmUp
+from edgeml.benchmark.worker import Block, LoadedModel, Session, serve
+from edgeml.errors import InferenceError
 
 
 class Worker:
-    """A process for one model. A context manager: at its end the process has ended."""
+    """A fresh process for one model. A context manager: at its end the process has ended.
 
-    def __init__(self, model: Path, *, command: Sequence[str] | None = None) -> None:
-        """Start it.
+    Its methods raise the worker's own EdgemlError, or an InferenceError if the worker died.
+    """
 
-        Args:
-            model: What it is for; named in errors.
-            command: Instead of Python with `edgeml.benchmark.worker`.
-        """
-        self._model = model
-        # A file and not a pipe: nobody reads it while the worker works, and a full pipe blocks.
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._process = subprocess.Popen(
-            command or [*_COMMAND, *sys.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            encoding="utf-8",
-            errors="replace",
+    def __init__(self, model: Path, images: Sequence[Path], plan: BenchPlan, *, log: Path) -> None:
+        """Start the process; `log` receives what it prints."""
+        context = multiprocessing.get_context("spawn")
+        self._model, self._log = model, log
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=serve, args=(theirs, Session(model, images, plan), log), daemon=True
         )
+        with _starting():
+            self._process.start()
+        theirs.close()  # the process now holds the only other end, so its death ends `recv`
 
     @property
     def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
+        """The number of the process."""
+        return cast("int", self._process.pid)
 
-    def ask(self, message: Message) -> Message:
-        """Send a command and wait for the answer.
+    def load(self) -> LoadedModel:
+        """Load the model and make the first call."""
+        return cast("LoadedModel", self._request("load"))
 
-        Raises:
-            EdgemlError: The worker's own, as if it had been raised here.
-            InferenceError: The worker died, or failed in a way that nobody foresaw.
-        """
-        assert self._process.stdin
-        assert self._process.stdout
+    def warm_up(self) -> WarmUp:
+        """Make the calls that do not count."""
+        return cast("WarmUp", self._request("warm_up"))
+
+    def block(self) -> Block:
+        """Time one turn."""
+        return cast("Block", self._request("block"))
+
+    def finish(self) -> float | None:
+        """Free the model; return the peak of memory in MB."""
+        return cast("float | None", self._request("finish"))
+
+    def _request(self, name: str) -> object:
         try:
-            print(json.dumps(message), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
-        except OSError:  # a pipe without a reader
-            line = ""
-        if not line:
-            raise InferenceError(self._obituary())
-        try:
-            answer: Message = json.loads(line)
-        except ValueError as err:
-            raise InferenceError(
-                f"The process that measured {str(self._model)!r} gave no valid answer: {line!r}."
-            ) from err
-        if "error" in answer:
-            raise self._error(**answer["error"])
+            self._connection.send(name)
+            answer: object = self._connection.recv()
+        except (EOFError, OSError):
+            raise InferenceError(self._exit_reason()) from None
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
-    def _error(self, kind: str | None, message: str) -> EdgemlError:
-        """Build the error that the worker met."""
-        known = getattr(errors, kind, None) if kind else None
-        if isinstance(known, type) and issubclass(known, EdgemlError):
-            return known(message)
-        return InferenceError(f"Measuring {str(self._model)!r} failed unexpectedly: {message}")
-
-    def _obituary(self) -> str:
-        """Say in one line how the worker ended."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return f"The process that measured {str(self._model)!r} lives, but answers no more."
-        how = f"ended with status {code}"
-        if code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-        self._errors.seek(0)
-        last = self._errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+    def _exit_reason(self) -> str:
+        """Return one line on how the worker ended."""
+        self._process.join(timeout=5)
+        code = self._process.exitcode
+        if code is None:
+            return f"The process that measured {str(self._model)!r} runs, but does not answer."
+        end = (
+            f"was ended by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with status {code}"
+        )
+        output = (
+            self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+        )
+        last_line = output.strip().rpartition("\n")[2]
         return (
-            f"The process that measured {str(self._model)!r} {how}"
-            f"{f': {last}' if last else ''}. If it ran out of memory, measure fewer models at once."
+            f"The process that measured {str(self._model)!r} {end}"
+            f"{f': {last_line}' if last_line else ''}. "
+            "If it ran out of memory, measure fewer models at once."
         )
 
     def __enter__(self) -> Worker:
@@ -112,10 +97,31 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Nothing that a worker holds needs an orderly end, and Ctrl-C must not wait for a model.
+        # A worker holds nothing that needs an orderly end, and Ctrl-C must not wait for a model.
         self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            with suppress(OSError):  # what was still to be written to the dead is of no use
-                if stream:
-                    stream.close()
+        self._process.join()
+        self._connection.close()
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Start a process that runs only our code, and never receives Ctrl-C.
+
+    `spawn` imports `__main__` in the new process: that would add to its memory and load time, and
+    a script without `if __name__ == "__main__"` would start its benchmark again. It also searches
+    the working directory first, where a file such as `pickle.py` would replace Python's own.
+    """
+    main, safe_path = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
+    sys.modules["__main__"] = ModuleType("__main__")
+    os.environ["PYTHONSAFEPATH"] = "1"  # Python 3.11 or newer
+    has_masks = hasattr(signal, "pthread_sigmask")
+    if has_masks:  # the new process inherits the mask, so Ctrl-C cannot interrupt its imports
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if has_masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if safe_path is None:
+            del os.environ["PYTHONSAFEPATH"]
+        sys.modules["__main__"] = main

@@ -1,4 +1,4 @@
-"""What a benchmark found: numbers, the raw samples they come from, and what they depend on."""
+"""The result of a benchmark: numbers, their raw samples, and what they depend on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SCHEMA = "edgeml.bench/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """What else the machine did while a model was measured; None where it cannot be told.
+    """What else the machine did while a model was measured; None where that is unknown.
 
     Attributes:
         pressure: Share of the time in which something waited for a processor (Linux PSI).
         stolen: Share of processor time that the hypervisor gave to others.
-        switches_per_call: Times a call lost its processor against its will.
+        switches_per_call: Involuntary context switches per call.
     """
 
     pressure: float | None
@@ -37,21 +37,21 @@ class ModelResult:
     """One model.
 
     Attributes:
-        model: The file, as it was given.
-        sha256: Digest of the file; None of a folder.
-        spec: What the file says of itself.
+        model: The path that the caller passed.
+        sha256: Digest of the file; None for a folder.
+        spec: The spec of the model.
         runtime: The library, its version and the device.
-        precision_actual: What the runtime computed in: `f32`, `f16`, `bf16`, `int8` ...
+        precision_actual: What the runtime computes in: `f32`, `f16`, `bf16`, `int8` ...
         stages: Percentiles by stage: decode, preprocess, infer, postprocess, total.
-        throughput_per_s: Images a second, one after the other.
-        load_ms: From no library loaded to a model ready, in a fresh process.
-        first_ms: The first call, which no other repeats.
-        peak_rss_mb: Most memory that its process held; None where the system does not tell.
-        opencv_threads: What OpenCV decoded and resized with.
+        throughput_per_s: Images per second, one after the other.
+        load_ms: From no runtime loaded to a model ready, in a fresh process.
+        first_ms: The first call, which happens only once.
+        peak_rss_mb: Peak memory of its process; None where the system does not report it.
+        opencv_threads: Threads with which OpenCV decoded and resized.
         warm_up: The calls that were not counted.
         samples_ns: All latencies by stage, in the order of the calls.
-        disturbance: What else the machine did meanwhile.
-        flags: What makes the numbers doubtful, each `code: explanation`.
+        disturbance: What else the machine did.
+        flags: Reasons to doubt the numbers, each `code: explanation`.
     """
 
     model: str
@@ -71,7 +71,7 @@ class ModelResult:
     flags: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml bench --json` says of a model."""
+        """Return what `edgeml bench --json` prints for a model."""
         return {
             "model": self.model,
             "runtime": self.runtime,
@@ -85,7 +85,7 @@ class ModelResult:
         }
 
     def raw(self) -> dict[str, Any]:
-        """Give what the numbers were made of."""
+        """Return the raw samples and what they depend on."""
         return {
             "model": self.model,
             "sha256": self.sha256,
@@ -99,7 +99,7 @@ class ModelResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BenchReport:
-    """One run of the benchmark. Cannot be had without the machine, the versions and the plan."""
+    """One run of the benchmark, always with its machine, versions and plan."""
 
     results: tuple[ModelResult, ...]
     host: Host
@@ -127,10 +127,10 @@ class BenchReport:
         ]  # fmt: skip
 
     def to_dict(self, *, samples: bool = False) -> dict[str, Any]:
-        """Give the report as `edgeml bench --json` prints it.
+        """Return the report as `edgeml bench --json` prints it.
 
-        With `samples`, a key `processes` holds what the file of `--out` keeps besides: the raw
-        latencies of each model, its digest, warm-up, and what disturbed it.
+        With `samples`, a key `processes` holds what only the file of `--out` contains: the raw
+        latencies of each model, its digest, its warm-up, and what disturbed it.
         """
         config = {
             **asdict(self.plan),
@@ -153,12 +153,12 @@ class BenchReport:
         return report
 
     def to_json(self) -> str:
-        """Give the report with its raw samples, as it is written to a file."""
+        """Return the report with its raw samples, as it is written to a file."""
         return json.dumps(_without_nan(self.to_dict(samples=True))) + "\n"
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace NaN, which JSON lacks, by None."""
+    """Replace NaN, which JSON does not have, with None."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -23,11 +23,11 @@ Verdict = Literal["faster", "not faster", "cannot be told"]
 
 _CONFIDENCE = 0.95
 
-_FEWEST = 6
-"""Rounds: of fewer, least and greatest together leave out the median in more than 5 % of cases."""
+_MIN_ROUNDS = 6
+"""Of fewer rounds, smallest and largest value enclose the median in less than 95 % of cases."""
 
-_CALLS = 3
-"""In a block, besides the one that does not count."""
+_MIN_CALLS = 3
+"""Calls in a block, after the one that does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class Speedup:
     """How many times as fast one runtime is as another.
 
     Attributes:
-        ratio: The median over rounds of slow's time by fast's, each the median of its block.
+        ratio: The median over rounds of the slow block's median time over the fast block's.
         low, high: A 95 % interval of that median, see `median_interval`.
         slow_ms, fast_ms: The median over rounds of a call's time, in milliseconds.
-        rounds: In how many both had their turn.
+        rounds: The number of rounds, in which both have a turn.
     """
 
     ratio: float
@@ -56,7 +56,7 @@ class Speedup:
         return "not faster" if self.high < 1 else "cannot be told"
 
     def sentence(self, fast: str, slow: str) -> str:
-        """Say it with names: `INT8 is 2.81 times as fast as FP32 here (2.75 to 2.88; ...)`."""
+        """Return a sentence: `INT8 is 2.81 times as fast as FP32 here (2.75 to 2.88; ...)`."""
         figures = (
             f"({self.low:.2f} to {self.high:.2f}; {self.fast_ms:.2f} and {self.slow_ms:.2f} ms)"
         )
@@ -70,12 +70,12 @@ class Speedup:
                 )
             case "cannot be told":
                 return (
-                    f"Whether {fast} is faster than {slow} here cannot be told: "
+                    f"It is unclear whether {fast} is faster than {slow} here: "
                     f"it has {self.ratio:.2f} times its speed {figures}."
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the figures and the verdict as JSON values."""
+        """Return the figures and the verdict as JSON values."""
         return {**asdict(self), "verdict": self.verdict}
 
 
@@ -91,21 +91,21 @@ def speedup(
     clock: Callable[[], int] = perf_counter_ns,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Speedup:
-    """Let two runtimes take turns on the same batch and compare their times round by round.
+    """Run two runtimes in turns on the same batch and compare their times round by round.
 
     A turn is a block of calls, after a pause: two runtimes that alternate call by call measure
-    each other's spinning threads. Who begins a round is drawn by lot. What slows the machine for
-    a while slows both sides of a round, and leaves the ratio alone. Nothing is removed.
+    each other's spinning threads. Which one begins a round is random. Other work on the machine
+    slows both turns of a round, so the ratio stays the same. No outlier is removed.
 
     Args:
-        slow: What it is compared with.
-        fast: What is hoped to be faster.
+        slow: The runtime to compare with.
+        fast: The runtime that is expected to be faster.
         batch: The input of every call.
-        seconds: How long both are measured together, pauses included; at least 6 rounds are.
-        block_s: A turn; at least three calls, and one before them that does not count.
-        pause_s: Before each turn.
-        warmup_s: How long each runs before anything counts.
-        clock: Gives nanoseconds.
+        seconds: Time for both, including pauses; there are at least 6 rounds.
+        block_s: Length of a turn; at least three calls, after one that does not count.
+        pause_s: Pause before each turn.
+        warmup_s: Time that each runs before anything counts.
+        clock: Returns nanoseconds.
         sleep: Waits for a number of seconds.
 
     Raises:
@@ -117,7 +117,7 @@ def speedup(
 
     def block(runtime: Runtime, length_s: float) -> float:
         sleep(pause_s)
-        runtime.run(batch)  # the other one has had the processor's caches since
+        runtime.run(batch)  # refills the caches after the other runtime
         return statistics.median(_time_calls(runtime, batch, length_s, clock))
 
     for runtime in (slow, fast):
@@ -125,31 +125,31 @@ def speedup(
     rng = random.Random(0)
     rounds: list[tuple[float, float]] = []
     start = clock()
-    while len(rounds) < _FEWEST or clock() - start < 1e9 * seconds:
+    while len(rounds) < _MIN_ROUNDS or clock() - start < 1e9 * seconds:
         if rng.random() < 0.5:
-            theirs, ours = block(slow, block_s), block(fast, block_s)
+            slow_ns, fast_ns = block(slow, block_s), block(fast, block_s)
         else:
-            ours, theirs = block(fast, block_s), block(slow, block_s)
-        rounds.append((theirs, ours))
-    ratios = [theirs / ours for theirs, ours in rounds]
+            fast_ns, slow_ns = block(fast, block_s), block(slow, block_s)
+        rounds.append((slow_ns, fast_ns))
+    ratios = [slow_ns / fast_ns for slow_ns, fast_ns in rounds]
     low, high = median_interval(ratios)
     return Speedup(
         ratio=statistics.median(ratios),
         low=low,
         high=high,
-        slow_ms=statistics.median(theirs for theirs, _ in rounds) / 1e6,
-        fast_ms=statistics.median(ours for _, ours in rounds) / 1e6,
+        slow_ms=statistics.median(slow_ns for slow_ns, _ in rounds) / 1e6,
+        fast_ms=statistics.median(fast_ns for _, fast_ns in rounds) / 1e6,
         rounds=len(rounds),
     )
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Give a 95 % interval of the median of what the values were drawn from.
+    """Return a 95 % interval of the median of the distribution that the values come from.
 
-    It runs from the k-th least to the k-th greatest value, with the largest k that holds the
-    median with a probability of 0.95 or more: how many of n values lie below it is binomial
-    (n, 1/2), whatever they are distributed like (David and Nagaraja, Order Statistics, 2003,
-    section 7.1). Of fewer than 6 values it is infinite.
+    It extends from the k-th smallest to the k-th largest value, with the largest k that encloses
+    the median with a probability of 0.95 or more: the number of n values below the median is
+    binomial (n, 1/2) for any distribution (David and Nagaraja, Order Statistics, 2003, section
+    7.1). For fewer than 6 values it is infinite.
     """
     n, k, below = len(values), 0, 0.0
     while (below := below + math.comb(n, k) / 2**n) <= (1 - _CONFIDENCE) / 2:
@@ -164,10 +164,10 @@ def _time_calls(
     runtime: Runtime, batch: Batch, seconds: float, clock: Callable[[], int]
 ) -> list[int]:
     """Time calls one by one, in nanoseconds, until the time is over and there are enough."""
-    taken: list[int] = []
+    durations: list[int] = []
     end = clock() + 1e9 * seconds
-    while len(taken) < _CALLS or clock() < end:
+    while len(durations) < _MIN_CALLS or clock() < end:
         start = clock()
         runtime.run(batch)
-        taken.append(clock() - start)
-    return taken
+        durations.append(clock() - start)
+    return durations

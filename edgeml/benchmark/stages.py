@@ -1,4 +1,4 @@
-"""The clock: the only file that times calls. Runs inside the worker; knows no processes."""
+"""The clock: the only file that times calls. It runs in the worker, and knows no processes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from edgeml.predict.predictor import Predictor
 STAGES = ("decode", "preprocess", "infer", "postprocess", "total")
 
 Latencies = dict[str, list[int]]
-"""Per stage, nanoseconds in the order of the calls."""
+"""By stage, nanoseconds in the order of the calls."""
 
 Turn = tuple[Path, bool]
-"""An image, and whether its stages are to be timed one by one, or the call as a whole."""
+"""An image, and whether to time its stages one by one, or the complete call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """Calls made before anything counts.
+    """The calls before anything counts.
 
     Attributes:
-        calls: How many.
-        seconds: How long they took.
-        change: By what share the medians of the last two windows differ; NaN of fewer than two.
+        calls: Their number.
+        seconds: Their duration.
+        change: Share by which the medians of the last two windows differ; NaN for fewer windows.
         settled: Whether that is within the plan's tolerance.
     """
 
@@ -40,10 +40,10 @@ class WarmUp:
 
 
 def turns(images: Sequence[Path]) -> Iterator[Turn]:
-    """Give calls without end, in rounds in which every image is timed in both ways.
+    """Yield calls without end, in rounds in which every image is timed in both ways.
 
-    The order is drawn by lot, the same in every process: strictly alternating calls fell into step
-    with the scheduler of a busy machine, and one kind met its pauses and the other did not.
+    The order is random, and the same in every process: strictly alternating calls fell into step
+    with the scheduler of a busy machine, so that its pauses hit only one kind of call.
     """
     rng = random.Random(0)
     calls = [(image, staged) for image in images for staged in (True, False)]
@@ -76,7 +76,7 @@ def time_stages(predictor: Predictor, image: Path) -> tuple[int, int, int, int]:
 def warm_up(predictor: Predictor, images: Sequence[Path], plan: BenchPlan) -> WarmUp:
     """Call `predict` until the medians of two windows agree, or the plan's time is over.
 
-    Each window takes the same images, so that a difference is one of speed and not of content.
+    Each window uses the same images, so that a difference comes from speed and not from content.
     """
     start = perf_counter()
     window: list[int] = []
@@ -102,7 +102,7 @@ def warm_up(predictor: Predictor, images: Sequence[Path], plan: BenchPlan) -> Wa
 def time_block(predictor: Predictor, calls: Iterator[Turn], seconds: float) -> Latencies:
     """Time calls for `seconds`, and at least one of each kind.
 
-    One call before them is not counted: other models have had the processor's caches since.
+    One call before them is not counted: it refills the caches after other models.
     """
     latencies: Latencies = {stage: [] for stage in STAGES}
     predictor.predict(next(calls)[0])
@@ -110,8 +110,8 @@ def time_block(predictor: Predictor, calls: Iterator[Turn], seconds: float) -> L
     while perf_counter() < deadline or not (latencies["infer"] and latencies["total"]):
         image, staged = next(calls)
         if staged:
-            for stage, taken in zip(STAGES, time_stages(predictor, image), strict=False):
-                latencies[stage].append(taken)
+            for stage, duration in zip(STAGES, time_stages(predictor, image), strict=False):
+                latencies[stage].append(duration)
         else:
             latencies["total"].append(time_call(predictor, image))
     return latencies

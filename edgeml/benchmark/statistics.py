@@ -1,4 +1,4 @@
-"""What is said of latencies, in numpy; raw samples in, numbers out. No outlier is ever removed."""
+"""Statistics of latencies, from raw samples. No outlier is ever removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One stage. A percentile that so few samples cannot support is None."""
+    """The percentiles of one stage; None where there are too few samples."""
 
     n: int
     p50_ms: float | None
@@ -26,7 +26,7 @@ class Summary:
 
 
 def summarize(samples: Samples) -> Summary:
-    """Give count and percentiles of latencies in nanoseconds."""
+    """Return count and percentiles of latencies in nanoseconds."""
     return Summary(
         n=len(samples),
         p50_ms=percentile_ms(samples, 50),
@@ -36,10 +36,10 @@ def summarize(samples: Samples) -> Summary:
 
 
 def percentile_ms(samples: Samples, percent: float) -> float | None:
-    """Give a percentile in milliseconds, or None below `fewest_calls(percent)` samples.
+    """Return a percentile in milliseconds, or None below `fewest_calls(percent)` samples.
 
-    The smallest sample that at least `percent` % of all do not exceed: a latency that occurred,
-    not one interpolated between two.
+    It is the smallest sample that at least `percent` % of all do not exceed: a latency that
+    occurred, not one interpolated between two.
     """
     if len(samples) < fewest_calls(percent):
         return None
@@ -48,11 +48,11 @@ def percentile_ms(samples: Samples, percent: float) -> float | None:
 
 @cache
 def fewest_calls(percent: float) -> int:
-    """Give the least number of samples from which a percentile may be told.
+    """Return the smallest number of samples that supports a percentile.
 
-    LoadGen's early-stopping rule with one sample to spare: were a call slower than the bound
-    with a probability above 1 - percent/100, then of so many calls at most one would be so with
-    a probability of 5 % or less. Gives 8, 46, 93, 473 for the percentiles 50, 90, 95, 99.
+    LoadGen's early-stopping rule with one sample to spare: if a call were slower than the bound
+    with a probability above 1 - percent/100, at most one of this number of calls would be slower
+    with a probability of 5 % or less. The results are 8, 46, 93, 473 for 50, 90, 95, 99 %.
     """
     slow = 1 - percent / 100
     n = 2
@@ -62,7 +62,7 @@ def fewest_calls(percent: float) -> int:
 
 
 def spread(samples: Samples) -> float:
-    """Give the interquartile range over the median, as a share of 1; NaN of fewer than 4."""
+    """Return the interquartile range over the median, as a share of 1; NaN for fewer than 4."""
     if len(samples) < 4:
         return math.nan
     low, middle, high = np.percentile(samples, (25, 50, 75))
@@ -70,9 +70,9 @@ def spread(samples: Samples) -> float:
 
 
 def drift(samples: Samples) -> float:
-    """Give by what share the median of the last third exceeds that of the first; NaN of under 9.
+    """Return the share by which the last third's median exceeds the first's; NaN for under 9.
 
-    Positive: it became slower while it was measured, as a machine does that gets hot.
+    Positive: it became slower while it was measured, as a hot machine does.
     """
     third = len(samples) // 3
     if third < 3:
@@ -82,5 +82,5 @@ def drift(samples: Samples) -> float:
 
 
 def per_second(samples: Samples) -> float:
-    """Give calls a second, one after the other: the inverse of the mean, tail included."""
+    """Return calls per second, one after the other: the inverse of the mean, with its tail."""
     return 1e9 / float(np.mean(samples))

@@ -1,129 +1,141 @@
-"""`python -m edgeml.benchmark.worker`: a process that loads one model and times it when told to.
-
-It reads commands and writes answers, one JSON object a line: `open`, `warm_up`, `block` (as often
-as wanted), `finish`. An error is an answer too. It ends when its input does, in the midst of a call
-if need be, so it cannot outlive the process that started it.
-"""
+"""What runs in the process of one model: load it, then time it when the parent asks."""
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import signal
-import sys
 import threading
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import cv2
 
 from edgeml.benchmark.environment import Counters, peak_rss_mb, read_counters
 from edgeml.benchmark.plan import BenchPlan
-from edgeml.benchmark.stages import time_block, time_call, turns, warm_up
-from edgeml.errors import EdgemlError
+from edgeml.benchmark.stages import Latencies, WarmUp, time_block, time_call, turns, warm_up
+from edgeml.errors import EdgemlError, InferenceError
 from edgeml.predict.predictor import Predictor
+from edgeml.spec.model_spec import ModelSpec
 
-Message = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """What is known once a model is loaded.
+
+    Attributes:
+        load_ms: From no runtime loaded to a model ready.
+        first_ms: The first call.
+        runtime: The library, its version and the device.
+        precision_actual: What the runtime computes in.
+        spec: The spec of the model.
+        opencv_threads: How many threads OpenCV decodes and resizes with.
+    """
+
+    load_ms: float
+    first_ms: float
+    runtime: str
+    precision_actual: str
+    spec: ModelSpec
+    opencv_threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One turn of a model: its latencies, its length, and what disturbed it."""
+
+    samples_ns: Latencies
+    seconds: float
+    counters: Counters
 
 
 class Session:
-    """One model, from opening it to the last block."""
+    """One model, from loading it to the last block; each method answers one request."""
 
-    def __init__(self, model: Path, images: list[Path], plan: BenchPlan) -> None:
-        """Open the model and make the first call; both are timed once, as nothing repeats them."""
+    def __init__(self, model: Path, images: Sequence[Path], plan: BenchPlan) -> None:
+        self.model, self._images, self._plan = model, images, plan
+
+    def load(self) -> LoadedModel:
+        """Load the model and make the first call; time each once, as nothing repeats them."""
+        plan = self._plan
         if plan.threads:
             cv2.setNumThreads(plan.threads)
         start = perf_counter()
-        self.predictor = Predictor(
-            model,
+        self._predictor = Predictor(
+            self.model,
             runtime=plan.runtime,
             device=plan.device,
             threads=plan.threads,
             precision=plan.precision,
         )
-        self.load_ms = 1e3 * (perf_counter() - start)
-        self.first_ms = time_call(self.predictor, images[0]) / 1e6
-        self.images, self.plan, self.turns = images, plan, turns(images)
+        load_ms = 1e3 * (perf_counter() - start)
+        self._turns = turns(self._images)
+        runtime = self._predictor.runtime
+        return LoadedModel(
+            load_ms=load_ms,
+            first_ms=time_call(self._predictor, self._images[0]) / 1e6,
+            runtime=runtime.name,
+            precision_actual=runtime.metadata.get("precision", "unknown"),
+            spec=self._predictor.spec,
+            opencv_threads=cv2.getNumThreads(),
+        )
 
-    def opened(self) -> Message:
-        """Say what was opened, and how long that took."""
-        runtime = self.predictor.runtime
-        return {
-            "load_ms": self.load_ms,
-            "first_ms": self.first_ms,
-            "runtime": runtime.name,
-            "precision_actual": runtime.metadata.get("precision", "unknown"),
-            "spec": self.predictor.spec.to_json(),
-            "opencv_threads": cv2.getNumThreads(),
-        }
-
-    def warm_up(self) -> Message:
+    def warm_up(self) -> WarmUp:
         """Make the calls that do not count."""
-        return asdict(warm_up(self.predictor, self.images, self.plan))
+        return warm_up(self._predictor, self._images, self._plan)
 
-    def block(self) -> Message:
-        """Time one turn of this model, and what disturbed it meanwhile."""
+    def block(self) -> Block:
+        """Time one turn of this model, and count what disturbed it."""
         before, start = asdict(read_counters()), perf_counter()
-        latencies = time_block(self.predictor, self.turns, self.plan.block_s)
+        latencies = time_block(self._predictor, self._turns, self._plan.block_s)
         seconds, after = perf_counter() - start, asdict(read_counters())
-        differences = {
-            name: None if value is None else after[name] - value for name, value in before.items()
-        }
-        return {
-            "samples_ns": latencies,
-            "seconds": seconds,
-            "counters": asdict(Counters(**differences)),
-        }
+        return Block(samples_ns=latencies, seconds=seconds, counters=_difference(before, after))
 
-    def finish(self) -> Message:
-        """Free the model and tell the peak of memory."""
+    def finish(self) -> float | None:
+        """Free the model; return the peak of memory in MB."""
         peak = peak_rss_mb()
-        self.predictor.close()
-        return {"peak_rss_mb": peak}
+        self._predictor.close()
+        return peak
 
 
-def main() -> None:
-    """Serve commands until there are no more."""
-    # Ctrl-C goes to every process of a terminal; the parent decides what it means for us.
+def _difference(before: Mapping[str, int | None], after: Mapping[str, int | None]) -> Counters:
+    return Counters(
+        **{
+            name: None if value is None or (end := after[name]) is None else end - value
+            for name, value in before.items()
+        }
+    )
+
+
+def serve(connection: Connection, session: Session, log: Path) -> None:
+    """Answer requests, each the name of a method of `Session`, until the parent ends.
+
+    Output of this process, also that of native libraries, goes to the file `log`.
+    """
+    # Ctrl-C reaches every process of a terminal; only the parent decides what follows from it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Libraries print to stdout as they like; what they print must not end up between answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    commands: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(commands,), daemon=True).start()
-    session: Session | None = None
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
-        command = commands.get()
+        request = connection.recv()
         try:
-            if command["do"] == "open":
-                images = [Path(image) for image in command["images"]]
-                session = Session(Path(command["model"]), images, BenchPlan(**command["plan"]))
-            assert session, "a parent opens a model before anything else"
-            steps: dict[str, Callable[[], Message]] = {
-                "open": session.opened,
-                "warm_up": session.warm_up,
-                "block": session.block,
-                "finish": session.finish,
-            }
-            answer = steps[command["do"]]()
+            answer = getattr(session, request)()
         except EdgemlError as err:
-            answer = {"error": {"kind": type(err).__name__, "message": str(err)}}
+            answer = err
         except Exception as err:
-            message = f"{type(err).__name__}: {err}"
-            answer = {"error": {"kind": None, "message": " ".join(message.split())}}
-        print(json.dumps(answer), file=answers, flush=True)
+            text = " ".join(f"{type(err).__name__}: {err}".split())
+            answer = InferenceError(f"Measuring {str(session.model)!r} failed unexpectedly: {text}")
+        connection.send(answer)
 
 
-def _receive(commands: queue.SimpleQueue[Message]) -> None:
-    """Pass on commands; at the end of input end the process, whatever the model is doing."""
-    for line in sys.stdin:
-        commands.put(json.loads(line))
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+def _end_with_parent() -> None:
+    """End this process as soon as its parent ends, even in the middle of a call."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from edgeml.benchmark.environment import Host
 from edgeml.benchmark.facts import facts_of
-from edgeml.benchmark.plots import _log_ms
+from edgeml.benchmark.plots import log_ms_axis
 from edgeml.image.frame import Frame
 from edgeml.image.jpeg import jpeg_url
 from edgeml.measure.metrics import Metrics
@@ -281,7 +281,7 @@ def tradeoff_plot(rows: Sequence[DemoRow]) -> Markup | None:
                 span = [row.p50_ms or 0, row.p99_ms or 0]
                 axes.plot(span, [row.mAP] * 2, lw=1.5, alpha=0.5, color=colour)
             axes.plot(row.p50_ms, row.mAP, marker, ms=9, mec=CARD, **style)  # type: ignore[arg-type]
-        _log_ms(axes)
+        log_ms_axis(axes)
         axes.set_xlabel("latency of predict, ms: mark p50, line to p99")
         axes.set_ylabel("mAP")
         low, high = min(row.mAP for row in shown), max(row.mAP for row in shown)

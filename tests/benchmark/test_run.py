@@ -76,7 +76,7 @@ def test_the_minimal_duration_is_met_too(model: Path) -> None:
     start = time.perf_counter()
     report = run_benchmark([model], plan=replace(QUICK, min_s=1.0, min_calls=1))
     assert time.perf_counter() - start >= 1.0
-    assert report.results[0].stages["total"].n > 20
+    assert report.results[0].stages["total"].n > 1
 
 
 @pytest.mark.runtime

@@ -168,7 +168,7 @@ def figures(ratio: float, low: float, high: float) -> Speedup:
         ),
         (
             figures(1.1, 0.9, 1.3),
-            "Whether INT8 is faster than FP32 here cannot be told: it has 1.10 times its speed "
+            "It is unclear whether INT8 is faster than FP32 here: it has 1.10 times its speed "
             "(0.90 to 1.30; 6.10 and 17.04 ms).",
         ),
     ],

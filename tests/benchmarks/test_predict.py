@@ -244,6 +244,7 @@ def test_a_tool_in_its_process_says_what_edgeml_says(
         scores = [predictor.predict(file).scores for file in pictures]
     for tool in ("edgeml-onnxruntime", "cv2.dnn"):
         with peers.open_peer(tool, model, 1, f"{pictures[0].parent}{kind}") as peer:
+            assert peer.ask(do="open")["versions"]["numpy"]
             found = peers.agreement(peer.answers(), scores)
             assert found["same best class"] == 4
             assert found["max |dp|"] < 0.02
