@@ -34,6 +34,7 @@ from turns import Block, Pace, cpu_ms, ratio, take_turns, told, wall_ms
 
 from edgeml.errors import InferenceError
 from edgeml.image.preprocess import Resize
+from edgeml.spec.decide import probabilities
 
 HERE = Path(__file__).parent
 
@@ -166,7 +167,7 @@ def reference(where: Sequence[Path], resize: Resize) -> list[Any]:
     found = []
     for file in where:
         batch = pillow_way(file, replace(spec.preprocess, resize=resize))
-        found.append(spec.probabilities(run(batch))[0])
+        found.append(probabilities(run(batch), spec)[0])
     return found
 
 

@@ -25,7 +25,7 @@ from edgeml.benchmark.speedup import speedup
 from edgeml.data import read_dataset
 from edgeml.measure.metrics import evaluate
 from edgeml.runtimes import RuntimeOptions, open_runtime
-from edgeml.spec.decide import decide
+from edgeml.spec.decide import decide, probabilities
 from edgeml_export.int8.budget import divergence
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.targets import RECIPES
@@ -49,7 +49,7 @@ def main() -> None:
     inputs = inputs_of(test.paths, spec)
     whole = open_runtime(source, RuntimeOptions(runtime="openvino", threads=options.threads))
     expected = logits(whole, inputs)
-    known = spec.probabilities(expected)
+    known = probabilities(expected, spec)
     print(
         f"FP32: mAP {100 * evaluate(known, test.targets, spec).mAP:.2f} on {len(test)} pictures\n"
     )
@@ -61,7 +61,7 @@ def main() -> None:
         path = openvino_from_onnx(written, folder / f"{name}.xml")
         runtime = open_runtime(path, RuntimeOptions(runtime="openvino", threads=options.threads))
         got = logits(runtime, inputs)
-        scores = spec.probabilities(got)
+        scores = probabilities(got, spec)
         flips = 1000 * (decide(known, spec) != decide(scores, spec)).mean()
         speed = speedup(whole, runtime, inputs[:1].copy(), seconds=options.seconds)
         print(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeml.measure.metrics import evaluate
 from edgeml.measure.thresholds import carry_thresholds, fit_thresholds
-from edgeml.spec.decide import decide
+from edgeml.spec.decide import decide, probabilities
 from edgeml.spec.labels import Targets
 from edgeml.spec.model_spec import ModelSpec
 
@@ -38,8 +38,8 @@ def divergences(reference: Logits, logits: Logits, spec: ModelSpec) -> PerPhoto:
     Of a group with a softmax it is that of its distribution, of any other label that of present
     and absent; they add up. From FP32 to the quantised network.
     """
-    p, q = (spec.probabilities(side).astype(np.float64) for side in (reference, logits))
-    choices = spec.choices()
+    p, q = (probabilities(side, spec).astype(np.float64) for side in (reference, logits))
+    choices = spec.softmax_groups()
     chosen = [column for columns in choices for column in columns]
     alone = [column for column in range(p.shape[1]) if column not in chosen]
     parts = [_divergence(p[:, columns], q[:, columns]) for columns in choices]
@@ -75,7 +75,7 @@ def cost(
         targets: Of both sides.
         spec: With the thresholds that were fitted for FP32.
     """
-    known, scores = ([spec.probabilities(side) for side in pair] for pair in (reference, logits))
+    known, scores = ([probabilities(side, spec) for side in pair] for pair in (reference, logits))
     before, after = (evaluate(pair[1], targets[1], spec) for pair in (known, scores))
     moved = carry_thresholds(known[0], scores[0], spec.thresholds)
     anew = fit_thresholds(scores[0], targets[0])

@@ -35,7 +35,7 @@ from edgeml.measure.thresholds import fit_thresholds
 from edgeml.network.checkpoint import load_checkpoint
 from edgeml.network.heads import Head
 from edgeml.runtimes import RuntimeOptions, open_runtime
-from edgeml.spec.decide import decide
+from edgeml.spec.decide import decide, probabilities
 from edgeml_export.to_onnx import onnx_from_module
 from edgeml_export.to_openvino import openvino_from_onnx
 
@@ -143,7 +143,7 @@ def compared(case: Case, count: int, threads: int) -> dict[str, Any]:
     fitting, judging = chosen(count)
     if case.name != REAL:
         known = logits_of(network, frames_of(fitting, "fitting", spec.preprocess), spec.preprocess)
-        thresholds = fit_thresholds(spec.probabilities(known), fitting.targets)
+        thresholds = fit_thresholds(probabilities(known, spec), fitting.targets)
         spec = replace(spec, thresholds=thresholds)
     frames = frames_of(judging, "judging", spec.preprocess)
     expected = logits_of(network, frames, spec.preprocess)
@@ -179,11 +179,11 @@ def judged(expected: Logits, got: Logits, spec: ModelSpec, names: list[str]) -> 
     alone = replace(spec, groups=())
     told: dict[str, Any] = {
         "max_abs": float(np.abs(expected.astype(np.float64) - got).max()),
-        "claimed": int(decide(spec.probabilities(expected), spec).sum()),
-        "claimed_alone": int(decide(spec.probabilities(expected), alone).sum()),
+        "claimed": int(decide(probabilities(expected, spec), spec).sum()),
+        "claimed_alone": int(decide(probabilities(expected, spec), alone).sum()),
     }
     for key, rule in (("flips", spec), ("flips_alone", alone)):
-        before, after = (decide(spec.probabilities(side), rule) for side in (expected, got))
+        before, after = (decide(probabilities(side, spec), rule) for side in (expected, got))
         told[key] = [
             {
                 "photo": names[row],

@@ -73,6 +73,7 @@ def save_predictions(run: Path, split: Path) -> None:
     from edgeml.data.frames import Frames
     from edgeml.image.reading import read_image
     from edgeml.network.checkpoint import load_checkpoint
+    from edgeml.spec.decide import probabilities
     from edgeml.training.splits import predict_logits
 
     model, spec = load_checkpoint(run)
@@ -83,7 +84,7 @@ def save_predictions(run: Path, split: Path) -> None:
         stored = np.stack([spec.preprocess.fit(read_image(path)) for path in side.paths])
         frames = Frames(stored, np.arange(len(stored)))
         logits = predict_logits(model, frames, spec.preprocess)
-        arrays[f"{name}_scores"] = spec.probabilities(np.asarray(logits, np.float32))
+        arrays[f"{name}_scores"] = probabilities(np.asarray(logits, np.float32), spec)
         arrays[f"{name}_targets"] = side.targets
     np.savez(run / "predictions.npz", thresholds=np.array(spec.thresholds), **arrays)
 

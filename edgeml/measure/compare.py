@@ -22,7 +22,7 @@ from edgeml.measure.evaluation import align_targets
 from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.spec.decide import decide
+from edgeml.spec.decide import decide, probabilities
 from edgeml.spec.labels import Scores, Targets
 from edgeml.spec.model_spec import ModelSpec
 
@@ -59,8 +59,8 @@ class Outputs:
     def scores(self, reference: ModelSpec, candidate: ModelSpec) -> tuple[Scores, Scores]:
         """Give the probabilities (N, labels) float32 of both; what is no number becomes one."""
         return (
-            reference.probabilities(self.reference),
-            candidate.probabilities(np.nan_to_num(self.candidate)),
+            probabilities(self.reference, reference),
+            probabilities(np.nan_to_num(self.candidate), candidate),
         )
 
 

@@ -95,7 +95,7 @@ def fit_temperature(
     Args:
         logits: (N, labels), before the sigmoid or the softmax.
         targets: (N, labels); what is unknown does not count.
-        choices: Columns of each group whose probabilities are a softmax (`ModelSpec.choices`);
+        choices: `ModelSpec.softmax_groups()`: columns whose probabilities are a softmax;
             a picture counts for one if exactly one label of the group is known to be present.
 
     Returns:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress, islice, repeat
+from itertools import islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Union
@@ -24,15 +23,10 @@ from edgeml.runtimes import Runtime
 from edgeml.runtimes.fixed_batch import with_any_batch_size
 from edgeml.runtimes.open import open_model, required_spec
 from edgeml.runtimes.protocol import Exactness, FiniteInputs, Mode, RuntimeOptions
-from edgeml.spec.decide import decide, decide_row
+from edgeml.spec.decide import NOT_FINITE, interpret, probabilities
 from edgeml.spec.model_spec import ModelSpec
 
 Model = Union[str, "os.PathLike[str]", Runtime]
-
-_FEW = 256
-"""Labels of one picture that plain Python is done with sooner than numpy."""
-
-_NOT_FINITE = "The model gave a score that is not a finite number."
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,26 +248,13 @@ class Predictor:
         Raises:
             InferenceError: The output has another width than the spec, or is not finite.
         """
-        pictures = map(Picture, images) if len(images) else repeat(None)
-        if logits.shape[:1] == (1,) and logits.size <= _FEW:
-            return [self._interpret_row(logits, next(pictures))]
-        scores = self.probabilities(logits)
-        present = decide(scores, self.spec)
-        return [
-            Prediction(row, tuple(compress(self.spec.labels, flags)), self.spec, picture)
-            for row, flags, picture in zip(scores, present, pictures, strict=False)
-        ]
-
-    def _interpret_row(self, logits: NDArray[np.float32], picture: Picture | None) -> Prediction:
-        """Do the same for one picture of few labels; see `ModelSpec.probabilities_of_row`."""
         self._check_width(logits)
-        row = logits[0].tolist()
-        if not math.isfinite(sum(row)):
-            raise InferenceError(_NOT_FINITE)
-        scores = np.array(self.spec.probabilities_of_row(row), np.float32)
-        present = decide_row(scores.tolist(), self.spec)
-        labels = tuple(compress(self.spec.labels, present))
-        return Prediction(scores, labels, self.spec, picture)
+        pictures = map(Picture, images) if len(images) else repeat(None)
+        scores, labels = interpret(logits, self.spec)
+        return [
+            Prediction(row, names, self.spec, picture)
+            for row, names, picture in zip(scores, labels, pictures, strict=False)
+        ]
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply what the spec says is still to be applied: (N, labels) to (N, labels).
@@ -283,8 +264,8 @@ class Predictor:
         """
         self._check_width(logits)
         if not np.isfinite(logits).all():
-            raise InferenceError(_NOT_FINITE)
-        return self.spec.probabilities(logits)
+            raise InferenceError(NOT_FINITE)
+        return probabilities(logits, self.spec)
 
     def _check_width(self, logits: NDArray[np.float32]) -> None:
         if logits.ndim != 2 or logits.shape[1] != len(self.spec.labels):

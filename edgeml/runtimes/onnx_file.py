@@ -52,7 +52,7 @@ def model_info(spec: ModelSpec) -> dict[str, str]:
     """
     resize = {"squash": "standard", "crop": "crop", "letterbox": "fit_to_window_letterbox"}
     preprocess = spec.preprocess
-    if spec.choices() or spec.raw_channels != "bgr" or preprocess.resize not in resize:
+    if spec.softmax_groups() or spec.raw_channels != "bgr" or preprocess.resize not in resize:
         return {}
     info = {
         "model_type": "Classification",

@@ -1,4 +1,7 @@
 """What a model file means."""
 
-from edgeml.spec.labels import LabelGroup as LabelGroup
-from edgeml.spec.model_spec import ModelSpec as ModelSpec
+from edgeml.spec.labels import LabelGroup
+from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.provenance import Provenance, SplitPlan
+
+__all__ = ["LabelGroup", "ModelSpec", "Provenance", "SplitPlan"]

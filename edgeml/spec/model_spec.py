@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -105,19 +104,19 @@ class ModelSpec:
             grouped.add(label)
 
     @cached_property
-    def limits(self) -> NDArray[np.float32]:
-        """The thresholds as an array (labels,)."""
+    def threshold_array(self) -> NDArray[np.float32]:
+        """The thresholds (labels,)."""
         return np.asarray(self.thresholds, np.float32)
 
     @cached_property
-    def limits_of_row(self) -> list[float]:
-        """The same as Python's floats."""
-        limits: list[float] = self.limits.tolist()
-        return limits
+    def threshold_list(self) -> list[float]:
+        """The thresholds as float32 holds them."""
+        thresholds: list[float] = self.threshold_array.tolist()
+        return thresholds
 
     @cached_property
-    def exclusive(self) -> list[list[int]]:
-        """The columns of each group of which exactly one label is present."""
+    def exclusive_groups(self) -> list[list[int]]:
+        """The columns of each group that has exactly one label present."""
         column = {label: i for i, label in enumerate(self.labels)}
         return [
             [column[label] for label in group.labels]
@@ -125,39 +124,9 @@ class ModelSpec:
             if group.rule == "one"
         ]
 
-    def choices(self) -> list[list[int]]:
-        """Give the columns of each group whose probabilities are a softmax; none with sigmoids."""
-        return self.exclusive if self.activation == "group_softmax" else []
-
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply what is still to be applied: (N, labels) float32 to the same."""
-        if self.activation == "none":
-            return logits
-        if self.activation == "softmax":
-            return _softmax(logits)
-        # exp of a large positive number overflows; a logit below -60 is 0 in float32 anyway.
-        scores = (1 / (1 + np.exp(-np.maximum(logits, -60.0, dtype=np.float64)))).astype(np.float32)
-        for columns in self.choices():
-            scores[:, columns] = _softmax(logits[:, columns])
-        return scores
-
-    def probabilities_of_row(self, logits: Sequence[float]) -> list[float]:
-        """Do what `probabilities` does for one picture, with the same result.
-
-        Without numpy: right after a network has run each of its functions takes 30 to 60 us, being
-        out of the processor's caches, and half a dozen are needed.
-        """
-        match self.activation:
-            case "none":
-                return list(logits)
-            case "softmax":
-                return _softmax_of_row(logits)
-        scores = [1 / (1 + math.exp(-max(logit, -60.0))) for logit in logits]
-        for columns in self.choices():
-            shares = _softmax_of_row([logits[i] for i in columns])
-            for i, share in zip(columns, shares, strict=True):
-                scores[i] = share
-        return scores
+    def softmax_groups(self) -> list[list[int]]:
+        """Return the columns of each group whose probabilities are a softmax."""
+        return self.exclusive_groups if self.activation == "group_softmax" else []
 
     @cached_property
     def channels_last(self) -> bool:
@@ -258,20 +227,6 @@ def _provenance_of_origin(origin: Any) -> dict[str, Any]:
         raise SpecError("The spec's 'origin': it must be a table of names and texts.")
     values: dict[str, Any] = json.loads(json.dumps(provenance_of_texts(origin).to_dict()))
     return values
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    exact = logits.astype(np.float64)
-    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
-    shares: NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return shares
-
-
-def _softmax_of_row(logits: Sequence[float]) -> list[float]:
-    most = max(logits)
-    powers = [math.exp(logit - most) for logit in logits]
-    whole = math.fsum(powers)
-    return [power / whole for power in powers]
 
 
 def first_fault(error: ValidationError, whole: str) -> str:

@@ -21,6 +21,7 @@ from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.network.heads import scale_head
 from edgeml.network.weights import WEIGHTS_FILE
 from edgeml.progress import Progress
+from edgeml.spec.decide import probabilities
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training.config import TrainConfig
 from edgeml.training.history import Epoch
@@ -66,10 +67,10 @@ def finish(
     val = _logits(model, frames["val"], spec)
     if config.calibrate and spec.provenance.temperature is None:
         model, spec, val = _calibrated(model, spec, frames["val"], val, config)
-    scored = {"val": _scored(frames["val"], spec.probabilities(val))}
+    scored = {"val": _scored(frames["val"], probabilities(val, spec))}
     if len(frames["test"]):
         test = _logits(model, frames["test"], spec)
-        scored["test"] = _scored(frames["test"], spec.probabilities(test))
+        scored["test"] = _scored(frames["test"], probabilities(test, spec))
     metrics = {name: evaluate(one.scores, one.targets, spec) for name, one in scored.items()}
     finite = {
         key: value for name in scored for key, value in finite_metrics(name, metrics[name]).items()
@@ -122,10 +123,10 @@ def _calibrated(
     config: TrainConfig,
 ) -> tuple[nn.Module, ModelSpec, NDArray[np.float32]]:
     """Fold a temperature into the head, then fit the thresholds to the new probabilities."""
-    temperature = fit_temperature(logits, split.targets, spec.choices())
+    temperature = fit_temperature(logits, split.targets, spec.softmax_groups())
     scale_head(model, 1 / temperature)
     logits = _logits(model, split, spec)
-    thresholds = fit_thresholds(spec.probabilities(logits), split.targets, config.objective)
+    thresholds = fit_thresholds(probabilities(logits, spec), split.targets, config.objective)
     provenance = replace(spec.provenance, temperature=float(f"{temperature:.6g}"))
     return model, replace(spec, thresholds=thresholds, provenance=provenance), logits
 
@@ -178,7 +179,7 @@ def _training(
         val=scored["val"],
         test=scored.get("test"),
         # Recomputed, because a resumed run may find the temperature already folded into the head.
-        uncalibrated=result.spec.probabilities(val * np.float32(temperature))
+        uncalibrated=probabilities(val * np.float32(temperature), result.spec)
         if temperature != 1
         else None,
         temperature=temperature,

@@ -111,7 +111,7 @@ def initial_model(
         activation="group_softmax" if config.group_loss == "softmax" else "sigmoid",
         provenance=_provenance(config, args, splits, weights),
     )
-    if config.group_loss == "softmax" and not spec.choices():
+    if config.group_loss == "softmax" and not spec.softmax_groups():
         raise DataError(
             "group_loss is softmax, but the data have no group with exactly one label per image. "
             "Define one: --groups NAME=LABEL,LABEL,..."

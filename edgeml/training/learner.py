@@ -101,7 +101,7 @@ class Learner:
         loss = self.loss(logits.float(), targets)
         if self.teacher is not None:
             from_teacher = distillation(
-                log_odds(logits.float(), self.spec.choices()),
+                log_odds(logits.float(), self.spec.softmax_groups()),
                 self.teacher.logits(images, self.spec.preprocess),
                 config.distill_temperature,
             )
@@ -159,7 +159,9 @@ def build_learner(initial: InitialModel, split: SplitFrames, device: torch.devic
             lr=config.lr,
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
-        loss=build_loss(config, Prior.of(split.targets), initial.spec.choices(), device=device),
+        loss=build_loss(
+            config, Prior.of(split.targets), initial.spec.softmax_groups(), device=device
+        ),
         teacher=_teacher(initial, device),
         spec=initial.spec,
         config=config,

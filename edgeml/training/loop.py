@@ -22,6 +22,7 @@ from edgeml.measure.thresholds import fit_thresholds
 from edgeml.network.checkpoint import save_checkpoint
 from edgeml.network.weights import WEIGHTS_FILE
 from edgeml.progress import SILENT, Advance, Progress
+from edgeml.spec.decide import probabilities
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training import augment
 from edgeml.training.batches import Prefetcher
@@ -206,7 +207,7 @@ def _validate(learner: Learner, run: RunState, split: SplitFrames) -> tuple[Epoc
             f"The loss became {train_loss:g}, and {val_loss:g} on the validation split, in epoch "
             f"{run.epoch + 1}. Lower --lr."
         )
-    scores = spec.probabilities(logits.numpy())
+    scores = probabilities(logits.numpy(), spec)
     spec = replace(spec, thresholds=fit_thresholds(scores, split.targets, learner.config.objective))
     metrics = evaluate(scores, split.targets, spec)
     row = Epoch(

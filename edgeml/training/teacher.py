@@ -44,7 +44,7 @@ class Teacher:
         """
         with torch.no_grad():
             prepared = _converted(images.float(), preprocess, self.spec.preprocess)
-            logits = log_odds(self.model(prepared).float(), self.spec.choices())
+            logits = log_odds(self.model(prepared).float(), self.spec.softmax_groups())
         return logits[:, list(self.column_order)]
 
 

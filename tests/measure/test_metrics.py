@@ -17,7 +17,7 @@ from sklearn import metrics as reference
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import InputError
 from edgeml.measure.metrics import average_precision, evaluate
-from edgeml.spec.decide import decide, decide_row
+from edgeml.spec.decide import decide, interpret, probabilities
 from edgeml.spec.labels import UNKNOWN
 
 LABELS = ("black", "red", "dress", "shirt", "hat")
@@ -328,7 +328,7 @@ READINGS = (
 def test_one_picture_is_read_in_plain_python_as_many_are_in_numpy(
     spec: ModelSpec, logits: NDArray[np.float32]
 ) -> None:
-    scores = spec.probabilities(logits)
-    row = spec.probabilities_of_row(logits[0].tolist())
-    np.testing.assert_allclose(row, scores[0], rtol=2e-7, atol=1e-38)
-    assert decide_row(scores[0].tolist(), spec) == decide(scores, spec)[0].tolist()
+    scores, labels = interpret(logits, spec)
+    many = probabilities(np.repeat(logits, 2, axis=0), spec)
+    np.testing.assert_allclose(scores[0], many[0], rtol=2e-7, atol=1e-38)
+    assert list(labels[0]) == [spec.labels[i] for i in np.flatnonzero(decide(scores, spec)[0])]

@@ -119,7 +119,7 @@ def test_the_temperature_is_folded_into_the_head(
     assert 0.2 < temperature < 5
     np.testing.assert_allclose(logits[True] * temperature, logits[False], rtol=1e-4, atol=1e-4)
     # Nothing is left to fold: the best temperature of what was kept is 1.
-    left = fit_temperature(logits[True], shapes.part("val").targets, spec.choices())
+    left = fit_temperature(logits[True], shapes.part("val").targets, spec.softmax_groups())
     assert left == pytest.approx(1, abs=2e-3)
 
 

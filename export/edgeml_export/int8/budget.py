@@ -96,7 +96,7 @@ def divergence(reference: Scores, candidate: Scores, spec: ModelSpec) -> float:
         return math.inf
     p = np.clip(reference.astype(np.float64), _CERTAIN, 1 - _CERTAIN)
     q = np.clip(candidate.astype(np.float64), _CERTAIN, 1 - _CERTAIN)
-    groups = spec.choices()
+    groups = spec.softmax_groups()
     grouped = {column for columns in groups for column in columns}
     single = [column for column in range(p.shape[1]) if column not in grouped]
     parts = [_relative(p[:, single], q[:, single]) + _relative(1 - p[:, single], 1 - q[:, single])]

@@ -21,6 +21,7 @@ from edgeml.measure.evaluation import align_targets
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
+from edgeml.spec.decide import probabilities
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.budget import MixedPrecision, divergence, rank, smallest_float_set
@@ -106,13 +107,13 @@ class Candidates:
     @property
     def reference(self) -> Scores:
         """The probabilities of the network itself: (N, labels)."""
-        return self.spec.probabilities(self._reference)
+        return probabilities(self._reference, self.spec)
 
     def scores(
         self, method: Method, keep: Collection[str] = (), *, limit: int | None = None
     ) -> Scores:
         """Return the probabilities of a candidate, (N, labels), on the first `limit` images."""
-        return self.spec.probabilities(self._candidate(method, keep, limit))
+        return probabilities(self._candidate(method, keep, limit), self.spec)
 
     def fidelity(self, method: Method, keep: Collection[str] = ()) -> Fidelity:
         """Compare a candidate with the network."""

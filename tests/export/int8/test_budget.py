@@ -19,6 +19,7 @@ from scipy.stats import entropy
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.progress import Advance
+from edgeml.spec.decide import probabilities
 from edgeml_export.int8.budget import RankedNode, divergence, rank, smallest_float_set
 from tests.notes import Notes
 
@@ -65,13 +66,13 @@ def logits(seed: int, n: int = 50) -> Scores:
 
 
 def test_divergence_of_single_labels_is_that_of_scipy() -> None:
-    p, q = (SPEC.probabilities(logits(seed)).astype(np.float64) for seed in (0, 1))
+    p, q = (probabilities(logits(seed), SPEC).astype(np.float64) for seed in (0, 1))
     expected = np.mean([entropy([p, 1 - p], [q, 1 - q], axis=0)])
     assert divergence(p.astype(np.float32), q.astype(np.float32), SPEC) == pytest.approx(expected)
 
 
 def test_a_softmax_group_is_one_decision() -> None:
-    p, q = (GROUPED.probabilities(logits(seed)).astype(np.float64) for seed in (0, 1))
+    p, q = (probabilities(logits(seed), GROUPED).astype(np.float64) for seed in (0, 1))
     colour = rel_entr(p[:, :3], q[:, :3]).sum(axis=1)
     hat = entropy([p[:, 3], 1 - p[:, 3]], [q[:, 3], 1 - q[:, 3]], axis=0)
     found = divergence(p.astype(np.float32), q.astype(np.float32), GROUPED)
@@ -93,7 +94,7 @@ def test_divergence_is_finite_and_zero_only_where_nothing_moved(
 
 
 def test_what_is_no_number_is_infinitely_far_away() -> None:
-    scores = SPEC.probabilities(logits(0))
+    scores = probabilities(logits(0), SPEC)
     broken = scores.copy()
     broken[3, 1] = np.nan
     assert divergence(scores, broken, SPEC) == math.inf
@@ -114,7 +115,7 @@ class Additive:
 
     def scores(self, kept: frozenset[str] | set[str]) -> Scores:
         moved = sum(error for node, error in self.errors.items() if node not in kept)
-        return SPEC.probabilities((logits(7) + moved).astype(np.float32))
+        return probabilities((logits(7) + moved).astype(np.float32), SPEC)
 
     def keeping(self, kept: frozenset[str]) -> Scores:
         self.trials.append(kept)
@@ -197,10 +198,10 @@ def test_without_time_the_order_is_that_of_the_graph() -> None:
 
 def test_a_layer_that_breaks_the_model_is_the_worst() -> None:
     def keeping(kept: frozenset[str]) -> Scores:
-        scores = SPEC.probabilities(logits(7))
+        scores = probabilities(logits(7), SPEC)
         return scores if "n5" in kept else np.full_like(scores, np.nan)
 
-    found = rank([f"n{i}" for i in range(12)], keeping, SPEC.probabilities(logits(7)), SPEC)
+    found = rank([f"n{i}" for i in range(12)], keeping, probabilities(logits(7), SPEC), SPEC)
     assert found[0] == RankedNode(name="n5", damage=math.inf, measured=True)
 
 
@@ -240,7 +241,7 @@ class Network:
                 x = np.maximum(x, 0)
             if node not in kept:
                 x = _rounded(x)
-        return SPEC.probabilities(x.astype(np.float32))
+        return probabilities(x.astype(np.float32), SPEC)
 
 
 def _rounded(x: NDArray[np.float64], axis: int | None = None) -> NDArray[np.float64]:
