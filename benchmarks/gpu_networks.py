@@ -85,7 +85,8 @@ def models(notes: Notes, work: Path) -> None:
     from edgeml.data import read_dataset
     from edgeml.spec.model_spec import ModelSpec as Spec
     from edgeml_export.int8.calibration import choose_calibration
-    from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+    from edgeml_export.int8.ranges import measure_ranges
+    from edgeml_export.int8.to_int8 import int8_from_onnx
     from edgeml_export.to_fp16 import fp16_from_onnx
     from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 

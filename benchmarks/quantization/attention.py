@@ -28,8 +28,9 @@ from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.spec.decide import decide, probabilities
 from edgeml_export.int8.budget import divergence
 from edgeml_export.int8.calibration import choose_calibration
+from edgeml_export.int8.ranges import measure_ranges
 from edgeml_export.int8.targets import RECIPES
-from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_onnx import onnx_from_checkpoint
 from edgeml_export.to_openvino import openvino_from_onnx
 

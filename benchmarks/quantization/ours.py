@@ -9,10 +9,11 @@ from typing import Literal
 
 from common import calibration, photos
 
-from edgeml_export.int8.ranges import Method, Ranges
+from edgeml_export.int8.histogram import Method
+from edgeml_export.int8.ranges import Ranges, measure_ranges
 from edgeml_export.int8.search import Candidates, choose_method
 from edgeml_export.int8.targets import Target
-from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_openvino import openvino_from_onnx
 
 

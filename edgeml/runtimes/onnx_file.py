@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from edgeml.errors import ExportError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
@@ -108,11 +105,6 @@ def spec_of_onnx(model: onnx.ModelProto, path: Path) -> ModelSpec:
     return spec
 
 
-def has_attention(graph: onnx.GraphProto) -> bool:
-    """Say whether the network has attention: nothing else in a classifier has a softmax inside."""
-    return any(node.op_type == "Softmax" for node in graph.node)
-
-
 def write_onnx(model: onnx.ModelProto, target: Path, spec: ModelSpec) -> None:
     """Write an ONNX file with `spec` as its only metadata: whole or not at all, in equal bytes.
 
@@ -130,100 +122,3 @@ def write_onnx(model: onnx.ModelProto, target: Path, spec: ModelSpec) -> None:
         raise ExportError(f"The network that came out is not valid ONNX: {err}") from err
     with staged(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-
-
-QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What is asked of a graph again and again."""
-
-    constants: dict[str, onnx.TensorProto]
-    maker: dict[str, onnx.NodeProto]
-    readers: dict[str, list[onnx.NodeProto]]
-
-    @classmethod
-    def of(cls, model: onnx.ModelProto) -> Graph:
-        readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                readers.setdefault(name, []).append(node)
-        return cls(
-            constants={
-                **{tensor.name: tensor for tensor in model.graph.initializer},
-                **{
-                    node.output[0]: told.t
-                    for node in model.graph.node
-                    for told in node.attribute
-                    if node.op_type == "Constant" and told.name == "value"
-                },
-            },
-            maker={name: node for node in model.graph.node for name in node.output},
-            readers=readers,
-        )
-
-    def value(self, name: str) -> Any:
-        """Give a constant as an array; None of what is computed."""
-        from onnx import numpy_helper
-
-        tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-    def stored(self, node: onnx.NodeProto) -> Any:
-        """Give the constant that a Q/DQ node, or a chain of them, works on; None if there is none.
-
-        A weight may be stored in integers, or in floating point with Q and DQ behind it.
-        """
-        name = node.input[0]
-        while (maker := self.maker.get(name)) is not None and maker.op_type in QUANTIZERS:
-            name = maker.input[0]
-        return self.value(name)
-
-    def is_weight(self, node: onnx.NodeProto) -> bool:
-        """Say whether a Q/DQ node works on a constant."""
-        return self.stored(node) is not None
-
-    def dtype(self, node: onnx.NodeProto) -> np.dtype[Any]:
-        """Give the type of the integers of a Q/DQ node; without a zero point it is uint8."""
-        if len(node.input) > 2 and node.input[2]:
-            zero = self.value(node.input[2])
-            if zero is not None:
-                return np.asarray(zero).dtype
-        for told in node.attribute:
-            if told.name == "output_dtype" and told.i:
-                from onnx.helper import tensor_dtype_to_np_dtype
-
-                return np.dtype(tensor_dtype_to_np_dtype(told.i))
-        stored = self.value(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if stored is not None:
-            return np.asarray(stored).dtype
-        maker = self.maker.get(node.input[0])
-        behind = maker is not None and maker.op_type == "QuantizeLinear"
-        return self.dtype(maker) if maker is not None and behind else np.dtype(np.uint8)
-
-
-def output_axis(layer: onnx.NodeProto, dimensions: int) -> int:
-    """Say which axis of weights counts output channels, of one group where there are several."""
-    match layer.op_type:
-        case "Conv":
-            return 0
-        case "Gemm" if any(a.name == "transB" and a.i for a in layer.attribute):
-            return 0
-        case "ConvTranspose":
-            return 1
-        case _:
-            return dimensions - 1
-
-
-def named(node: onnx.NodeProto) -> str:
-    """Name a node, if it has no name by what it makes."""
-    return str(node.name or node.output[0])
-
-
-def _size(graph: Graph, node: onnx.NodeProto) -> int:
-    scale = graph.value(node.input[1])
-    return 1 if scale is None else int(np.asarray(scale).size)

@@ -123,7 +123,7 @@ class Graph:
 
 
 def output_axis(layer: onnx.NodeProto, dimensions: int) -> int:
-    """Return the axis of weights that counts output channels, within a group if there are groups."""
+    """Return the axis of weights that counts output channels, of one group if there are groups."""
     match layer.op_type:
         case "Conv":
             return 0

@@ -41,8 +41,8 @@ from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml.runtimes.tensorrt.passport import Library, passport_path, read_passport
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.engine_step import EngineReport
+from edgeml_export.int8.histogram import Method
 from edgeml_export.int8.legality import violations
-from edgeml_export.int8.ranges import Method
 from edgeml_export.int8.retarget import retargeted_from_onnx
 from edgeml_export.int8.search import Candidates, Choice, choose_layers, choose_method
 from edgeml_export.int8.targets import Target
@@ -333,9 +333,10 @@ def _write_int8(job: _Job, page: Page) -> Path:
         needs("onnx", extra="export", to="write INT8 models"),
         needs("onnxruntime", extra="export", to="write INT8 models"),
     ):
-        from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+        from edgeml_export.int8.ranges import measure_ranges
+        from edgeml_export.int8.to_int8 import int8_from_onnx
     kept = ranges_path(job.source, job.path, plan.input)
-    ranges = measure_ranges(job.network, roles.calibration, kept=kept, progress=job.progress)
+    ranges = measure_ranges(job.network, roles.calibration, cache=kept, progress=job.progress)
     choice = Choice(method="minmax" if plan.method == "auto" else plan.method)
     if roles.fitting is None:
         job.progress.note(
@@ -363,7 +364,8 @@ def _write_int8(job: _Job, page: Page) -> Path:
     )
     found = violations(read_onnx(written), plan.layout)
     if found:
-        raise ExportError(f"The INT8 network does not suit {plan.layout}: {' '.join(found[:3])}")
+        reasons = " ".join(map(str, found[:3]))
+        raise ExportError(f"The INT8 network does not suit {plan.layout}: {reasons}")
     return written
 
 
@@ -399,9 +401,9 @@ def _opened(job: _Job, page: Page) -> Iterator[Predictor]:
         page.facts["Checked"] = "the engine, on this machine's GPU" if on_gpu else _BY_TWIN
         path = job.made if on_gpu else job.typed
     if path.suffix == ".onnx" and (job.plan.half or engine is not None):
-        from edgeml_export.to_fp16 import rounded_from_onnx
+        from edgeml_export.to_fp16 import fp16_emulation_from_onnx
 
-        path = rounded_from_onnx(path, job.folder / "twin.onnx")
+        path = fp16_emulation_from_onnx(path, job.folder / "twin.onnx")
     with Predictor(path, runtime=runtime) as predictor:
         yield predictor
 

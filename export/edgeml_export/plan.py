@@ -15,11 +15,13 @@ from edgeml.errors import (
 )
 from edgeml.files import check_writable
 from edgeml.report.check import check_report_libraries
-from edgeml.runtimes.onnx_file import QUANTIZERS, read_onnx
+from edgeml.runtimes.onnx_file import read_onnx
+from edgeml.runtimes.onnx_graph import QUANTIZERS
 from edgeml.runtimes.tensorrt import bindings, cuda
 from edgeml.runtimes.tensorrt.passport import Library
 from edgeml.spec.model_spec import ModelSpec, Precision
-from edgeml_export.int8.ranges import METHODS, Method, read_ranges
+from edgeml_export.int8.histogram import METHODS, Method
+from edgeml_export.int8.ranges import read_ranges
 from edgeml_export.int8.targets import RECIPES, TARGETS, Target
 from edgeml_export.result import SUFFIXES, Format, Input
 from edgeml_export.serving import check_free

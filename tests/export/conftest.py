@@ -21,8 +21,7 @@ from edgeml.network.model import build_model
 from edgeml.spec.provenance import Provenance
 from edgeml_export import _export
 from edgeml_export.int8.calibration import choose_calibration
-from edgeml_export.int8.ranges import Ranges
-from edgeml_export.int8.to_int8 import measure_ranges
+from edgeml_export.int8.ranges import Ranges, measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 from tests.export.int8.outlier import Planted, plant_outlier
 

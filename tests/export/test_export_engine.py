@@ -25,7 +25,7 @@ from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 from tests.export.graphs import written
-from tests.export.int8.test_legality import quantized
+from tests.export.int8.quantized import quantized
 from tests.runtimes.tensorrt.engines import machine
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

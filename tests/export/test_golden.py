@@ -30,7 +30,8 @@ from edgeml.data import Dataset, read_dataset
 from edgeml.image.reading import read_image
 from edgeml.network.checkpoint import load_checkpoint
 from edgeml_export.int8.calibration import Calibration, choose_calibration
-from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.ranges import measure_ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_onnx import onnx_from_module
 from edgeml_export.to_openvino import openvino_from_onnx

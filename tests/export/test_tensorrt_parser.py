@@ -16,9 +16,9 @@ from edgeml.runtimes.tensorrt import bindings
 from edgeml.runtimes.tensorrt.bindings import Heard
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.legality import violations
-from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.ranges import Ranges, measure_ranges
 from edgeml_export.int8.targets import TARGETS
-from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 
 trt = pytest.importorskip("tensorrt_rtx_bindings")

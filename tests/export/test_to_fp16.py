@@ -17,8 +17,9 @@ from edgeml.data import Dataset
 from edgeml.errors import ExportError, InferenceError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.int8.calibration import choose_calibration
-from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
-from edgeml_export.to_fp16 import fp16_from_onnx, overflows, rounded_from_onnx
+from edgeml_export.int8.ranges import measure_ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
+from edgeml_export.to_fp16 import fp16_emulation_from_onnx, fp16_from_onnx, overflows
 from edgeml_export.to_onnx import onnx_from_checkpoint
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
@@ -100,7 +101,7 @@ def test_logits_differ_by_less_than_a_hundredth_of_their_spread(
     with (
         Predictor(network) as first,
         Predictor(half) as second,
-        Predictor(rounded_from_onnx(half, tmp_path / "rounded.onnx")) as third,
+        Predictor(fp16_emulation_from_onnx(half, tmp_path / "rounded.onnx")) as third,
     ):
         frames = [first.read(path) for path in test_part.paths]
         expected, got, rounded = (each.logits(frames) for each in (first, second, third))
@@ -176,7 +177,7 @@ def test_an_overflow_inside_shows_in_the_rounded_twin_as_in_onnx_s_own_reference
     with np.errstate(over="ignore"):
         (reference,) = ReferenceEvaluator(str(half)).run(None, {"images": BRIGHT})
     assert np.isinf(reference).all()
-    twin = rounded_from_onnx(half, tmp_path / "twin.onnx")
+    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
     assert np.isinf(run(twin, BRIGHT)).all()
     bright = np.full((4, 4, 3), 255, np.uint8)
     with Predictor(twin) as predictor, pytest.raises(InferenceError, match="not a finite number"):
@@ -192,7 +193,7 @@ def test_onnx_runtime_on_x86_does_not_show_an_overflow(tmp_path: Path) -> None:
 
 def test_the_rounded_twin_rounds_as_onnx_s_own_reference(network: Path, tmp_path: Path) -> None:
     half = fp16_from_onnx(network, tmp_path / "half.onnx")
-    twin = rounded_from_onnx(half, tmp_path / "twin.onnx")
+    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
     batch = np.random.default_rng(0).normal(size=(1, 3, 40, 40)).astype(np.float32)
     (reference,) = ReferenceEvaluator(str(half)).run(None, {"images": batch})
     exact = run(network, batch)
@@ -206,7 +207,7 @@ def test_the_layers_that_overflow_are_named_and_kept_they_are_right(tmp_path: Pa
     found = overflows(source, [0.01 * BRIGHT, BRIGHT])
     assert found == pytest.approx(dict.fromkeys(("grower", "carrier", "shrinker"), 225_000))
     half = fp16_from_onnx(source, tmp_path / "half.onnx", keep=found)
-    twin = rounded_from_onnx(half, tmp_path / "twin.onnx")
+    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
     np.testing.assert_allclose(run(twin, BRIGHT), run(source, BRIGHT), rtol=2e-3)
 
 
@@ -259,7 +260,7 @@ def test_an_int8_model_gets_fp16_scales_and_means_the_same(
     assert {makers[node.input[0]] for node in layers} == {"DequantizeLinear"}
     spec = spec_of_onnx(model, path)
     assert (spec.precision, spec.provenance.arithmetic) == ("int8", "fp16")
-    twin = rounded_from_onnx(path, tmp_path / "twin.onnx")
+    twin = fp16_emulation_from_onnx(path, tmp_path / "twin.onnx")
     with Predictor(source) as first, Predictor(path) as second, Predictor(twin) as third:
         frames = [first.read(image) for image in test_part.paths]
         expected = first.logits(frames)
@@ -318,7 +319,7 @@ def test_a_constant_that_two_nodes_share_is_there_in_both_types(tmp_path: Path) 
     half = fp16_from_onnx(source, tmp_path / "half.onnx")
     kinds = [t.data_type for t in read_onnx(half).graph.initializer if t.name.startswith("three")]
     assert sorted(kinds) == [FLOAT, FLOAT16]
-    twin = rounded_from_onnx(half, tmp_path / "twin.onnx")
+    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
     np.testing.assert_allclose(run(twin, BRIGHT), run(source, BRIGHT), rtol=2e-3)
 
 
@@ -376,7 +377,7 @@ def test_opening_an_fp16_file_on_x86_tells_that_it_is_no_faster_there(
 ) -> None:
     half = fp16_from_onnx(network, tmp_path / "half.onnx")
     both = fp16_from_onnx(quantized["x86"], tmp_path / "both.onnx")
-    twin = rounded_from_onnx(half, tmp_path / "twin.onnx")
+    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
     with caplog.at_level(logging.WARNING, logger="edgeml"):
         for path in (network, quantized["x86"], twin, half, both):
             Predictor(path).close()

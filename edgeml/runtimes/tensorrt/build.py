@@ -37,7 +37,7 @@ from edgeml.runtimes.tensorrt.engine_layers import (
     layers_of_log,
     types_of,
 )
-from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
+from edgeml.runtimes.tensorrt.legality import Violation, refused_by_tensorrt
 from edgeml.runtimes.tensorrt.passport import (
     NAMES,
     Library,
@@ -216,7 +216,7 @@ def why_not_here(passport: Passport) -> str | None:
     return None
 
 
-def check_legal(name: str, refused: Sequence[str]) -> None:
+def check_legal(name: str, refused: Sequence[Violation]) -> None:
     """Refuse a file that TensorRT would misread or crash on, by what `legality` found.
 
     Raises:
@@ -225,8 +225,9 @@ def check_legal(name: str, refused: Sequence[str]) -> None:
     if not refused:
         return
     more = f" And {len(refused) - 3} more." if len(refused) > 3 else ""
+    reasons = " ".join(map(str, refused[:3]))
     raise ExportError(
-        f"{name} is not for TensorRT: {' '.join(refused[:3])}{more} Export its source with "
+        f"{name} is not for TensorRT: {reasons}{more} Export its source with "
         "--fmt onnx --target tensorrt, or let --retarget rewrite Q/DQ nodes."
     )
 

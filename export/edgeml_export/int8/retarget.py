@@ -1,110 +1,82 @@
-"""Rewrites the Q/DQ nodes of an INT8 file, whoever made it, into those that TensorRT takes.
+"""Rewrites the Q/DQ nodes of an INT8 file of any tool into those that TensorRT takes.
 
-Every value keeps its meaning but for one more rounding: what was unsigned, or lay around a zero
-point, gets the symmetric range that holds it. Where the old range cut values off, a Relu or Clip
-does so now: quantisers hide there the ReLU that they took out.
+Every value keeps its meaning except for one more rounding: unsigned values, and those around a zero
+point, get the symmetric range that holds them. Where the old range clamped values, a Relu or Clip
+now does: quantisers hide there the ReLU that they removed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ExportError
-from edgeml.runtimes.onnx_file import (
-    LAYERS,
-    QUANTIZERS,
-    Graph,
-    named,
-    output_axis,
-    read_onnx,
-    spec_of_onnx,
-    write_onnx,
-)
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.onnx_graph import LAYERS, QUANTIZERS, Graph, attribute, label, output_axis
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml.spec.model_spec import ModelSpec
+from edgeml_export.int8.grid import Grid, along, nonzero
+from edgeml_export.onnx_editor import GraphEditor
 
 if TYPE_CHECKING:
     import onnx
 
 _INTEGERS = (np.uint8, np.int8, np.uint16, np.int16)
 
-# What they give is never negative.
-_ABOVE_ZERO = ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
+# Their outputs are never negative.
+_NON_NEGATIVE = ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
 
 
 def retargeted_from_onnx(source: Path, target: Path, spec: ModelSpec | None = None) -> str:
-    """Write an INT8 file so that TensorRT takes it; what is legal already stays as it is.
+    """Write an INT8 file so that TensorRT takes it; nodes that are legal already stay as they are.
 
     Args:
         source: An .onnx with Q/DQ nodes.
-        target: The .onnx to write; the notes of its provenance say what was rewritten.
+        target: The .onnx to write; the notes of its provenance list what was rewritten.
         spec: Instead of the one inside the source.
 
     Returns:
-        What was rewritten, in words; empty if nothing had to be.
+        What was rewritten, for example `3 weights`; empty if nothing was.
 
     Raises:
         ModelLoadError: The source is not ONNX.
         SpecError: It has no spec inside.
-        ExportError: It has what cannot be rewritten; names the node.
+        ExportError: A node cannot be rewritten; names it.
     """
     model = read_onnx(source)
     spec = spec or spec_of_onnx(model, source)
-    told = retarget(model)
-    if told:
-        notes = {**spec.provenance.notes, "retargeted": f"to tensorrt: {told}"}
+    changes = retarget(model)
+    if changes:
+        notes = {**spec.provenance.notes, "retargeted": f"to tensorrt: {changes}"}
         spec = replace(spec, provenance=replace(spec.provenance, notes=notes))
     write_onnx(model, target, replace(spec, metrics={}))
-    return told
+    return changes
 
 
 def retarget(model: onnx.ModelProto) -> str:
-    """Rewrite a network in place. Gives and raises what `retargeted_from_onnx` does."""
+    """Rewrite a network in place. Returns and raises what `retargeted_from_onnx` does."""
     if not refused_by_tensorrt(model):
         return ""
-    done = _Rewriter(model).rewrite()
-    left = refused_by_tensorrt(model)
-    if left:
-        raise ExportError(f"This cannot be rewritten for TensorRT: {' '.join(left[:3])}")
-    return ", ".join(f"{count} {what}" for what, count in sorted(done.items()) if count)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """What integers mean: scale * (q - zero). Scale and zero are () or (channels,)."""
-
-    scale: NDArray[np.float64]
-    zero: NDArray[np.int64]
-    dtype: np.dtype[Any]
-
-    @property
-    def is_right(self) -> bool:
-        return self.dtype == np.int8 and not self.zero.any()
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Give the least and the greatest value, of all channels."""
-        info = np.iinfo(self.dtype)
-        low, high = (self.scale * (end - self.zero) for end in (info.min, info.max))
-        return float(low.min()), float(high.max())
+    changes = _Rewriter(model).rewrite()
+    violations = refused_by_tensorrt(model)
+    if violations:
+        reasons = " ".join(map(str, violations[:3]))
+        raise ExportError(f"This cannot be rewritten for TensorRT: {reasons}")
+    return ", ".join(f"{count} {what}" for what, count in sorted(changes.items()) if count)
 
 
 class _Rewriter:
     """Rewrites one graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._proto, self._graph = model.graph, Graph.of(model)
-        self._names = {tensor.name for tensor in model.graph.initializer}
-        self._names |= {value.name for value in model.graph.input}
-        self._names |= {name for node in model.graph.node for name in (node.name, *node.output)}
-        self._nodes: list[onnx.NodeProto] = []
-        # As it was before anything is rewritten, by what a node makes.
+        self._editor = GraphEditor(model)
+        self._graph = Graph.of(model)  # without the constants that are added
+        # As they were before anything is rewritten, by the output of their node.
         self._grids = {
             node.output[0]: self._grid(node)
             for node in model.graph.node
@@ -112,57 +84,54 @@ class _Rewriter:
         }
 
     def rewrite(self) -> Counter[str]:
-        """Write the graph anew, node by node; count what was changed."""
-        from onnx import NodeProto
-
-        done = Counter(inputs=self._cast_raw_input())
-        for node in self._proto.node:
+        """Write the nodes of the graph again; count the changes."""
+        changes = Counter(inputs=self._cast_raw_input())
+        for node in self._editor.proto.node:
             grid = self._grids.get(node.output[0]) if node.op_type in QUANTIZERS else None
             if grid is not None and grid.dtype == np.int32 and self._put_bias_in_float(node, grid):
-                done["biases"] += 1
+                changes["biases"] += 1
                 continue
             if grid is not None and grid.dtype.type in _INTEGERS:
-                done.update(self._rewrite_quantizer(node, grid))
-            self._nodes.append(node)
-        copies = [NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
-        del self._proto.node[:]
-        self._proto.node.extend(copies)
-        self._drop_unread()
-        del self._proto.value_info[:]  # of types that are no more
-        return done
+                changes.update(self._rewrite_quantizer(node, grid))
+            self._editor.nodes.append(node)
+        self._editor.finish()
+        self._drop_unread_quantizers()
+        self._editor.drop_unread_constants()
+        return changes
 
-    def _rewrite_quantizer(self, node: onnx.NodeProto, grid: _Grid) -> dict[str, int]:
+    def _rewrite_quantizer(self, node: onnx.NodeProto, grid: Grid) -> dict[str, int]:
         if self._graph.is_weight(node):
-            # A Q before the DQ of a weight goes when the DQ gets integers.
+            # The Q before the DQ of a weight goes when the DQ gets integers.
             rewrite = node.op_type == "DequantizeLinear"
             return {"weights": int(rewrite and self._requantize(node, grid))}
         self._check_same(node, grid)
-        if grid.is_right and grid.scale.size == 1 and len(node.input) > 2 and node.input[2]:
+        has_zero = len(node.input) > 2 and node.input[2]
+        if grid.is_symmetric_int8 and grid.scale.size == 1 and has_zero:
             return {}
-        low, high = grid.ends
+        low, high = grid.limits
         scale = max(low / -128, high / 127)
         first = node.op_type == "QuantizeLinear"
         if first:
-            self._cut(node, low, high, scale)
+            self._clamp(node, low, high, scale)
         self._set_grid(node, np.asarray(scale), np.zeros((), np.int8))
         return {"activations": int(first)}
 
-    def _grid(self, node: onnx.NodeProto) -> _Grid:
+    def _grid(self, node: onnx.NodeProto) -> Grid:
         scale = self._graph.value(node.input[1])
-        if scale is None or any(one.name == "block_size" and one.i for one in node.attribute):
+        if scale is None or attribute(node, "block_size", 0):
             raise ExportError(
-                f"{named(node)}: scales that are computed, or one for each block of values, "
+                f"{label(node)}: scales that are computed, or one for each block of values, "
                 "cannot be rewritten for TensorRT."
             )
-        given = self._graph.value(node.input[2]) if len(node.input) > 2 else None
-        zero = np.zeros(np.shape(scale), np.int64) if given is None else given.astype(np.int64)
-        return _Grid(np.asarray(scale, np.float64), zero, self._graph.dtype(node))
+        zero = self._graph.value(node.input[2]) if len(node.input) > 2 else None
+        zero = np.zeros(np.shape(scale), np.int64) if zero is None else zero.astype(np.int64)
+        return Grid(np.asarray(scale, np.float64), zero, self._graph.dtype(node))
 
-    def _check_same(self, node: onnx.NodeProto, grid: _Grid) -> None:
-        """Refuse a DQ that reads integers otherwise than they were written: one is rewritten alone.
+    def _check_same(self, node: onnx.NodeProto, grid: Grid) -> None:
+        """Refuse a DQ that reads integers otherwise than its Q writes them.
 
         Raises:
-            ExportError: It does.
+            ExportError: It does, and rewriting each alone would change values.
         """
         maker = self._graph.maker.get(node.input[0])
         if maker is None or node.op_type != "DequantizeLinear" or maker.op_type not in QUANTIZERS:
@@ -170,34 +139,37 @@ class _Rewriter:
         written = self._grids[maker.output[0]]
         if not np.array_equal(written.zero, grid.zero) or written.dtype != grid.dtype:
             raise ExportError(
-                f"{named(node)} reads integers otherwise than {named(maker)} writes them; "
+                f"{label(node)} reads integers otherwise than {label(maker)} writes them; "
                 "that cannot be rewritten for TensorRT."
             )
 
-    def _cut(self, node: onnx.NodeProto, low: float, high: float, scale: float) -> None:
-        """Cut off what the old range cut off and the symmetric one does not."""
+    def _clamp(self, node: onnx.NodeProto, low: float, high: float, scale: float) -> None:
+        """Clamp values that the old range clamped and the symmetric one does not."""
         half = scale / 2
         if low <= -128 * scale + half and high >= 127 * scale - half:
             return
         maker = self._graph.maker.get(node.input[0])
-        if low == 0 and maker is not None and maker.op_type in _ABOVE_ZERO:
+        if low == 0 and maker is not None and maker.op_type in _NON_NEGATIVE:
             return
-        source, name = node.input[0], self._fresh(f"{node.input[0]}_cut")
+        source, name = node.input[0], self._editor.new_name(f"{node.input[0]}_cut")
         if low == 0:
-            self._add("Relu", [source], name)
+            self._editor.add_node("Relu", [source], name, f"{name}_node")
         else:
-            # As floats of the type that the scale has, which is the one of what is cut.
+            # As floats of the scale's type, which is that of the clamped values.
             dtype = self._graph.value(node.input[1]).dtype
-            ends = [np.asarray(end, dtype) for end in (low, high)]
-            self._add("Clip", [source, *(self._constant(f"{name}_end", end) for end in ends)], name)
+            limits = [
+                self._editor.add_constant(f"{name}_end", np.asarray(limit, dtype))
+                for limit in (low, high)
+            ]
+            self._editor.add_node("Clip", [source, *limits], name, f"{name}_node")
         node.input[0] = name
 
-    def _requantize(self, node: onnx.NodeProto, grid: _Grid) -> bool:
-        """Give a weight symmetric integers, with a scale for each output channel if it had one.
+    def _requantize(self, node: onnx.NodeProto, grid: Grid) -> bool:
+        """Put a weight in symmetric integers, with a scale for each output channel if it had one.
 
-        uint8 around 128 is int8 that was shifted: it keeps its integers and its scales.
+        uint8 around 128 is shifted int8: it keeps its integers and its scales.
         """
-        if grid.is_right:
+        if grid.is_symmetric_int8:
             return False
         weight, axis = self._real_weight(node, grid)
         if grid.dtype == np.uint8 and (grid.zero == 128).all():
@@ -205,35 +177,35 @@ class _Rewriter:
         else:
             axis = axis if grid.scale.size > 1 else self._output_axis(node, weight.ndim)
             others = None if axis is None else tuple(set(range(weight.ndim)) - {axis})
-            scale = np.asarray(np.abs(weight).max(axis=others) / 127)
-            scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1.0)
-        integers = np.clip(np.rint(weight / _spread(scale, axis, weight.ndim)), -128, 127)
-        node.input[0] = self._constant(f"{node.output[0]}_int8", integers.astype(np.int8))
+            scale = nonzero(np.asarray(np.abs(weight).max(axis=others) / 127))
+        integers = np.clip(np.rint(weight / along(scale, axis, weight.ndim)), -128, 127)
+        stored = self._editor.add_constant(f"{node.output[0]}_int8", integers.astype(np.int8))
+        node.input[0] = stored
         self._set_grid(node, scale, np.zeros(scale.shape, np.int8))
         if scale.size > 1 and axis is not None:
             _set_axis(node, axis)
         return True
 
     def _real_weight(
-        self, node: onnx.NodeProto, grid: _Grid
+        self, node: onnx.NodeProto, grid: Grid
     ) -> tuple[NDArray[np.float64], int | None]:
-        """Give what a DQ node makes of a constant, and the axis that its scales count."""
-        axis = _axis(node) if grid.scale.size > 1 else None
+        """Return the values that a DQ node makes of a constant, and the axis of its scales."""
+        axis = attribute(node, "axis", 1) if grid.scale.size > 1 else None
         stored = np.asarray(self._graph.stored(node))
-        scale, zero = (_spread(part, axis, stored.ndim) for part in (grid.scale, grid.zero))
+        scale, zero = (along(part, axis, stored.ndim) for part in (grid.scale, grid.zero))
         if stored.dtype.kind == "f":  # Q and DQ behind a float
             info = np.iinfo(grid.dtype)
             stored = np.clip(np.rint(stored / scale) + zero, info.min, info.max)
         return (stored.astype(np.float64) - zero) * scale, axis
 
     def _output_axis(self, node: onnx.NodeProto, dimensions: int) -> int | None:
-        """Give the axis of output channels of the layers that read a weight, if they agree."""
+        """Return the axis of output channels of the layers that read a weight, if they agree."""
         readers = self._graph.readers.get(node.output[0], [])
-        axes = {output_axis(one, dimensions) for one in readers if one.op_type in LAYERS}
-        others = any(one.op_type not in LAYERS for one in readers)
+        axes = {output_axis(reader, dimensions) for reader in readers if reader.op_type in LAYERS}
+        others = any(reader.op_type not in LAYERS for reader in readers)
         return axes.pop() if len(axes) == 1 and dimensions > 1 and not others else None
 
-    def _put_bias_in_float(self, node: onnx.NodeProto, grid: _Grid) -> bool:
+    def _put_bias_in_float(self, node: onnx.NodeProto, grid: Grid) -> bool:
         """Put a constant in place of a DQ node on int32, under the same name."""
         if node.op_type != "DequantizeLinear" or self._graph.value(node.input[0]) is None:
             return False
@@ -241,18 +213,18 @@ class _Rewriter:
 
         values, _ = self._real_weight(node, grid)
         dtype = self._graph.value(node.input[1]).dtype
-        self._proto.initializer.append(
+        self._editor.proto.initializer.append(
             numpy_helper.from_array(values.astype(dtype), node.output[0])
         )
         return True
 
     def _cast_raw_input(self) -> int:
-        """Let a uint8 input go into a Cast first, and what read it read that."""
+        """Put a Cast between a uint8 input and its readers."""
         from onnx import TensorProto
 
-        constants = {tensor.name for tensor in self._proto.initializer}
-        cast = 0
-        for value in self._proto.input:
+        constants = {tensor.name for tensor in self._editor.proto.initializer}
+        casts = 0
+        for value in self._editor.proto.input:
             readers = [
                 node
                 for node in self._graph.readers.get(value.name, [])
@@ -261,24 +233,21 @@ class _Rewriter:
             raw = value.type.tensor_type.elem_type == TensorProto.UINT8
             if not raw or not readers or value.name in constants:
                 continue
-            name = self._fresh(f"{value.name}_float")
-            self._add("Cast", [value.name], name, to=TensorProto.FLOAT)
+            name = self._editor.new_name(f"{value.name}_float")
+            self._editor.add_node("Cast", [value.name], name, f"{name}_node", to=TensorProto.FLOAT)
             for node in readers:
-                node.input[:] = [name if one == value.name else one for one in node.input]
-            cast += 1
-        return cast
+                node.input[:] = [name if each == value.name else each for each in node.input]
+            casts += 1
+        return casts
 
-    def _drop_unread(self) -> None:
-        """Take out the Q nodes of weights that became integers, and constants nobody reads."""
-        read = {name for node in self._proto.node for name in node.input}
-        read |= {value.name for value in self._proto.output}
-        for node in [node for node in self._proto.node if node.op_type == "QuantizeLinear"]:
+    def _drop_unread_quantizers(self) -> None:
+        """Remove the Q nodes of weights that became integers."""
+        proto = self._editor.proto
+        read = {name for node in proto.node for name in node.input}
+        read |= {value.name for value in proto.output}
+        for node in [node for node in proto.node if node.op_type == "QuantizeLinear"]:
             if node.output[0] not in read:
-                self._proto.node.remove(node)
-        read = {name for node in self._proto.node for name in node.input}
-        kept = [tensor for tensor in self._proto.initializer if tensor.name in read]
-        del self._proto.initializer[:]
-        self._proto.initializer.extend(kept)
+                proto.node.remove(node)
 
     def _set_grid(
         self, node: onnx.NodeProto, scale: NDArray[np.float64], zero: NDArray[np.int8]
@@ -286,46 +255,20 @@ class _Rewriter:
         """Give a node a scale of the type that it had, and a zero point."""
         dtype = self._graph.value(node.input[1]).dtype
         parts = (("scale", scale.astype(dtype)), ("zero", zero))
-        names = [self._constant(f"{node.output[0]}_{part}", values) for part, values in parts]
+        names = [
+            self._editor.add_constant(f"{node.output[0]}_{part}", values) for part, values in parts
+        ]
         node.input[:] = [node.input[0], *names]
-        for attribute in [one for one in node.attribute if one.name == "output_dtype"]:
-            node.attribute.remove(attribute)
-
-    def _add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        from onnx import helper
-
-        node = helper.make_node(kind, inputs, [output], self._fresh(f"{output}_node"), **attributes)
-        self._nodes.append(node)
-
-    def _constant(self, name: str, values: NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
-        name = self._fresh(name)
-        self._proto.initializer.append(numpy_helper.from_array(values, name))
-        return name
-
-    def _fresh(self, name: str) -> str:
-        """Give a name that nothing in the graph has yet: this one, or one with `_` behind."""
-        while name in self._names:
-            name += "_"
-        self._names.add(name)
-        return name
-
-
-def _spread(values: NDArray[Any], axis: int | None, dimensions: int) -> NDArray[Any]:
-    """Shape values of channels so that they multiply a tensor of that many dimensions."""
-    if axis is None or values.size == 1:
-        return values.reshape(())
-    return values.reshape([-1 if index == axis else 1 for index in range(dimensions)])
-
-
-def _axis(node: onnx.NodeProto) -> int:
-    return next((int(one.i) for one in node.attribute if one.name == "axis"), 1)
+        _drop_attribute(node, "output_dtype")
 
 
 def _set_axis(node: onnx.NodeProto, axis: int) -> None:
     from onnx import helper
 
-    for attribute in [one for one in node.attribute if one.name == "axis"]:
-        node.attribute.remove(attribute)
+    _drop_attribute(node, "axis")
     node.attribute.append(helper.make_attribute("axis", axis))
+
+
+def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
+    for entry in [entry for entry in node.attribute if entry.name == name]:
+        node.attribute.remove(entry)

@@ -25,8 +25,9 @@ from edgeml.spec.decide import probabilities
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.budget import MixedPrecision, divergence, rank, smallest_float_set
+from edgeml_export.int8.histogram import METHODS, Method
 from edgeml_export.int8.layers import quantizable
-from edgeml_export.int8.ranges import METHODS, Method, Ranges
+from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.targets import Target
 from edgeml_export.limits import Limits, exceeded
 
@@ -55,7 +56,7 @@ class Choice:
 
     method: Method
     keep: frozenset[str] = frozenset()
-    divergences: Mapping[Method, float] = field(default_factory=dict)
+    divergences: Mapping[str, float] = field(default_factory=dict)
     mixed: MixedPrecision | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,13 +171,13 @@ def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -
 
 def choose_method(candidates: Candidates, *, progress: Progress = SILENT) -> Choice:
     """Try every way to take ranges, and take the one that moves decisions least."""
-    divergences: dict[Method, float] = {}
+    divergences: dict[str, float] = {}
     with progress.task("try INT8 ranges", total=len(METHODS), unit="trials") as advance:
         for method in METHODS:
             scores = candidates.scores(method)
             divergences[method] = divergence(candidates.reference, scores, candidates.spec)
             advance(1)
-    best = min(divergences, key=lambda method: divergences[method])
+    best = min(METHODS, key=lambda method: divergences[method])
     return Choice(method=best, divergences=divergences)
 
 

@@ -24,13 +24,8 @@ from scipy.stats import entropy
 from edgeml.errors import CalibrationError, ExportError
 from edgeml_export.int8 import ranges as module
 from edgeml_export.int8.calibration import Calibration
-from edgeml_export.int8.ranges import (
-    METHODS,
-    PERCENTILE,
-    Ranges,
-    entropy_cut,
-    ranges_for,
-)
+from edgeml_export.int8.histogram import METHODS, PERCENTILE, Histogram, entropy_cut
+from edgeml_export.int8.ranges import Ranges, ranges_for
 from tests.export.graphs import SPEC, inputs_of, model_of, photos, run, weights
 from tests.notes import Notes
 
@@ -146,7 +141,7 @@ def test_values_that_are_no_numbers_are_refused_with_the_tensors_name(
 def test_infinities_are_refused_too() -> None:
     for value in (np.inf, -np.inf, np.nan):
         with pytest.raises(CalibrationError, match="'t' is not finite"):
-            module._Histogram().add("t", np.array([1, value, -1], np.float32))
+            Histogram().add("t", np.array([1, value, -1], np.float32))
 
 
 def test_a_network_that_cannot_run_is_told(calibration: Calibration) -> None:
@@ -188,7 +183,7 @@ signed = st.builds(lambda value, sign: value * sign, odd, st.sampled_from([-1.0,
 def test_a_histogram_that_widens_gives_what_one_gives_that_saw_all_at_once(
     batches: list[NDArray[np.float32]],
 ) -> None:
-    widened, known = module._Histogram(), module._Histogram()
+    widened, known = Histogram(), Histogram()
     batches = [np.zeros(3, np.float32), *batches]
     for batch in batches:
         widened.add("t", batch)
@@ -207,7 +202,7 @@ def test_a_histogram_that_widens_gives_what_one_gives_that_saw_all_at_once(
     )
 )
 def test_any_finite_values_have_ranges(values: NDArray[np.float32]) -> None:
-    histogram = module._Histogram()
+    histogram = Histogram()
     histogram.add("t", values)
     found = histogram.ranges()
     assert found["minmax"] == (min(0.0, float(values.min())), max(0.0, float(values.max())))
@@ -220,7 +215,7 @@ def test_any_finite_values_have_ranges(values: NDArray[np.float32]) -> None:
 def test_percentiles_of_random_values_are_numpys_within_a_bin(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     values = (scale * rng.standard_t(3, 40000)).astype(np.float32)
-    histogram = module._Histogram()
+    histogram = Histogram()
     histogram.add("t", values)
     tail = (100 - PERCENTILE) / 2
     wanted = np.percentile(values, [tail, 100 - tail], method="inverted_cdf")
@@ -231,7 +226,7 @@ def test_percentiles_of_random_values_are_numpys_within_a_bin(seed: int, scale: 
 def test_of_a_large_tensor_a_share_is_counted_and_its_ends_are_exact() -> None:
     values = np.random.default_rng(0).normal(0, 1, 300_000).astype(np.float32)
     values[123_457] = 50
-    histogram = module._Histogram()
+    histogram = Histogram()
     histogram.add("t", values.reshape(3, 100, 1000))
     assert histogram.high == 50
     assert 40_000 < histogram._counts.sum() < 70_000
@@ -303,7 +298,7 @@ def test_a_constant_is_not_cut() -> None:
 
 def test_values_too_small_to_divide_by_are_taken_for_zero() -> None:
     for value in (1e-45, -1e-38, 1e-35):
-        histogram = module._Histogram()
+        histogram = Histogram()
         histogram.add("t", np.array([value], np.float32))
         histogram.add("t", np.array([1, 0, 0.5], np.float32))
         assert histogram._counts[2048] == 2
@@ -427,12 +422,12 @@ def test_kept_ranges_serve_again_without_running_the_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = tmp_path / "kept.json"
-    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, kept=kept)
+    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
     content = kept.read_bytes()
     forbid_measuring(monkeypatch)
     for images in (calibration, None):
         progress = Notes()
-        again = ranges_for(network, TENSORS, CHANNELS, SPEC, images, kept=kept, progress=progress)
+        again = ranges_for(network, TENSORS, CHANNELS, SPEC, images, cache=kept, progress=progress)
         assert again.to_json() == measured.to_json()
         assert "7 images" in progress.lines[0]
     assert kept.read_bytes() == content
@@ -443,9 +438,9 @@ def test_kept_ranges_of_other_images_are_replaced(
 ) -> None:
     kept = tmp_path / "kept.json"
     other = photos(tmp_path / "others", count=3, seed=5)
-    first = ranges_for(network, TENSORS, CHANNELS, SPEC, other, kept=kept)
+    first = ranges_for(network, TENSORS, CHANNELS, SPEC, other, cache=kept)
     assert Ranges.from_json(kept.read_text()).calibration_sha256 == other.digest
-    again = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, kept=kept)
+    again = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
     assert again.to_json() == kept.read_text() == measured.to_json() != first.to_json()
 
 
@@ -459,7 +454,7 @@ def test_kept_ranges_of_another_question_are_refused_without_images_and_else_rep
     raw = bytearray(other.graph.initializer[0].raw_data)
     raw[0] ^= 1
     other.graph.initializer[0].raw_data = bytes(raw)
-    ranges_for(other, TENSORS, CHANNELS, SPEC, calibration, kept=kept)
+    ranges_for(other, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
     half = replace(SPEC, preprocess=replace(SPEC.preprocess, mean=(0.5, 0.5, 0.5)))
     for wanted in (
         (network, TENSORS, CHANNELS, SPEC),
@@ -468,9 +463,9 @@ def test_kept_ranges_of_another_question_are_refused_without_images_and_else_rep
         (other, TENSORS, CHANNELS, half),
     ):
         with pytest.raises(CalibrationError, match="--calib"):
-            ranges_for(*wanted, None, kept=kept)
+            ranges_for(*wanted, None, cache=kept)
     before = kept.read_text()
-    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, kept=kept)
+    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
     assert kept.read_text() != before
 
 
@@ -485,8 +480,8 @@ def test_a_damaged_file_is_measured_anew_and_mended(
     kept = tmp_path / "kept.json"
     kept.write_bytes(content)
     with pytest.raises(CalibrationError, match="--calib"):
-        ranges_for(network, TENSORS, CHANNELS, SPEC, None, kept=kept)
-    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, kept=kept)
+        ranges_for(network, TENSORS, CHANNELS, SPEC, None, cache=kept)
+    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
     assert kept.read_text() == measured.to_json()
 
 
@@ -499,8 +494,8 @@ def test_what_was_measured_is_what_is_kept(
     network: onnx.ModelProto, calibration: Calibration, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept.json"
-    measured = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, kept=kept)
-    again = ranges_for(network, TENSORS, CHANNELS, SPEC, None, kept=kept)
+    measured = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
+    again = ranges_for(network, TENSORS, CHANNELS, SPEC, None, cache=kept)
     assert measured.tensors == again.tensors
     assert measured.means.keys() == again.means.keys()
     for key, means in measured.means.items():

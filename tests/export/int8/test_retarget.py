@@ -16,14 +16,12 @@ from edgeml.errors import ExportError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml_export.int8.calibration import choose_calibration
-from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.ranges import Ranges, measure_ranges
 from edgeml_export.int8.retarget import retarget, retargeted_from_onnx
 from edgeml_export.int8.targets import Target
-from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
 from tests.export.graphs import Node, inputs_of, model_of, photos, run, weights
-from tests.export.int8.test_legality import by_onnx_runtime, quantized, source
-
-__all__ = ["source"]  # a fixture: a network for ONNX Runtime's own quantiser
+from tests.export.int8.quantized import by_onnx_runtime, float_network, quantized
 
 pytestmark = pytest.mark.runtime
 
@@ -229,7 +227,8 @@ def test_what_cannot_be_rewritten_is_refused(change: Any, told: str) -> None:
         retarget(model)
 
 
-def test_a_file_of_onnx_runtime_is_rewritten(source: Path, tmp_path: Path) -> None:
+def test_a_file_of_onnx_runtime_is_rewritten(tmp_path: Path) -> None:
+    source = float_network(tmp_path / "source.onnx")
     theirs = pytest.importorskip("onnxruntime.quantization")
     for number, options in enumerate(
         (

@@ -17,9 +17,9 @@ from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export import Exported, export
 from edgeml_export.int8.budget import divergence
+from edgeml_export.int8.histogram import METHODS
 from edgeml_export.int8.layers import quantizable
 from edgeml_export.int8.legality import violations
-from edgeml_export.int8.ranges import METHODS
 from edgeml_export.int8.search import Candidates, choose_layers, choose_method
 from edgeml_export.limits import LIMITS
 from tests.command import Command

@@ -24,14 +24,13 @@ from edgeml.runtimes.ort import OrtRuntime, _is_for_another_runtime
 from edgeml.runtimes.ov import OpenVinoRuntime
 from edgeml.spec.storage import METADATA_KEY
 from edgeml_export.int8.calibration import Calibration, choose_calibration
+from edgeml_export.int8.layers import quantizable
 from edgeml_export.int8.legality import violations
-from edgeml_export.int8.ranges import Ranges
+from edgeml_export.int8.ranges import Ranges, measure_ranges
 from edgeml_export.int8.rounding import by_channel
 from edgeml_export.int8.targets import TARGETS, Target
 from edgeml_export.int8.to_int8 import (
     int8_from_onnx,
-    measure_ranges,
-    quantizable,
     quantize,
 )
 from edgeml_export.to_fp16 import fp16_from_onnx

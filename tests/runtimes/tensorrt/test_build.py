@@ -31,11 +31,12 @@ from edgeml.runtimes.tensorrt.engine_layers import products_of
 from edgeml.runtimes.tensorrt.passport import read_engine, read_passport
 from edgeml.spec.model_spec import Precision
 from edgeml_export.int8.calibration import choose_calibration
-from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+from edgeml_export.int8.ranges import measure_ranges
+from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_onnx import onnx_from_module
 from tests.export.graphs import model_of, written
-from tests.export.int8.test_legality import quantized
+from tests.export.int8.quantized import quantized
 from tests.export.test_models import give_statistics
 
 trt = pytest.importorskip("tensorrt_rtx_bindings")

@@ -16,7 +16,7 @@ from edgeml.runtimes.tensorrt import build as build_module
 from edgeml.runtimes.tensorrt.build import Built, Profile, engine_from_onnx, why_not_here
 from edgeml.runtimes.tensorrt.passport import Portable, read_engine
 from tests.export.graphs import model_of, weights, written
-from tests.export.int8.test_legality import quantized
+from tests.export.int8.quantized import quantized
 from tests.runtimes.tensorrt.engines import VERSIONS, Machine, machine
 from tests.runtimes.tensorrt.standin_does import unpack
 

@@ -49,7 +49,8 @@ def fp32(mobilenet_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def int8(fp32: Path, photos: list[Path]) -> Path:
     from edgeml_export.int8.calibration import Calibration
-    from edgeml_export.int8.to_int8 import int8_from_onnx, measure_ranges
+    from edgeml_export.int8.ranges import measure_ranges
+    from edgeml_export.int8.to_int8 import int8_from_onnx
 
     kept = photos[PHOTOS : PHOTOS + 16]
     hashes = tuple(sha256_of_file(path) for path in kept)
