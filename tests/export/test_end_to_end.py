@@ -138,7 +138,7 @@ class TestKeptRanges:
         notes = Notes()
         second = export(own, "onnx", progress=notes, **given)
         assert second.sha256 == first.sha256
-        assert any("takes the ranges of 168 images that were kept" in line for line in notes.lines)
+        assert any("uses the stored ranges of 168 images" in line for line in notes.lines)
         assert (own.parent / "model.ranges.json").read_bytes() == kept
 
     def test_also_where_nothing_fits_and_nothing_checks(self, own: Path, parts: Dataset) -> None:

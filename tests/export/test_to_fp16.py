@@ -219,6 +219,15 @@ def test_what_comes_near_to_an_overflow_counts_as_one(
     assert bool(overflows(source, [BRIGHT * np.float32(share * 65504 / 225_000)])) == named
 
 
+def test_a_fixed_batch_is_searched_for_overflows_too(tmp_path: Path) -> None:
+    model = read_onnx(overflowing(tmp_path / "net.onnx"))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(model, tmp_path / "fixed.onnx")
+    found = overflows(tmp_path / "fixed.onnx", [BRIGHT])
+    assert set(found) == {"grower", "carrier", "shrinker"}
+
+
 def test_nothing_overflows_in_a_usual_network(network: Path, test_part: Dataset) -> None:
     with Predictor(network) as predictor:
         batch = predictor.prepare([predictor.read(path) for path in test_part.paths[:4]])

@@ -123,6 +123,20 @@ def test_every_range_lies_within_what_was_seen(measured: Ranges) -> None:
             assert ranges["minmax"][0] <= low <= 0 <= high <= ranges["minmax"][1]
 
 
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_a_fixed_batch_has_the_ranges_of_its_twin_with_any_batch(
+    size: int, network: onnx.ModelProto, calibration: Calibration, measured: Ranges
+) -> None:
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(network)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    found = ranges_for(fixed, TENSORS, CHANNELS, SPEC, calibration)
+    assert found.tensors == measured.tensors
+    for key, means in measured.means.items():
+        np.testing.assert_array_equal(found.means[key], means)
+
+
 def test_values_that_are_no_numbers_are_refused_with_the_tensors_name(
     calibration: Calibration,
 ) -> None:
