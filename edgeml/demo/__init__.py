@@ -1,1 +1,1 @@
-"""All of edgeml on drawn apparel, in minutes."""
+"""A demonstration of every step on synthetic apparel."""

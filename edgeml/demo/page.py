@@ -25,13 +25,13 @@ _HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms"
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A row of the table, and how it stands among the others.
+    """A row of the table, compared with the other rows.
 
     Attributes:
         row: The row.
-        speed: How many times faster than the FP32 model of its format; None if it is that one.
+        speed: Its speed relative to the FP32 model of its format; None for that model.
         best: Names of the columns in which it is the best.
-        first_of_format: Whether the row above is of another format.
+        first_of_format: Whether the row above has another format.
     """
 
     row: DemoRow
@@ -41,8 +41,8 @@ class _Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Picture:
-    """A sample, ready to be shown."""
+class _SampleImage:
+    """A sample as the page shows it."""
 
     url: str
     alt: str
@@ -70,7 +70,7 @@ def demo_report(demo: Demo, out: Path) -> None:
             "tradeoff": tradeoff_plot(demo.rows),
             "loss": loss_plot(demo.history) if demo.history else None,
             "map": map_plot(demo.history) if demo.history else None,
-            "pictures": [_picture(sample) for sample in demo.samples],
+            "pictures": [_sample_image(sample) for sample in demo.samples],
             "facts": facts_of(demo.host, demo.software),
         },
     )
@@ -80,7 +80,7 @@ def _lines(rows: Sequence[DemoRow]) -> list[_Line]:
     best: dict[str, float] = {}
     for column, higher in {**_HIGHER_IS_BETTER, "size_mb": False}.items():
         values = [value for row in rows if is_known(value := getattr(row, column))]
-        # Where all are alike none is the best; numbers are compared as they are shown.
+        # Numbers are compared as they are shown; if all are equal, none is the best.
         if len({f"{value:.3g}" for value in values}) > 1:
             best[column] = max(values) if higher else min(values)
     return [
@@ -95,7 +95,7 @@ def _lines(rows: Sequence[DemoRow]) -> list[_Line]:
 
 
 def _speed(row: DemoRow, rows: Sequence[DemoRow]) -> float | None:
-    """Give the ratio of medians, FP32 of the same format over this."""
+    """Return the ratio of medians, FP32 of the same format over this."""
     if row.precision == "fp32" or not row.p50_ms:
         return None
     for other in rows:
@@ -107,39 +107,39 @@ def _speed(row: DemoRow, rows: Sequence[DemoRow]) -> float | None:
 def _tiles(rows: Sequence[DemoRow]) -> list[Tile]:
     """Pick the most accurate, the fastest and the smallest."""
     tiles = []
-    if row := _least(rows, lambda row: -row.mAP):
+    if row := _smallest(rows, lambda row: -row.mAP):
         tiles.append(Tile(name="Best mAP", value=percent(row.mAP), unit="%", of=_name(row)))
         tiles.append(
             Tile(name="Its exact match", value=percent(row.exact_match), unit="%", of=_name(row))
         )
-    if row := _least(rows, lambda row: row.p50_ms):
+    if row := _smallest(rows, lambda row: row.p50_ms):
         tiles.append(Tile(name="Fastest, p50", value=ms(row.p50_ms), unit="ms", of=_name(row)))
-    if row := _least(rows, lambda row: row.size_mb):
+    if row := _smallest(rows, lambda row: row.size_mb):
         tiles.append(Tile(name="Smallest", value=f"{row.size_mb:.2f}", unit="MB", of=_name(row)))
     return tiles
 
 
 def _lead(rows: Sequence[DemoRow]) -> str:
-    """Say in a sentence what the fastest model costs in accuracy."""
-    fastest = _least(rows, lambda row: row.p50_ms)
-    best = _least(rows, lambda row: -row.mAP)
+    """Return a sentence on how much accuracy the fastest model costs."""
+    fastest = _smallest(rows, lambda row: row.p50_ms)
+    best = _smallest(rows, lambda row: -row.mAP)
     if not fastest or not best:
         return ""
-    said = (
-        f"{_name(fastest)} is the fastest of {len(rows)} models: {ms(fastest.p50_ms)} ms an image"
+    text = (
+        f"{_name(fastest)} is the fastest of {len(rows)} models: {ms(fastest.p50_ms)} ms per image"
     )
     if (speed := _speed(fastest, rows)) is not None:
-        said += f", {speed:.2f} times the speed of its FP32 file"
-    lost = best.mAP - fastest.mAP
-    if not is_known(lost):
-        return f"{said}."
-    if percent(lost) == percent(0):
-        return f"{said}, and none is more accurate."
-    return f"{said}; the most accurate has {percent(lost)} points of mAP more."
+        text += f", {speed:.2f} times the speed of its FP32 file"
+    loss = best.mAP - fastest.mAP
+    if not is_known(loss):
+        return f"{text}."
+    if percent(loss) == percent(0):
+        return f"{text}, and none is more accurate."
+    return f"{text}; the most accurate has {percent(loss)} points of mAP more."
 
 
-def _least(rows: Sequence[DemoRow], key: Callable[[DemoRow], float | None]) -> DemoRow | None:
-    """Give the first row whose key is the least; unknown keys do not count."""
+def _smallest(rows: Sequence[DemoRow], key: Callable[[DemoRow], float | None]) -> DemoRow | None:
+    """Return the first row with the smallest key; unknown keys do not count."""
     known = [(value, row) for row in rows if (value := key(row)) is not None and is_known(value)]
     return min(known, key=lambda pair: pair[0])[1] if known else None
 
@@ -148,11 +148,11 @@ def _name(row: DemoRow) -> str:
     return f"{row.format} {row.precision}"
 
 
-def _picture(sample: Sample) -> _Picture:
+def _sample_image(sample: Sample) -> _SampleImage:
     right = tuple(name for name in sample.labels if name in sample.truth)
-    return _Picture(
+    return _SampleImage(
         url=jpeg_url(sample.frame),
-        alt=f"Picture of {', '.join(sample.truth) or 'nothing that has a label'}",
+        alt=f"Image of {', '.join(sample.truth) or 'nothing with a label'}",
         right=right,
         wrong=tuple(name for name in sample.labels if name not in right),
         missed=tuple(name for name in sample.truth if name not in right),
@@ -168,9 +168,9 @@ class DemoRow:
         precision: For example `fp32`.
         mAP, exact_match: On the test split.
         label_flips_per_1000: Decisions that differ from the source's, of a thousand.
-        p50_ms, p99_ms: Latency of a whole `predict`.
-        size_mb: Of all files of the model, in units of 10^6 bytes.
-        path: Where it lies.
+        p50_ms, p99_ms: Latency of a complete `predict`.
+        size_mb: Size of all files of the model, in units of 10^6 bytes.
+        path: The model file.
     """
 
     format: str
@@ -186,11 +186,11 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """One picture with what is on it and what a model says is.
+    """One image with its true and its predicted labels.
 
     Attributes:
         frame: (H, W, 3) uint8 BGR.
-        truth: Names of the labels that are on it.
+        truth: Names of the labels that are present.
         labels: Names of the labels that were predicted.
     """
 
@@ -201,7 +201,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command to go on with, and what it does."""
+    """A command to try next, and its purpose."""
 
     purpose: str
     line: str
@@ -209,19 +209,19 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demo:
-    """All that the report of `edgeml demo` shows.
+    """The contents of the report of `edgeml demo`.
 
     Attributes:
         title: The headline.
-        steps: What was done, in order, a sentence each.
+        steps: What was done, in order, one sentence each.
         rows: The models, in the order of the table.
         history: The epochs of training.
-        metrics: Of one model on the test split, label by label.
-        metrics_of: Which model that is, and the split, for example `ONNX FP32, test split`.
-        samples: Pictures of the test split.
-        flags: What makes the latencies doubtful, as the benchmark says it.
+        metrics: Metrics of one model on the test split, label by label.
+        metrics_of: That model and the split, for example `ONNX FP32, test split`.
+        samples: Images of the test split.
+        flags: Reasons to doubt the latencies, from the benchmark.
         commands: What to do next.
-        host, software: As the benchmark captured them.
+        host, software: The machine and the versions, from the benchmark.
     """
 
     title: str
@@ -262,18 +262,18 @@ def map_plot(history: Sequence[Epoch]) -> Markup:
 
 
 def tradeoff_plot(rows: Sequence[DemoRow]) -> Markup | None:
-    """Plot accuracy over latency; colour is the format, the mark the precision.
+    """Plot accuracy over latency; the colour is the format, the marker the precision.
 
-    None if no row has both.
+    Returns None if no row has both.
     """
-    shown = [row for row in rows if is_known(row.mAP) and is_known(row.p50_ms)]
-    if not shown:
+    points = [row for row in rows if is_known(row.mAP) and is_known(row.p50_ms)]
+    if not points:
         return None
-    formats = list(dict.fromkeys(row.format for row in shown))
-    precisions = list(dict.fromkeys(row.precision for row in shown))
+    formats = list(dict.fromkeys(row.format for row in points))
+    precisions = list(dict.fromkeys(row.precision for row in points))
     with styled():
         figure, axes = axes_of(WIDTH, 300)
-        for row in shown:
+        for row in points:
             colour = SERIES[formats.index(row.format) % len(SERIES)]
             marker = _MARKERS[precisions.index(row.precision) % len(_MARKERS)]
             style = {"color": colour, "label": f"{row.format} {row.precision}"}
@@ -284,14 +284,14 @@ def tradeoff_plot(rows: Sequence[DemoRow]) -> Markup | None:
         log_ms_axis(axes)
         axes.set_xlabel("latency of predict, ms: mark p50, line to p99")
         axes.set_ylabel("mAP")
-        low, high = min(row.mAP for row in shown), max(row.mAP for row in shown)
+        low, high = min(row.mAP for row in points), max(row.mAP for row in points)
         # Differences of a tenth of a point are noise: the axis never spans less than 2 points.
         margin = max(0.01, 0.15 * (high - low))
         axes.set_ylim(max(0, low - margin), high + margin)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        figure.legend(loc="outside lower center", ncols=min(3, len(shown)), fontsize=11)
-        points = "; ".join(
+        figure.legend(loc="outside lower center", ncols=min(3, len(points)), fontsize=11)
+        description = "; ".join(
             f"{row.format} {row.precision}: {row.p50_ms:.2f} ms, {100 * row.mAP:.1f} %"
-            for row in shown
+            for row in points
         )
-        return markup(figure, "tradeoff", f"mAP over median latency. {points}.")
+        return markup(figure, "tradeoff", f"mAP over median latency. {description}.")

@@ -1,4 +1,4 @@
-"""The whole road in one file: draw, train, export, verify, time, report."""
+"""Every step in one file: draw, train, export, verify, time, report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgeml.demo.page import DemoRow, Sample
     from edgeml.training.finish import TrainResult
 
-PICTURE_SIZE = 128
+IMAGE_SIZE = 128
 INPUT_SIZE = 96
 EXPORTS: tuple[tuple[Literal["onnx", "openvino"], Precision], ...] = (
     ("onnx", "fp32"),
@@ -43,19 +43,19 @@ COLUMNS = (
     "model", "precision", "mAP", "exact match", "flips/1000", "p50 ms", "p99 ms", "MB",
 )  # fmt: skip
 
-# Written first, so that a later demo knows the folder for its own and may replace it.
+# Written first, so that a later demo recognizes the folder and may replace it.
 _MARK = ".edgeml-demo"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo made: a row a model, and the report's path."""
+    """The result of a demo: one row per model, and the path of the report."""
 
     rows: tuple[DemoRow, ...]
     report: Path
 
     def table(self) -> list[tuple[object, ...]]:
-        """Give the rows as the terminal shows them, under `COLUMNS`."""
+        """Return the rows as the terminal shows them, under `COLUMNS`."""
         return [
             (
                 row.format, row.precision, row.mAP, row.exact_match, row.label_flips_per_1000,
@@ -65,7 +65,7 @@ class DemoResult:
         ]  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml demo --json` prints."""
+        """Return what `edgeml demo --json` prints."""
         return {"report": str(self.report), "models": [asdict(row) for row in self.rows]}
 
 
@@ -76,13 +76,13 @@ def run_demo(
 
     Args:
         out: A new or empty folder, or one of an earlier demo, which is replaced.
-        images: How many pictures to draw.
-        epochs: How long to train.
-        seed: The same seed draws the same pictures and trains the same weights.
-        progress: Where the work shows itself.
+        images: Number of images to draw.
+        epochs: Number of epochs to train.
+        seed: The same seed draws the same images and trains the same weights.
+        progress: Shows the work.
 
     Raises:
-        InputError: `out` holds something else, or cannot be written to.
+        InputError: `out` contains something else, or cannot be written to.
         FidelityError: An exported model disagrees with its source.
         MissingDependencyError: A library of `edgeml[all]` is not installed.
     """
@@ -94,8 +94,8 @@ def run_demo(
         from edgeml.training.loop import train
 
     check_report_libraries("all")
-    _make_room(out)
-    synthesize(out / "data", images=images, size=PICTURE_SIZE, seed=seed, progress=progress)
+    _prepare_folder(out)
+    synthesize(out / "data", images=images, size=IMAGE_SIZE, seed=seed, progress=progress)
     plan = SplitPlan(seed=seed)
     data = split_dataset(read_dataset(out / "data", group_names=GROUP_NAMES), plan)
     config = TrainConfig(model="cnn", size=INPUT_SIZE, epochs=epochs, seed=seed)
@@ -117,15 +117,15 @@ def run_demo(
     return DemoResult(rows=rows, report=out / "report.html")
 
 
-def _make_room(out: Path) -> None:
-    """Empty the folder of an earlier demo; leave any other alone."""
+def _prepare_folder(out: Path) -> None:
+    """Empty the folder of an earlier demo; refuse any other that is not empty."""
     if (out / _MARK).exists():
         for path in (out / "data", out / "run"):
             shutil.rmtree(path, ignore_errors=True)
         (out / "report.html").unlink(missing_ok=True)
     elif out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{str(out)!r} is not empty and no demo made it; choose another --out.")
-    write_text(out / _MARK, "`edgeml demo` made this folder and replaces it when run again.\n")
+        raise InputError(f"{str(out)!r} is not empty and not from a demo; choose another --out.")
+    write_text(out / _MARK, "`edgeml demo` wrote this folder and replaces it at its next run.\n")
 
 
 def _rows(exported: Sequence[Exported], timed: BenchReport) -> tuple[DemoRow, ...]:
@@ -158,7 +158,7 @@ def _write_report(
 ) -> None:
     from edgeml.demo.page import Command, Demo, demo_report
 
-    shown = out / "run" / "model.int8.onnx"
+    model = out / "run" / "model.int8.onnx"
     test = data.part("test")
     flags = [f"{Path(one.model).name}: {flag}" for one in timed.results for flag in one.flags]
     demo_report(
@@ -169,12 +169,12 @@ def _write_report(
             history=trained.history,
             metrics=trained.metrics,
             metrics_of="PyTorch FP32, test split",
-            samples=_samples(shown, test),
+            samples=_samples(model, test),
             flags=tuple(flags),
             commands=(
-                Command(purpose="Classify a picture", line=f"edgeml predict {shown} photo.jpg"),
-                Command(purpose="Watch a camera", line=f"edgeml stream {shown} 0 --show"),
-                Command(purpose="Train on your own", line="edgeml train photos --out run"),
+                Command(purpose="Classify an image", line=f"edgeml predict {model} photo.jpg"),
+                Command(purpose="Watch a camera", line=f"edgeml stream {model} 0 --show"),
+                Command(purpose="Train on your own images", line="edgeml train photos --out run"),
                 Command(purpose="Time it again", line=f"edgeml bench {out}/run/*.onnx"),
             ),
             host=timed.host,
@@ -187,19 +187,19 @@ def _write_report(
 def _steps(data: Dataset, trained: TrainResult, rows: Sequence[DemoRow]) -> tuple[str, ...]:
     parts = {name: len(data.part(name)) for name in ("train", "val", "test")}
     return (
-        f"Drew {len(data)} pictures of {PICTURE_SIZE} pixels and split them: {parts['train']} to "
-        f"train on, {parts['val']} to choose thresholds by, {parts['test']} to test with.",
+        f"Drew {len(data)} images of {IMAGE_SIZE} pixels and split them: {parts['train']} to "
+        f"train, {parts['val']} to choose thresholds, {parts['test']} to test.",
         f"Trained a small CNN from scratch for {len(trained.history)} epochs at {INPUT_SIZE} "
         f"pixels: test mAP {trained.metrics.mAP:.3f}.",
         f"Exported it {len(rows)} times, each file compared with the PyTorch model on the "
-        f"{parts['test']} test pictures before it got its name.",
-        "Timed all files on test pictures: a fresh process each, in turns, from encoded picture "
-        "to labels.",
+        f"{parts['test']} test images before it got its name.",
+        "Timed all files on test images: a fresh process each, in turns, from the encoded image "
+        "to the labels.",
     )
 
 
 def _samples(model: Path, test: Dataset, count: int = 24) -> tuple[Sample, ...]:
-    """Predict some pictures of the test split, evenly spread over it."""
+    """Predict some images, evenly spread over the test split."""
     from edgeml.demo.page import Sample
 
     chosen = np.linspace(0, len(test) - 1, min(count, len(test))).astype(int)

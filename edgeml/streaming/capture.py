@@ -1,4 +1,4 @@
-"""The capture thread, and the slot in which it leaves frames for who asks."""
+"""The capture thread, and the slot through which it passes frames on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _GRACE_S = 0.5
 
 
 class Capture:
-    """Runs a source in a thread of its own, the only one that touches it; a context manager.
+    """Runs a source in its own thread, the only one that uses it; a context manager.
 
-    Of a live source only the newest frame is kept: one that is not taken before the next comes is
-    dropped, and counted. Of a file or folder no frame is dropped: its thread waits. In both cases
-    one frame waits here and one is being read, so memory is bounded, and reading and inference
+    For a live source, only the newest frame waits: if it is not taken before the next one, it is
+    dropped and counted. For a file or folder, no frame is dropped: the thread waits. In both cases
+    one frame waits here while one is being read, so memory is bounded, and reading and inference
     overlap.
     """
 
@@ -28,7 +28,7 @@ class Capture:
         self.taken = 0
         self.dropped = 0
         self._changed = threading.Condition()
-        self._opened: SourceInfo | None = None
+        self._info: SourceInfo | None = None
         self._slot: tuple[int, CapturedFrame] | None = None
         self._ended: Literal["eof", "lost"] | None = None
         self._failure: BaseException | None = None
@@ -48,9 +48,9 @@ class Capture:
         self.close()
 
     def close(self) -> None:
-        """Stop the thread: at once if it waits for us, else when its source lets go of it.
+        """Stop the thread: at once if it waits for us, else when its source returns.
 
-        Frames that nobody took count as dropped. May be called twice.
+        Frames that were not taken count as dropped. May be called twice.
         """
         with self._changed:
             self._closing = True
@@ -59,38 +59,38 @@ class Capture:
             self._changed.notify_all()
         self._thread.join(self.source.timeout_s + _GRACE_S)
         if self._thread.is_alive():
-            logger.warning("%s does not let go; its thread is left behind.", self.source.name)
+            logger.warning("%s does not return; its thread keeps running.", self.source.name)
 
     def wait_open(self, timeout_s: float) -> SourceInfo | None:
-        """Wait until the source is open; None if it is not yet.
+        """Wait until the source is open; return None if it is not open in time.
 
         Raises:
-            EdgemlError: What `open` of the source raised.
+            EdgemlError: The source cannot be opened.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._opened or self._ended, timeout_s)
+            self._changed.wait_for(lambda: self._info or self._ended, timeout_s)
             self._raise_failure()
-            return self._opened
+            return self._info
 
     def take(self, timeout_s: float) -> tuple[int, CapturedFrame] | None:
-        """Take the next frame with its number, counted from 0 as the source gave them.
+        """Take the next frame with its number, counted from 0 in the order of the source.
 
-        None if there is none yet, or no more: see `ended`.
+        Returns None if there is none yet, or no more: see `ended`.
 
         Raises:
-            BaseException: What the source raised, after the frames before it are taken.
+            BaseException: The source failed; raised after all frames before that are taken.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._slot or self._ended, timeout_s)
             if self._slot is None:
                 self._raise_failure()
-            taken, self._slot = self._slot, None
+            item, self._slot = self._slot, None
             self._changed.notify_all()
-            return taken
+            return item
 
     @property
     def ended(self) -> Literal["eof", "lost"] | None:
-        """How the source ended, once all of its frames are taken."""
+        """How the source ended; None until all of its frames are taken."""
         with self._changed:
             return None if self._slot else self._ended
 
@@ -105,7 +105,7 @@ class Capture:
                 self._read()
             finally:
                 self.source.close()
-        except BaseException as err:  # raised again where frames are taken
+        except BaseException as err:  # raised again by `take`
             failure = err
         with self._changed:
             self._failure = failure
@@ -113,16 +113,16 @@ class Capture:
             self._changed.notify_all()
 
     def _read(self) -> None:
-        opened = self.source.open()
+        info = self.source.open()
         with self._changed:
-            self._opened = opened
+            self._info = info
             self._changed.notify_all()
-        while (shot := self.source.read()) is not None:
-            if not self._leave(shot, live=opened.live):
+        while (frame := self.source.read()) is not None:
+            if not self._put(frame, live=info.live):
                 return
 
-    def _leave(self, shot: CapturedFrame, *, live: bool) -> bool:
-        """Put a frame into the slot; False when nobody wants it any more."""
+    def _put(self, frame: CapturedFrame, *, live: bool) -> bool:
+        """Put a frame into the slot; return False once the capture is closing."""
         with self._changed:
             number, self.taken = self.taken, self.taken + 1
             if live and self._slot:
@@ -132,6 +132,6 @@ class Capture:
             if self._closing:
                 self.dropped += 1
                 return False
-            self._slot = number, shot
+            self._slot = number, frame
             self._changed.notify_all()
             return True

@@ -19,8 +19,8 @@ from edgeml.streaming.results import Ended, FrameResult, Latencies, StreamInfo, 
 from edgeml.streaming.sinks import Sink, open_sinks
 from edgeml.streaming.sources import CapturedFrame, Source, SourceInfo, find_source
 
-# How soon a stop is noticed while no frame comes.
-_PATIENCE_S = 0.1
+# Longest time to notice a stop while no frame comes.
+_POLL_S = 0.1
 
 _SECONDS_BETWEEN_NOTES = 10.0
 _ERRORS_NOTED = 5
@@ -38,41 +38,42 @@ def run_stream(
     stop: threading.Event | None = None,
     progress: Progress = SILENT,
 ) -> StreamSummary:
-    """Classify what comes from a source, frame by frame, until it ends.
+    """Classify the frames of a source, one by one, until it ends.
 
-    A thread of its own reads the source. This one runs the model and the sinks, and is where
-    errors and Ctrl-C arrive; Ctrl-C ends the stream as `stop` does. Of a camera or a live stream
-    the newest frame is taken and older ones are dropped, and counted; of a file or folder every
+    A separate thread reads the source. The calling thread runs the model and the sinks, and
+    receives errors and Ctrl-C, which ends the stream like `stop`. From a camera or a live stream
+    the newest frame is taken, and older ones are dropped and counted; from a file or folder every
     frame is taken. A frame that cannot be read or classified is counted and reported, and the
-    stream goes on.
+    stream continues.
 
     Args:
         predictor: The model; it is not closed.
-        source: A camera's number, a video, a folder of pictures, an http(s) or rtsp(s) URL, or an
+        source: A camera's number, a video, a folder of images, an http(s) or rtsp(s) URL, or an
             object with the members of `edgeml.streaming.Source`.
-        jsonl: Write a log here, a JSON line for each frame after one for the stream.
+        jsonl: Write a log here: a JSON line for the stream, then one for each frame.
         video: Write the frames with their labels here, .mp4 or .avi.
-        show: Open a window; without a display the stream goes on without one.
-        sinks: More takers of results.
-        max_seconds: End after so long, counted from when the source is open.
-        stop: End soon after this is set, by another thread or a signal handler.
-        progress: Shows how far a file or folder is, and notes on errors and a live stream.
+        show: Open a window; without a display the stream continues without one.
+        sinks: More receivers of results.
+        max_seconds: Stop after this many seconds from opening the source.
+        stop: Stop soon after this is set, by another thread or a signal handler.
+        progress: Shows the progress of a file or folder, errors, and the speed of a live stream.
 
     Raises:
-        InputError: No such source, a camera or stream that does not answer, an output that
+        InputError: There is no such source, a camera or stream does not answer, or an output
             cannot be written.
-        DataError: A folder without pictures, a file that is no video.
+        DataError: A folder has no images, or a file is not a video.
     """
     if max_seconds is not None and not max_seconds > 0:
         raise InputError(f"max_seconds is {max_seconds}; it must be above 0.")
-    origin = find_source(source) if isinstance(source, (str, os.PathLike, int)) else source
-    with open_sinks(jsonl=jsonl, video=video, show=show, progress=progress) as own:
-        loop = _Loop(predictor, origin, [*own, *sinks], max_seconds, stop, progress)
+    if isinstance(source, (str, os.PathLike, int)):
+        source = find_source(source)
+    with open_sinks(jsonl=jsonl, video=video, show=show, progress=progress) as opened:
+        loop = _Loop(predictor, source, [*opened, *sinks], max_seconds, stop, progress)
         return loop.run()
 
 
 class _Loop:
-    """One run of a stream: its clock, its counts, and where results go."""
+    """One run of a stream: its clock, its counts, and its sinks."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class _Loop:
             kind=self._source.kind,
             frames_in=capture.taken,
             frames_done=self._done,
-            # Whatever was taken and came to nothing, that in hand when Ctrl-C was pressed too.
+            # Every frame without a result, also the one in progress when Ctrl-C was pressed.
             dropped=capture.taken - self._done - self._errors,
             errors=self._errors,
             seconds=seconds,
@@ -119,44 +120,44 @@ class _Loop:
         )
 
     def _follow(self, capture: Capture) -> Ended:
-        """Take frames until there is a reason not to."""
-        while (opened := capture.wait_open(_PATIENCE_S)) is None:
+        """Take frames until the stream ends; return why it ended."""
+        while (info := capture.wait_open(_POLL_S)) is None:
             if self._stop.is_set():
                 return "stopped"
         self._start = time.perf_counter()
-        info = self._info(opened)
+        stream_info = self._stream_info(info)
         for sink in self._sinks:
-            sink.start(info)
+            sink.start(stream_info)
         task = nullcontext(_nothing)
-        if opened.count is not None:
-            task = self._progress.task(f"stream {self._source.name}", opened.count, "frames")  # type: ignore[assignment]
+        if info.count is not None:
+            task = self._progress.task(f"stream {self._source.name}", info.count, "frames")  # type: ignore[assignment]
         with task as advance:
             while True:
-                left = self._max_seconds - (time.perf_counter() - self._start)
+                remaining = self._max_seconds - (time.perf_counter() - self._start)
                 if self._stop.is_set():
                     return "stopped"
-                if left <= 0:
+                if remaining <= 0:
                     return "max_seconds"
-                taken = capture.take(min(_PATIENCE_S, left))
-                if taken is None:
+                item = capture.take(min(_POLL_S, remaining))
+                if item is None:
                     if capture.ended:
                         return capture.ended
                     continue
-                if not self._handle(*taken):
+                if not self._handle(*item):
                     return "stopped"
                 advance(1)
-                if opened.live:
+                if info.live:
                     self._note_speed(capture)
 
-    def _handle(self, number: int, shot: CapturedFrame) -> bool:
-        """Classify a frame and hand it on; False when a sink wants no more."""
-        prediction, error = None, shot.error
-        if shot.frame is not None:
+    def _handle(self, number: int, captured: CapturedFrame) -> bool:
+        """Classify a frame and pass it to the sinks; return False when one ends the stream."""
+        prediction, error = None, captured.error
+        if captured.frame is not None:
             try:
-                prediction = self._predictor.predict(shot.frame)
+                prediction = self._predictor.predict(captured.frame)
             except EdgemlError as err:
                 error = str(err)
-        latency_ms = (time.perf_counter() - shot.t) * 1000
+        latency_ms = (time.perf_counter() - captured.t) * 1000
         if prediction is not None:
             self._done += 1
             self._latencies.add(latency_ms)
@@ -164,25 +165,25 @@ class _Loop:
             self._count_error(number, error or "no prediction")
         result = FrameResult(
             frame_id=number,
-            t_capture=max(shot.t - self._start, 0.0),
+            t_capture=max(captured.t - self._start, 0.0),
             latency_ms=latency_ms,
             dropped=number - self._next_id,
-            frame=shot.frame,
+            frame=captured.frame,
             prediction=prediction,
             error=error,
-            name=shot.name,
-            t_media=shot.t_media,
+            name=captured.name,
+            t_media=captured.t_media,
         )
         self._next_id = number + 1
-        wanted = [sink.write(result) for sink in self._sinks]  # each gets it, whatever others say
-        return all(wanted)
+        continues = [sink.write(result) for sink in self._sinks]  # all sinks get the result
+        return all(continues)
 
-    def _info(self, opened: SourceInfo) -> StreamInfo:
+    def _stream_info(self, info: SourceInfo) -> StreamInfo:
         return StreamInfo(
             source=self._source.name,
             kind=self._source.kind,
-            live=opened.live,
-            fps=opened.fps,
+            live=info.live,
+            fps=info.fps,
             started=datetime.now().astimezone().isoformat(timespec="milliseconds"),
             labels=self._predictor.spec.labels,
             runtime=self._predictor.runtime.name,
@@ -193,7 +194,7 @@ class _Loop:
         if self._errors <= _ERRORS_NOTED:
             self._progress.note(f"frame {number}: {error}")
         if self._errors == _ERRORS_NOTED:
-            self._progress.note("Further errors are only counted; --out has them all.")
+            self._progress.note("Further errors are only counted; the log of --out has them all.")
 
     def _note_speed(self, capture: Capture) -> None:
         now = time.perf_counter() - self._start

@@ -1,4 +1,4 @@
-"""What comes out of a stream: a result for each frame, and a summary."""
+"""The output of a stream: a result for each frame, and a summary."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FORMAT = "edgeml.stream/1"
 
 @dataclass(frozen=True, kw_only=True)
 class StreamInfo:
-    """What holds for all frames of a stream.
+    """What is the same for all frames of a stream.
 
     Attributes:
-        source: Its name, without credentials.
-        kind: What it is.
+        source: The source's name, without credentials.
+        kind: The kind of source.
         live: Whether frames may be dropped.
-        fps: Frames a second, as the source says.
+        fps: Frames per second, as the source reports.
         started: Local wall-clock time with its offset from UTC, ISO 8601: second 0 of `t_capture`.
-        labels: The model's.
-        runtime: What runs the model.
+        labels: The model's labels.
+        runtime: The runtime of the model.
     """
 
     source: str
@@ -39,7 +39,7 @@ class StreamInfo:
     runtime: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the first line of a JSON-lines log."""
+        """Return the first line of a JSON-lines log."""
         return {
             "format": FORMAT,
             "source": self.source,
@@ -53,17 +53,17 @@ class StreamInfo:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FrameResult:
-    """What the model says of one frame, or why it says nothing.
+    """The prediction for one frame, or why there is none.
 
     Attributes:
-        frame_id: Counts what the source gave, from 0; a gap is a drop.
-        t_capture: Seconds from the stream's start to when the frame was taken (monotonic).
-        latency_ms: From then to when the prediction was ready.
-        dropped: Frames dropped since the result before.
+        frame_id: The number of the frame in the source, from 0; gaps are dropped frames.
+        t_capture: Seconds from the stream's start to the capture of the frame (monotonic).
+        latency_ms: From the capture to the prediction.
+        dropped: Frames dropped since the previous result.
         frame: (H, W, 3) uint8 BGR.
         prediction: None if there is an error.
         error: Why there is no prediction.
-        name: The picture's file, in a folder.
+        name: The image file, for a folder.
         t_media: Seconds from the beginning of a video file.
     """
 
@@ -78,15 +78,15 @@ class FrameResult:
     t_media: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give a line of a JSON-lines log."""
-        said = self.prediction.to_dict() if self.prediction else {"labels": [], "scores": {}}
+        """Return a line of a JSON-lines log."""
+        fields = self.prediction.to_dict() if self.prediction else {"labels": [], "scores": {}}
         line: dict[str, Any] = {
             "frame_id": self.frame_id,
             "t_capture": round(self.t_capture, 6),
             "latency_ms": round(self.latency_ms, 3),
             "dropped": self.dropped,
-            "labels": said["labels"],
-            "scores": {name: round(score, 6) for name, score in said["scores"].items()},
+            "labels": fields["labels"],
+            "scores": {name: round(score, 6) for name, score in fields["scores"].items()},
             "error": self.error,
         }
         if self.name is not None:
@@ -99,46 +99,46 @@ class FrameResult:
 class Latencies:
     """Percentiles of any number of latencies in bounded memory, each within 1 %.
 
-    Counts in buckets whose bounds grow by 2 %, as HdrHistogram does: a camera that runs for a
-    month needs no more than one that runs for a minute, and no slow frame is forgotten.
+    Counts per bucket, with bounds that grow by 2 %, as in HdrHistogram: a stream of a month needs
+    no more memory than one of a minute, and every slow frame counts.
     """
 
     _GROWTH = math.log(1.02)
-    _LEAST_MS = 1e-3
+    _MIN_MS = 1e-3
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
     def add(self, milliseconds: float) -> None:
-        """Count one."""
-        ratio = max(milliseconds, self._LEAST_MS) / self._LEAST_MS
+        """Count one latency."""
+        ratio = max(milliseconds, self._MIN_MS) / self._MIN_MS
         self._counts[int(math.log(ratio) / self._GROWTH)] += 1
 
     def percentile(self, share: float) -> float | None:
-        """Give the least latency, in ms, that `share` (0 to 1) do not exceed; None of none."""
-        wanted = math.ceil(share * self._counts.total())
-        seen = 0
+        """Return the smallest latency, in ms, that `share` (0 to 1) do not exceed, if any."""
+        target = math.ceil(share * self._counts.total())
+        total = 0
         for bucket, count in sorted(self._counts.items()):
-            seen += count
-            if seen >= wanted:
-                return self._LEAST_MS * math.exp((bucket + 0.5) * self._GROWTH)
+            total += count
+            if total >= target:
+                return self._MIN_MS * math.exp((bucket + 0.5) * self._GROWTH)
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSummary:
-    """How a stream went.
+    """The counts and latencies of a stream.
 
     Attributes:
-        source: Its name, without credentials.
-        kind: What it is.
-        frames_in: Frames that the source gave: done, dropped and errors together.
+        source: The source's name, without credentials.
+        kind: The kind of source.
+        frames_in: Frames from the source: done, dropped and errors together.
         frames_done: Frames with a prediction.
-        dropped: Frames that were too old when the model was free, or left over at the end.
+        dropped: Frames that were too old when the model was free, or still waiting at the end.
         errors: Frames that could not be read or classified.
-        seconds: From when the source was open to the end.
+        seconds: From opening the source to the end.
         p50_ms, p95_ms, p99_ms: Latency, from a frame's capture to its prediction.
-        ended: `eof`: there was no more; `max_seconds`: the time was up; `stopped`: by the caller,
+        ended: `eof`: no more frames; `max_seconds`: the time was over; `stopped`: by the caller,
             Ctrl-C or the window; `lost`: the source broke off.
     """
 
@@ -156,12 +156,12 @@ class StreamSummary:
 
     @property
     def fps(self) -> float:
-        """Predictions a second."""
+        """Predictions per second."""
         return self.frames_done / self.seconds if self.seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml stream --json` prints."""
-        parts = {"p50": self.p50_ms, "p95": self.p95_ms, "p99": self.p99_ms}
+        """Return what `edgeml stream --json` prints."""
+        latencies = {"p50": self.p50_ms, "p95": self.p95_ms, "p99": self.p99_ms}
         return {
             "source": self.source,
             "kind": self.kind,
@@ -171,12 +171,12 @@ class StreamSummary:
             "errors": self.errors,
             "seconds": round(self.seconds, 3),
             "fps": round(self.fps, 2),
-            "latency_ms": {k: None if v is None else round(v, 3) for k, v in parts.items()},
+            "latency_ms": {k: None if v is None else round(v, 3) for k, v in latencies.items()},
             "ended": self.ended,
         }
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return the summary as one line."""
         text = f"{self.source}: {self.frames_done} frames in {self.seconds:.1f} s"
         text += f" ({self.fps:.1f}/s), {self.dropped} dropped, {self.errors} errors"
         if self.p50_ms is not None:

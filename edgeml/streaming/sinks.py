@@ -1,4 +1,4 @@
-"""Where results go: a JSON-lines log, a video, a window."""
+"""Receivers of results: a JSON-lines log, a video, a window."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from edgeml.streaming.results import FrameResult, StreamInfo
 
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 _LONGEST_SIDE = 1920
-_USUAL_FPS = 25.0
+_DEFAULT_FPS = 25.0
 
 
 class Sink(Protocol):
-    """Takes results, in the thread that called `run_stream`."""
+    """Receives results, in the thread that called `run_stream`."""
 
     def start(self, info: StreamInfo) -> None:
-        """Take what holds for the whole stream. Called once, before the first result."""
+        """Receive what is the same for all frames. Called once, before the first result."""
         ...
 
     def write(self, result: FrameResult) -> bool:
-        """Take a result; False asks for the end of the stream."""
+        """Receive a result; return False to end the stream."""
         ...
 
 
@@ -47,7 +47,7 @@ def open_sinks(
     show: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[list[Sink]]:
-    """Open the sinks that are asked for; close them, whole or not at all, with the block.
+    """Open the sinks that the arguments name; close them at the end of the block.
 
     Raises:
         InputError: A file cannot be written, or the video's suffix is not .mp4 or .avi.
@@ -58,8 +58,8 @@ def open_sinks(
             sinks.append(stack.enter_context(jsonl_sink(jsonl)))
         if video is not None:
             sinks.append(stack.enter_context(video_sink(video)))
-        if show and (reason := why_no_window()):
-            progress.note(f"No window: {reason}. The stream goes on without one.")
+        if show and (reason := window_problem()):
+            progress.note(f"No window: {reason}. The stream continues without one.")
         elif show:
             sinks.append(stack.enter_context(window_sink("edgeml")))
         yield sinks
@@ -76,7 +76,7 @@ class JsonlSink:
         self._line(info.to_dict())
 
     def write(self, result: FrameResult) -> bool:
-        """Write a line, and hand it to the system before the next frame."""
+        """Write a line, and flush it before the next frame."""
         self._line(result.to_dict())
         return True
 
@@ -92,8 +92,8 @@ class JsonlSink:
 def jsonl_sink(path: Path) -> Iterator[JsonlSink]:
     """Open a JSON-lines log, replacing an older one.
 
-    Unlike all other files it has its final name from the beginning: a log is there to be read
-    while it grows, is whole after each line, and is worth most when what wrote it was killed.
+    Unlike all other files it has its final name from the beginning: a log is read while it grows,
+    is complete after each line, and matters most when its writer was killed.
 
     Raises:
         InputError: It cannot be written.
@@ -115,25 +115,25 @@ class VideoSink:
         self._path = path
         self._writer: cv2.VideoWriter | None = None
         self._fit = Preprocess(size=(2, 2))
-        self._fps = _USUAL_FPS
+        self._fps = _DEFAULT_FPS
         self._live = False
 
     def start(self, info: StreamInfo) -> None:
-        """Take the speed of the source."""
-        self._fps = info.fps or _USUAL_FPS
+        """Set the frame rate to that of the source."""
+        self._fps = info.fps or _DEFAULT_FPS
         self._live = info.live
 
     def write(self, result: FrameResult) -> bool:
-        """Write a frame; of a live source again until its time is reached.
+        """Write a frame; for a live source, repeat it until its time is reached.
 
-        Frames were dropped there, and without them the video would run too fast.
+        A live source drops frames, and without them the video would run too fast.
         """
         if result.frame is None:
             return True
         frame = draw(result.frame, result.prediction) if result.prediction else result.frame
         if self._writer is None:
             self._writer = self._open(frame)
-        if frame.shape[:2] != self._fit.size:  # the pictures of a folder differ; odd sides, too
+        if frame.shape[:2] != self._fit.size:  # images of a folder differ, and sides may be odd
             frame = self._fit.fit(frame)
         due = int(result.t_capture * self._fps) + 1 if self._live else self.written + 1
         while self.written < due:
@@ -148,7 +148,7 @@ class VideoSink:
             self._writer = None
 
     def _open(self, frame: Frame) -> cv2.VideoWriter:
-        # Even sides, at most 1920: what every codec takes.
+        # Even sides, at most 1920: every codec accepts these.
         scale = min(1.0, _LONGEST_SIDE / max(frame.shape[:2]))
         height, width = (max(int(side * scale) // 2 * 2, 2) for side in frame.shape[:2])
         self._fit = Preprocess(size=(height, width), resize="letterbox", pad=0)
@@ -164,12 +164,12 @@ class VideoSink:
 
 @contextmanager
 def video_sink(path: Path) -> Iterator[VideoSink]:
-    """Open a video, .mp4 (MPEG-4) or .avi (motion JPEG); it appears, whole, when the block ends.
+    """Open a video, .mp4 (MPEG-4) or .avi (motion JPEG); its file appears when the block ends.
 
-    Without a single frame there is no video, and no file.
+    Without any frame no file is written.
 
     Raises:
-        InputError: The suffix is another, or the folder cannot be written to.
+        InputError: The suffix is not supported, or the folder cannot be written to.
     """
     if path.suffix.lower() not in _CODECS:
         raise InputError(f"Cannot write a video as {path.name!r}: name it .mp4 or .avi.")
@@ -202,8 +202,8 @@ class WindowSink:
         try:
             if cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
                 return False
-            shown = draw(result.frame, result.prediction) if result.prediction else result.frame
-            cv2.imshow(self._title, shown)
+            frame = draw(result.frame, result.prediction) if result.prediction else result.frame
+            cv2.imshow(self._title, frame)
             return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
         except cv2.error:
             return False  # the window is gone
@@ -211,7 +211,7 @@ class WindowSink:
 
 @contextmanager
 def window_sink(title: str) -> Iterator[WindowSink]:
-    """Open a window, in the main thread; see `why_no_window` first."""
+    """Open a window, in the main thread; check `window_problem` first."""
     try:
         yield WindowSink(title)
     finally:
@@ -219,14 +219,14 @@ def window_sink(title: str) -> Iterator[WindowSink]:
             cv2.destroyAllWindows()
 
 
-def why_no_window() -> str | None:
-    """Say why no window can be opened here, None if one can.
+def window_problem() -> str | None:
+    """Return why no window can be opened here; None if one can.
 
-    Qt, which OpenCV's wheels draw with, ends the whole process when it finds no display, or one
-    that does not answer. So a child process tries first.
+    Qt, which OpenCV's wheels use, ends the process when there is no display, or one that does not
+    answer. So a child process tries first.
     """
-    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform.startswith("linux") and not named:
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not display:
         return "there is no display (DISPLAY is not set)"
     code = "import cv2, numpy; cv2.imshow('edgeml', numpy.zeros((9, 9, 3), 'u1')); cv2.waitKey(1)"
     try:

@@ -1,4 +1,4 @@
-"""Where frames come from: a camera, a video file, a folder of pictures, a network stream."""
+"""Where frames come from: a camera, a video file, a folder of images, a network stream."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Kind = Literal["camera", "video", "folder", "url"]
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
-"""OpenCV's own limits are 30 seconds, which is long to tell a dead stream from a slow one."""
+"""OpenCV's own limits are 30 seconds, too long to notice that a stream is dead."""
 
 _SCHEMES = ("http", "https", "rtsp", "rtsps")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CapturedFrame:
-    """One frame as it was taken, or why there is none.
+    """One frame from a source, or the reason why there is none.
 
     Attributes:
-        t: `time.perf_counter()` right after it was taken, in seconds.
+        t: `time.perf_counter()` right after the capture, in seconds.
         frame: (H, W, 3) uint8 BGR.
-        name: The picture's file, in a folder.
+        name: The image file, for a folder.
         t_media: Seconds from the beginning of the video.
         error: Why `frame` is None.
     """
@@ -46,12 +46,12 @@ class CapturedFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """What is known of a source once it is open.
+    """What is known about a source once it is open.
 
     Attributes:
-        live: It does not wait: a frame that is not taken in time is gone.
-        fps: Frames a second, as the source says.
-        count: How many frames there will be, as the source says.
+        live: Whether it does not wait: a frame that is not taken in time is lost.
+        fps: Frames per second, as the source reports.
+        count: The number of frames, as the source reports.
     """
 
     live: bool
@@ -60,7 +60,7 @@ class SourceInfo:
 
 
 class Source(Protocol):
-    """Gives frames, one by one. Used by one thread only, the capture thread, from `open` on."""
+    """Produces frames, one by one. Only the capture thread uses it, from `open` on."""
 
     kind: Kind
     name: str
@@ -70,29 +70,29 @@ class Source(Protocol):
     """The longest that `open` or `read` may take."""
 
     def open(self) -> SourceInfo:
-        """Open the source, or raise an EdgemlError that says why not."""
+        """Open the source, or raise an EdgemlError with the reason."""
         ...
 
     def read(self) -> CapturedFrame | None:
-        """Wait for the next frame; None at the end."""
+        """Wait for the next frame; return None at the end."""
         ...
 
     @property
     def lost(self) -> bool:
-        """After the end: whether it came too early."""
+        """After the end: whether the source broke off."""
         ...
 
     def close(self) -> None:
-        """Free what is held. May be called twice."""
+        """Release the source. May be called twice."""
         ...
 
 
 def find_source(source: str | os.PathLike[str] | int) -> Source:
-    """Tell what `source` is: digits a camera, `scheme://` a stream, else a file or a folder.
+    """Return the source for digits (a camera), `scheme://` (a stream), or a file or folder.
 
     Raises:
-        InputError: There is no such file or folder, or the scheme is not one that is read.
-        DataError: The folder has no pictures.
+        InputError: There is no such file or folder, or the scheme is not supported.
+        DataError: The folder has no images.
     """
     text = os.fspath(source) if not isinstance(source, int) else str(source)
     if text.isascii() and text.isdigit():
@@ -100,14 +100,14 @@ def find_source(source: str | os.PathLike[str] | int) -> Source:
     if match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         if match[1].lower() not in _SCHEMES:
             known = ", ".join(_SCHEMES)
-            raise InputError(f"No stream is read from {match[1]!r} addresses; known are {known}.")
+            raise InputError(f"{match[1]!r} addresses are not supported; known are {known}.")
         return VideoSource(text, kind="url", name=without_credentials(text))
     path = Path(text)
     try:
         path.stat()
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
         raise InputError(
-            f"There is no source {text!r}: give a camera's number, a video, a folder or a URL."
+            f"There is no source {text!r}: pass a camera's number, a video, a folder or a URL."
         ) from err
     if path.is_dir() or path.suffix.lower() in SUFFIXES:
         return FolderSource(path)
@@ -115,12 +115,12 @@ def find_source(source: str | os.PathLike[str] | int) -> Source:
 
 
 def without_credentials(url: str) -> str:
-    """Hide what a URL may carry of secrets: user, password, and all that stands in its query."""
+    """Hide the secrets that a URL may contain: user, password, and its query."""
     scheme, _, rest = url.partition("://")
-    # A password may itself hold an "@" or a "/", so all up to the last "@" goes.
+    # A password may contain "@" or "/", so everything up to the last "@" is hidden.
     before, at, shown = rest.rpartition("@")
     if "?" in before or "#" in before:
-        return f"{scheme}://***"  # no one can tell where the secrets end
+        return f"{scheme}://***"  # the end of the secrets is unknown
     return f"{scheme}://{at and '***@'}" + re.sub(r"[?#].*$", "?***", shown, flags=re.DOTALL)
 
 
@@ -147,18 +147,18 @@ class VideoSource:
             round(read_timeout_s * 1000),
         ]
         self._capture: cv2.VideoCapture | None = None
-        self._opened = SourceInfo(live=True)
+        self._info = SourceInfo(live=True)
         self._taken = 0
 
     def open(self) -> SourceInfo:
-        """Open it. Of a URL that announces its length every frame is read, as of a file.
+        """Open it. From a URL that announces its length every frame is read, as from a file.
 
         Raises:
             InputError: The camera or stream does not answer.
-            DataError: The file is no video.
+            DataError: The file is not a video.
         """
-        # FFmpeg's own lines, which may quote the URL with its password. OpenCV looks only once, at
-        # the first use of FFmpeg in a process.
+        # FFmpeg's log may quote the URL with its password. OpenCV reads this only once per process,
+        # at the first use of FFmpeg.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         with quiet_opencv():
             if self.kind == "url":
@@ -167,19 +167,19 @@ class VideoSource:
                 capture = cv2.VideoCapture(self._target)
         if not capture.isOpened():
             capture.release()
-            raise self._refusal()
+            raise self._open_error()
         self._capture = capture
         fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         known = self.kind != "camera" and 0 < count < 1e9  # a live stream claims -9.2e18
-        self._opened = SourceInfo(
+        self._info = SourceInfo(
             live=self.kind == "camera" or (self.kind == "url" and not known),
             fps=fps if 0 < fps <= 1000 else None,
             count=int(count) if known else None,
         )
-        return self._opened
+        return self._info
 
     def read(self) -> CapturedFrame | None:
-        """Wait for the next frame; None at the end, or when it does not come in time."""
+        """Wait for the next frame; return None at the end, or if it does not come in time."""
         capture = self._capture
         if capture is None or not capture.grab():
             return None
@@ -197,47 +197,47 @@ class VideoSource:
 
     @property
     def lost(self) -> bool:
-        """Whether it broke off: live sources have no end, and a tenth of a video is not missing.
+        """Whether it broke off: a live source ended, or over a tenth of a video is missing.
 
-        The count in a video's header may be off by some frames without any being lost.
+        The count in a video's header may be wrong by some frames without any being lost.
         """
-        if self._opened.live:
+        if self._info.live:
             return True
-        return self._opened.count is not None and self._taken < 0.9 * self._opened.count
+        return self._info.count is not None and self._taken < 0.9 * self._info.count
 
     def close(self) -> None:
-        """Free the camera or file."""
+        """Release the camera or file."""
         if self._capture is not None:
             self._capture.release()
             self._capture = None
 
-    def _refusal(self) -> InputError | DataError:
+    def _open_error(self) -> InputError | DataError:
         if self.kind == "camera":
             return InputError(
-                f"Cannot open {self.name}: it is not there, in use, or not allowed to this user."
+                f"Cannot open {self.name}: it is absent, in use, or not permitted for this user."
             )
         if self.kind == "url":
             return InputError(
-                f"Cannot open {self.name}: no video comes from it. "
+                f"Cannot open {self.name}: it sends no video. "
                 "Check the address, the credentials and the network."
             )
         return DataError(
-            f"Cannot open {self.name!r}: it is damaged, or no video that OpenCV reads."
+            f"Cannot open {self.name!r}: it is damaged, or not a video that OpenCV reads."
         )
 
 
 class FolderSource:
-    """The pictures of a folder and of its subfolders, in the order of their names."""
+    """The images of a folder and of its subfolders, in the order of their names."""
 
     kind: Kind = "folder"
     timeout_s = READ_TIMEOUT_S
     lost = False
 
     def __init__(self, path: Path) -> None:
-        """List the pictures under `path`, or take the one picture that it is.
+        """List the images under `path`, or use `path` itself if it is an image.
 
         Raises:
-            DataError: There are none.
+            DataError: There are no images.
         """
         self.name = str(path)
         self._root = path if path.is_dir() else path.parent
@@ -248,16 +248,16 @@ class FolderSource:
         )
         if not self._paths:
             raise DataError(
-                f"The folder {self.name!r} has no pictures ({', '.join(sorted(SUFFIXES))})."
+                f"The folder {self.name!r} has no images ({', '.join(sorted(SUFFIXES))})."
             )
         self._next = 0
 
     def open(self) -> SourceInfo:
-        """Say how many there are."""
+        """Return the number of images."""
         return SourceInfo(live=False, count=len(self._paths))
 
     def read(self) -> CapturedFrame | None:
-        """Read the next picture; one that cannot be read is a CapturedFrame with the reason."""
+        """Read the next image; if it cannot be read, the result has the reason."""
         if self._next == len(self._paths):
             return None
         path = self._paths[self._next]
@@ -270,4 +270,4 @@ class FolderSource:
         return CapturedFrame(t=time.perf_counter(), frame=frame, name=name)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no file stays open."""

@@ -159,7 +159,7 @@ def test_speed_is_against_the_fp32_of_the_same_format(out: Path) -> None:
 
 def test_the_sentence_at_the_top_says_what_the_fastest_costs(out: Path) -> None:
     demo_report(demo(), out)
-    lead = "onnx int8 is the fastest of 2 models: 2.50 ms an image, 1.60 times the speed of its"
+    lead = "onnx int8 is the fastest of 2 models: 2.50 ms per image, 1.60 times the speed of its"
     text = " ".join(check_page(out).text.split())
     assert f"{lead} FP32 file; the most accurate has 1.5 points of mAP more." in text
 

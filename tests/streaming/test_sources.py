@@ -61,7 +61,7 @@ def test_what_is_not_there_is_refused(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(EdgemlError, match=r"no source|no pictures") as caught:
+    with pytest.raises(EdgemlError, match=r"no source|no images") as caught:
         find_source(source)
     assert "\n" not in str(caught.value)
 
@@ -73,7 +73,7 @@ def test_a_scheme_that_is_not_read_is_named() -> None:
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(DataError, match=r"no pictures"):
+    with pytest.raises(DataError, match=r"no images"):
         find_source(tmp_path)
 
 
@@ -87,12 +87,12 @@ def test_a_file_that_is_no_video_is_refused(name: str, tmp_path: Path) -> None:
         path.write_text("no video" if name.startswith("text") else "")
     with pytest.raises(DataError, match=name):
         find_source(path).open()
-    # In a new process, as FFmpeg's log level is read once: nothing but our own line is said.
+    # In a new process, as FFmpeg's log level is read once: only our own line is printed.
     code = f"from edgeml.streaming.sources import find_source as f; f({str(path)!r}).open()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    said = [line for line in done.stderr.splitlines() if not line.startswith((" ", "Traceback"))]
-    assert len(said) == 1
-    assert "DataError" in said[0]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith((" ", "Traceback"))]
+    assert len(lines) == 1
+    assert "DataError" in lines[0]
 
 
 def test_a_camera_that_is_not_there_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
