@@ -1,7 +1,8 @@
-# make demo   the whole road on this machine, in minutes     make test   the tests
-# make lint   style, types, and the wall                     make bench  latency of the demo's models
-# make wheel  the wheel works alone, in an empty environment  make nightly  the slow tests
-# make opencv4  images, preprocessing and prediction with the oldest OpenCV that is allowed
+# make demo   all of edgeml on this machine, in minutes     make quick    the light tests, in a minute
+# make lint   style, types, layers between packages          make test     all tests that CI runs
+# make bench  latency of the demo's models                   make nightly  the slow tests
+# make wheel  the wheel in an empty environment              make pythons  the light tests on 3.10, 3.12, 3.13
+# make opencv4  images, preprocessing and prediction with the oldest supported OpenCV
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,17 +10,27 @@ OPENCV4 ?= 4.13.0.92
 OUT ?= demo
 ARGS ?=
 
-.PHONY: demo test opencv4 nightly wheel lint format bench install
+# One process a core, each with one thread: threads of several libraries only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+ALL_CORES := --numprocesses auto --dist worksteal
+
+.PHONY: demo quick test opencv4 pythons nightly wheel lint format bench install
 
 demo: install
 	$(BIN)/edgeml demo --out $(OUT) $(ARGS)
 
+quick: install
+	EDGEML_TESTS=light $(PYTEST) $(ALL_CORES) -q -rfE
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST) $(ALL_CORES)
+
+pythons:
+	.ci/pythons
 
 # Installed beside the other, where only this target and tests/image/test_opencv_versions.py look.
 opencv4: build/opencv4/installed
-	PYTHONPATH=build/opencv4 $(BIN)/python -m pytest tests/image tests/predict
+	PYTHONPATH=build/opencv4 $(PYTEST) $(ALL_CORES) tests/image tests/predict/test_predictor.py
 
 build/opencv4/installed: .venv/installed pyproject.toml
 	rm -rf build/opencv4
@@ -28,10 +39,10 @@ build/opencv4/installed: .venv/installed pyproject.toml
 	touch $@
 
 nightly: install
-	$(BIN)/python -m pytest -m nightly
+	$(PYTEST) -m nightly
 
 wheel: install
-	$(BIN)/python -m pytest -m wheel
+	$(PYTEST) -m wheel
 
 lint: install
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,7 +157,7 @@ def document(outcomes: Sequence[Outcome], *, seconds: float) -> dict[str, Any]:
     """Put together the JSON that is written."""
     return {
         "schema": SCHEMA,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "seconds": round(seconds, 1),
         "summary": dict(Counter(outcome.status for outcome in outcomes)),

@@ -32,7 +32,7 @@ class EdgemlError(Exception):
         exit_status: What the command line exits with: 2, bad input; 1, a check failed.
     """
 
-    exit_status: ClassVar = 2
+    exit_status: ClassVar[int] = 2
 
 
 class MissingDependencyError(EdgemlError, ImportError):

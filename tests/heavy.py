@@ -5,4 +5,7 @@ RUNTIMES_AND_TORCH = (
     "onnxslim", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda",
 )  # fmt: skip
 
-HEAVY = (*RUNTIMES_AND_TORCH, "matplotlib", "jinja2", "sklearn", "pyarrow", "yaml", "kagglehub")
+HEAVY = (
+    *RUNTIMES_AND_TORCH,
+    "matplotlib", "jinja2", "markupsafe", "sklearn", "pyarrow", "yaml", "kagglehub",
+)  # fmt: skip

@@ -19,7 +19,7 @@ from tests.heavy import HEAVY
 
 DOOR = re.compile(
     r"edgeml\.(training(?!\.config)|network(?!\.args)|report)(\..+)?|edgeml\.runtimes\.(ort\w*|ov|torch_)"
-    r"|edgeml\.runtimes\.tensorrt\.runtime|.*\.(page|plots|audit_page)|edgeml_export\.(\w+\.)?to_\w+"
+    r"|edgeml\.runtimes\.tensorrt\.runtime|.*\.(\w*page|plots)|edgeml_export\.(\w+\.)?to_\w+"
 )
 
 

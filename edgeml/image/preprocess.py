@@ -42,7 +42,7 @@ class Preprocess:
         channels: The colour order that the network wants.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     size: tuple[int, int]
     resize: Resize = "squash"

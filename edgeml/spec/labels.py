@@ -19,7 +19,7 @@ class LabelGroup:
         rule: `one`: exactly one of them is present, the best one; `any`: each for itself.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str
     labels: tuple[str, ...]

@@ -58,7 +58,7 @@ class ModelSpec:
         provenance: Where the model comes from: digests, versions, the split.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]

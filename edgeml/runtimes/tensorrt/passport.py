@@ -40,7 +40,7 @@ class Tensor:
         shape: None where the size is chosen at each run.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     name: str
     dtype: str
@@ -72,7 +72,7 @@ class Passport:
         spec: What the model means.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     library: Library
     version: str
