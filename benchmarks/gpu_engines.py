@@ -51,12 +51,15 @@ def build_for_this_gpu(notes: Notes, work: Path) -> None:
     common.require_gpu()
     from edgeml.errors import ExportError
     from edgeml.runtimes.tensorrt.build import engine_from_onnx
+    from edgeml.runtimes.tensorrt.engine_options import EngineOptions
 
     refused = None
     for net, precision, path in common.made_files(work):
         engine = _for_this_gpu(_engine(path, "tensorrt_rtx"))
         try:
-            built = engine_from_onnx(path, engine, library="tensorrt_rtx", capability="current")
+            built = engine_from_onnx(
+                path, engine, EngineOptions(capability="current"), library="tensorrt_rtx"
+            )
             told: str | list[str] = list(built.passport.compute_capability)
         except ExportError as err:
             told = refused = common.line(err)

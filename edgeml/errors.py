@@ -89,8 +89,33 @@ class ModelLoadError(EdgemlError):
     """A model cannot be found, read or built."""
 
 
+EngineReason = Literal[
+    "no-passport",  # it is not next to the engine
+    "passport",  # it cannot be read or understood
+    "empty",  # the engine has no bytes
+    "other-passport",  # the passport of another engine
+    "truncated",  # fewer bytes than the passport states
+    "longer",  # more bytes than the passport states
+    "changed",  # other bytes than the passport states
+    "other-network",  # other tensors than the passport states
+    "library",  # built by the other of NVIDIA's two libraries
+    "version",  # built by another version of the library
+    "driver",  # needs a newer driver
+    "gpu",  # built for another GPU
+]
+"""Why an engine is refused, for programs: these words stay."""
+
+
 class EngineMismatchError(ModelLoadError):
-    """A TensorRT engine was built for another GPU or another TensorRT."""
+    """A TensorRT engine does not match its passport, this GPU or this TensorRT.
+
+    Attributes:
+        reason: Why, in one word that a program can rely on.
+    """
+
+    def __init__(self, message: str, *, reason: EngineReason = "changed") -> None:
+        super().__init__(message)
+        self.reason: EngineReason = reason
 
 
 class InferenceError(EdgemlError):

@@ -8,7 +8,7 @@ from edgeml.errors import InputError, needs
 
 if TYPE_CHECKING:
     from edgeml.network.args import ModelArg
-    from edgeml.runtimes.tensorrt.build import Profile
+    from edgeml.runtimes.tensorrt.engine_options import Profile
 
 
 def pairs(flag: str, texts: list[str]) -> list[tuple[str, str]]:
@@ -87,7 +87,7 @@ def batch_profile(text: str) -> Profile:
     Raises:
         InputError: It is neither.
     """
-    from edgeml.runtimes.tensorrt.build import Profile
+    from edgeml.runtimes.tensorrt.engine_options import Profile
 
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts) or len(parts) not in (1, 3):

@@ -69,7 +69,7 @@ def export(
     """Write a model for a device, and check on real images that it makes the same decisions."""
     from edgeml.data import read_dataset
     from edgeml.measure.compare import FidelityError
-    from edgeml.runtimes.tensorrt.build import EngineOptions
+    from edgeml.runtimes.tensorrt.engine_options import EngineOptions
     from edgeml_export import export as run
 
     engine = EngineOptions(

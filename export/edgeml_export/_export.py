@@ -29,16 +29,12 @@ from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model, write_onnx
 from edgeml.runtimes.protocol import FP16_ON_X86
 from edgeml.runtimes.tensorrt import cuda
-from edgeml.runtimes.tensorrt.build import (
-    EngineOptions,
-    capabilities,
-    check_legal,
-    engine_from_onnx,
-    why_not_here,
-)
+from edgeml.runtimes.tensorrt.build import check_legal, engine_from_onnx
 from edgeml.runtimes.tensorrt.engine_layers import products_of
+from edgeml.runtimes.tensorrt.engine_options import EngineOptions, capabilities
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml.runtimes.tensorrt.passport import Library, passport_path, read_passport
+from edgeml.runtimes.tensorrt.runtime import incompatibility
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.engine_step import EngineReport
 from edgeml_export.int8.histogram import Method
@@ -294,16 +290,12 @@ def _write_again(job: _Job) -> Path:
 
 def _build(job: _Job, library: Library) -> EngineReport:
     """Build the engine, with what was measured on this machine before."""
-    options = job.engine or EngineOptions()
     built = engine_from_onnx(
         job.typed,
         job.made,
+        job.engine or EngineOptions(),
         library=library,
-        profile=options.profile,
-        workspace_mb=options.workspace_mb,
         timing_cache=user_cache("engines", extra="export") / f"{library}.timing",
-        portable=options.portable,
-        capability=options.capability,
         progress=job.progress,
     )
     report = EngineReport(built=built, products=products_of(built.layers, read_onnx(job.typed)))
@@ -396,7 +388,7 @@ def _opened(job: _Job, page: Page) -> Iterator[Predictor]:
     path, runtime = job.made, "openvino" if job.plan.layout == "openvino" else "auto"
     engine = page.engine
     if engine is not None:
-        on_gpu = why_not_here(engine.built.passport) is None
+        on_gpu = incompatibility(engine.built.passport) is None
         page.engine = replace(engine, checked_by="engine" if on_gpu else "onnx")
         page.facts["Checked"] = "the engine, on this machine's GPU" if on_gpu else _BY_TWIN
         path = job.made if on_gpu else job.typed

@@ -27,8 +27,8 @@ from edgeml.predict.inspection import model_files
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes.onnx_file import read_onnx
-from edgeml.runtimes.tensorrt.build import why_not_here
 from edgeml.runtimes.tensorrt.passport import read_engine
+from edgeml.runtimes.tensorrt.runtime import incompatibility
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.legality import violations
@@ -192,7 +192,7 @@ def _by_passport(engine: Path, digest: str, *, compared: bool) -> Verification |
         passport, _ = read_engine(engine)
     except EngineMismatchError as err:
         return Verification(path=engine, sha256=digest, findings=(_phrase(err),))
-    why = why_not_here(passport)
+    why = incompatibility(passport)
     if why is None:
         return None
     if compared:

@@ -15,7 +15,8 @@ from edgeml.errors import ExportError, InputError, MissingDependencyError, Model
 from edgeml.files import sha256_of_file
 from edgeml.measure.compare import FidelityError
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
-from edgeml.runtimes.tensorrt.build import EngineOptions, Profile, engine_from_onnx
+from edgeml.runtimes.tensorrt.build import engine_from_onnx
+from edgeml.runtimes.tensorrt.engine_options import EngineOptions, Profile
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml.runtimes.tensorrt.passport import read_engine
 from edgeml.spec.model_spec import Precision
@@ -262,5 +263,5 @@ def test_the_batches_of_an_engine_are_told_in_a_line(
     profile: Profile, told: str, network: Path, tmp_path: Path
 ) -> None:
     with machine("11.4"):
-        built = engine_from_onnx(network, tmp_path / "m.engine", profile=profile)
+        built = engine_from_onnx(network, tmp_path / "m.engine", EngineOptions(profile=profile))
     assert told in EngineReport(built=built, products={}).sentence()

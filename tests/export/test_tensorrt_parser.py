@@ -13,7 +13,7 @@ import pytest
 from edgeml.data import Dataset
 from edgeml.runtimes.onnx_file import read_onnx
 from edgeml.runtimes.tensorrt import bindings
-from edgeml.runtimes.tensorrt.bindings import Heard
+from edgeml.runtimes.tensorrt.bindings import LogLines
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.legality import violations
 from edgeml_export.int8.ranges import Ranges, measure_ranges
@@ -26,16 +26,16 @@ trt = pytest.importorskip("tensorrt_rtx_bindings")
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
 
 
-def builds(path: Path) -> tuple[bool, Heard]:
+def builds(path: Path) -> tuple[bool, LogLines]:
     """Parse a file, without looking at it before, and build a plan; give also what was said."""
     # TensorRT goes on with the first logger of the process: it is edgeml's here too.
     logger = bindings.logger(trt)
-    with bindings.listening(trt) as heard:
+    with bindings.captured_log(trt) as log:
         builder = trt.Builder(logger)
         network = builder.create_network(0)
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(path)):
-            return False, heard
+            return False, log
         config, profile = builder.create_builder_config(), builder.create_optimization_profile()
         given = network.get_input(0)
         one, four = ((count, *tuple(given.shape)[1:]) for count in (1, 4))
@@ -43,7 +43,7 @@ def builds(path: Path) -> tuple[bool, Heard]:
         config.add_optimization_profile(profile)
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-        return builder.build_serialized_network(network, config) is not None, heard
+        return builder.build_serialized_network(network, config) is not None, log
 
 
 @pytest.mark.parametrize("name", ["network", "resnet", "vit"])
@@ -56,10 +56,10 @@ def test_files_for_tensorrt_are_taken_and_others_are_not_as_our_rules_say(
         path = int8_from_onnx(source, tmp_path / f"{layout}.onnx", ranges, layout=layout)
         legal = not violations(read_onnx(path), "tensorrt")
         assert legal == (layout == "tensorrt")
-        built, heard = builds(path)
+        built, log = builds(path)
         assert built == legal
         if legal:
-            assert heard == []
-            half, heard = builds(fp16_from_onnx(path, tmp_path / "half.onnx"))
+            assert log == []
+            half, log = builds(fp16_from_onnx(path, tmp_path / "half.onnx"))
             assert half
-            assert heard.errors == []
+            assert log.errors == []

@@ -1,8 +1,7 @@
-"""TensorRT's Python module, whichever of the two it is, and the one logger that it gets.
+"""The Python module of TensorRT or TensorRT-RTX, and its logger.
 
-TensorRT keeps the first logger that it is given and ignores all others, so there is one for the
-life of the process. It reports failures by returning None or False and by logging; `listening`
-collects what was logged meanwhile.
+TensorRT keeps the first logger that it gets and ignores all others, so a process has only one.
+It reports failures by returning None or False and by logging; `captured_log` collects the log.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from edgeml.runtimes.tensorrt.passport import NAMES, Library
 
 _log = logging.getLogger(__name__)
 
-# The front-end packages re-export the bindings; of TensorRT-RTX often only the latter is there.
+# The front-end packages re-export the bindings; TensorRT-RTX often comes with bindings only.
 _MODULES: dict[Library, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -37,15 +36,15 @@ class Message(NamedTuple):
 
     Attributes:
         severity: `INTERNAL_ERROR`, `ERROR`, `WARNING`, `INFO` or `VERBOSE`.
-        text: As TensorRT words it.
+        text: TensorRT's own words.
     """
 
     severity: str
     text: str
 
 
-class Heard(list[Message]):
-    """What was logged, in order."""
+class LogLines(list[Message]):
+    """What TensorRT logged, in order."""
 
     @property
     def errors(self) -> list[str]:
@@ -57,31 +56,35 @@ class Heard(list[Message]):
         """The texts of warnings."""
         return [text for severity, text in self if severity == "WARNING"]
 
+    def reason(self) -> str:
+        """Return the errors, or else the warnings, as one line."""
+        return " ".join("; ".join(self.errors or self.warnings).split()) or "it gives no reason"
 
-class _Listener(NamedTuple):
-    heard: Heard
+
+class _Capture(NamedTuple):
+    lines: LogLines
     thread: int
     verbose: bool
 
 
 _lock = threading.Lock()
 _loggers: dict[ModuleType, Any] = {}
-_listeners: list[_Listener] = []
+_captures: list[_Capture] = []
 
 
 def load(library: Library, *, to: str = "run TensorRT engines") -> ModuleType:
-    """Import TensorRT or TensorRT-RTX. Nothing else does.
+    """Import TensorRT or TensorRT-RTX; nothing else imports them.
 
-    Some versions end the process when an object is made of them where no GPU is: ask
-    `_cuda.device_count` before that. Importing is safe.
+    Importing is safe. Without a GPU, some versions end the process when one of their objects is
+    created: call `cuda.device_count` before that.
 
     Args:
-        library: Which.
-        to: What for, in the words of an error.
+        library: Which one.
+        to: The purpose, for the error message.
 
     Raises:
         MissingDependencyError: It is not installed.
-        ModelLoadError: It is, but cannot be loaded.
+        ModelLoadError: It is installed but cannot be loaded.
     """
     for name in _MODULES[library]:
         try:
@@ -89,9 +92,9 @@ def load(library: Library, *, to: str = "run TensorRT engines") -> ModuleType:
         except (ImportError, OSError) as err:
             if isinstance(err, ModuleNotFoundError) and err.name in _MODULES[library]:
                 continue
-            why = " ".join(str(err).split())
+            reason = " ".join(str(err).split())
             raise ModelLoadError(
-                f"{NAMES[library]} is installed but cannot be loaded: {why}. "
+                f"{NAMES[library]} is installed but cannot be loaded: {reason}. "
                 "`edgeml doctor` says more."
             ) from err
     raise MissingDependencyError(
@@ -100,7 +103,7 @@ def load(library: Library, *, to: str = "run TensorRT engines") -> ModuleType:
 
 
 def built_for_cuda(library: Library) -> str | None:
-    """Give the major version of CUDA that the library was built for; None if pip does not tell.
+    """Return the major version of CUDA that the library was built for; None if pip has no record.
 
     On a Jetson it comes with JetPack, not with pip.
     """
@@ -115,58 +118,58 @@ def built_for_cuda(library: Library) -> str | None:
 
 
 def logger(trt: ModuleType) -> Any:
-    """Give the one logger, an `ILogger`, that every object of `trt` is made with."""
+    """Return the one logger, an `ILogger`, for all objects of `trt`."""
     with _lock:
         if trt not in _loggers:
-            _loggers[trt] = _make_logger(trt)
+            _loggers[trt] = _new_logger(trt)
         return _loggers[trt]
 
 
 @contextmanager
-def listening(trt: ModuleType, *, verbose: bool = False) -> Iterator[Heard]:
+def captured_log(trt: ModuleType, *, verbose: bool = False) -> Iterator[LogLines]:
     """Collect what TensorRT logs in this block.
 
-    What another thread's block caused goes to that one; what TensorRT's own threads log, which
-    belong to no block, goes to all.
+    Lines from a thread with its own block go to that block; lines from TensorRT's threads, which
+    belong to no block, go to all.
 
     Args:
         trt: The module.
-        verbose: Keep INFO and VERBOSE too: megabytes, when an engine is built.
+        verbose: Keep INFO and VERBOSE too, which are megabytes when an engine is built.
     """
     logger(trt)
-    listener = _Listener(Heard(), threading.get_ident(), verbose)
+    capture = _Capture(LogLines(), threading.get_ident(), verbose)
     with _lock:
-        _listeners.append(listener)
+        _captures.append(capture)
     try:
-        yield listener.heard
+        yield capture.lines
     finally:
         with _lock:
-            _listeners[:] = [other for other in _listeners if other is not listener]
+            _captures[:] = [other for other in _captures if other is not capture]
 
 
-def _make_logger(trt: Any) -> Any:
+def _new_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
-            # Not super(): pybind11 demands that its own initialiser is called by name.
+            # Not super(): pybind11 requires a call of its own initialiser by name.
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            _hear(str(severity.name), str(msg))
+            _record(str(severity.name), str(msg))
 
     return Logger()
 
 
-def _hear(severity: str, text: str) -> None:
-    """Hand a message on. Called from C++, possibly on its threads: it must never raise."""
+def _record(severity: str, text: str) -> None:
+    """Pass a message on. Called from C++, possibly on its threads: it must never raise."""
     quiet = severity in ("INFO", "VERBOSE")
     with _lock:
-        here = threading.get_ident()
-        own = [listener for listener in _listeners if listener.thread == here]
-        for listener in own or _listeners:
-            if listener.verbose or not quiet:
-                listener.heard.append(Message(severity, text))
-        unheard = not _listeners
-    if severity in ("INTERNAL_ERROR", "ERROR") and unheard:
+        thread = threading.get_ident()
+        own = [capture for capture in _captures if capture.thread == thread]
+        for capture in own or _captures:
+            if capture.verbose or not quiet:
+                capture.lines.append(Message(severity, text))
+        captured = bool(_captures)
+    if severity in ("INTERNAL_ERROR", "ERROR") and not captured:
         _log.warning("TensorRT: %s", text)
     elif not quiet:
         _log.debug("TensorRT: %s", text)

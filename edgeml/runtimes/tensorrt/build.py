@@ -1,8 +1,8 @@
-"""ONNX to a TensorRT engine, by TensorRT 10.3 to 11.x or TensorRT-RTX; the one place that builds.
+"""Build a TensorRT engine from ONNX, with TensorRT 10.3 to 11.x or TensorRT-RTX.
 
-The types that the engine computes in are those of the ONNX: networks are strongly typed. So there
-is no flag for a precision and no calibrator, which TensorRT 11 has no more, and one way for all.
-TensorRT-RTX builds without a GPU; TensorRT builds on the GPU that the engine is for.
+Networks are strongly typed: the engine computes in the types of the ONNX. So one way serves all
+versions, without precision flags and calibrators, which TensorRT 11 has removed. TensorRT-RTX
+builds without a GPU; TensorRT builds on the GPU that the engine is for.
 """
 
 from __future__ import annotations
@@ -16,16 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from edgeml.errors import (
-    EdgemlError,
-    ExportError,
-    InferenceError,
-    InputError,
-    MissingDependencyError,
-    ModelLoadError,
-)
+from edgeml.errors import ExportError, InputError
 from edgeml.files import sha256_of_file, staged
 from edgeml.progress import SILENT, Advance, Progress
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model
@@ -37,6 +30,7 @@ from edgeml.runtimes.tensorrt.engine_layers import (
     layers_of_log,
     types_of,
 )
+from edgeml.runtimes.tensorrt.engine_options import EngineOptions, Profile, capabilities
 from edgeml.runtimes.tensorrt.legality import Violation, refused_by_tensorrt
 from edgeml.runtimes.tensorrt.passport import (
     NAMES,
@@ -44,24 +38,15 @@ from edgeml.runtimes.tensorrt.passport import (
     Passport,
     Portable,
     Tensor,
-    check,
     write_passport,
 )
 from edgeml.spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:
-    from edgeml.runtimes.tensorrt.bindings import Heard
+    from edgeml.runtimes.tensorrt.bindings import LogLines
     from edgeml.runtimes.tensorrt.passport import Gpu
 
 _log = logging.getLogger(__name__)
-
-PORTABLE_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
-"""What TensorRT-RTX compiles for if not told: Ampere, Ada and Blackwell. NVIDIA advises to build
-for Turing (7.5) alone, since a common engine is slower (CPU-Only AOT and TensorRT-RTX Engines)."""
-
-_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-"""All that TensorRT-RTX 1.7.1 has a name for, in its enum ComputeCapability: none for Hopper (9.0).
-A GPU without one is for `current`, which TensorRT-RTX itself takes or refuses."""
 
 _HARDWARE: dict[Portable, str] = {
     "exact": "NONE",
@@ -70,43 +55,15 @@ _HARDWARE: dict[Portable, str] = {
     "version": "NONE",
 }
 
+DEFAULT_OPTIONS = EngineOptions()
+
 _IN_NUMPY = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "BOOL": "bool"}
 
-# Every machine without a driver says so somewhere in a report that is about something else.
+# A machine without a driver adds this to reports of other errors.
 _NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream|cudaError 35")
 
-# That FP16 scales are multiplied in FP32 by some kernels, said once for each layer.
+# Some kernels multiply FP16 scales in FP32, with one such line for each layer.
 _EXPECTED = re.compile(r"Converting conv (activation|weight) scales to fp32")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The batches that an engine takes, and the one that it is fastest with.
-
-    Raises:
-        InputError: They are not in order.
-    """
-
-    min: int = 1
-    opt: int = 1
-    max: int = 8
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
-            raise InputError(
-                f"The batches {self.min}, {self.opt}, {self.max} are not in order: "
-                "expected 1 <= least <= usual <= greatest."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """How an engine is built; see `engine_from_onnx`."""
-
-    profile: Profile = Profile()
-    workspace_mb: int | None = None
-    portable: Portable = "exact"
-    capability: tuple[str, ...] | Literal["current"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +71,9 @@ class Built:
     """An engine that was built.
 
     Attributes:
-        passport: What was written beside it.
-        layers: Its layers; none where TensorRT does not tell.
-        warnings: What TensorRT warned of.
+        passport: Written next to it.
+        layers: Its layers; empty if TensorRT does not list them.
+        warnings: TensorRT's warnings.
     """
 
     passport: Passport
@@ -127,100 +84,64 @@ class Built:
 def engine_from_onnx(
     source: Path,
     target: Path,
+    options: EngineOptions = DEFAULT_OPTIONS,
     *,
     library: Library = "tensorrt",
-    profile: Profile = Profile(),
-    workspace_mb: int | None = None,
     timing_cache: Path | None = None,
-    portable: Portable = "exact",
-    capability: Sequence[str] | Literal["current"] | None = None,
     device: int = 0,
     spec: ModelSpec | None = None,
     progress: Progress = SILENT,
 ) -> Built:
-    """Build an engine, and write its passport beside it: both or none.
+    """Build an engine and write it with its passport: both or none.
 
-    Ctrl-C ends the build at its next step, and leaves nothing.
+    Ctrl-C ends the build at its next step and leaves no file.
 
     Args:
         source: An .onnx: FP32, FP16, or INT8 as Q/DQ nodes in TensorRT's layout.
         target: The .engine, a plan that `trtexec` reads too.
-        library: Which of the two builds.
-        profile: Batches; a file whose batch is fixed has that one.
-        workspace_mb: The most device memory that a layer may use besides its tensors, in MiB;
-            None leaves it all.
-        timing_cache: A file for what TensorRT measures, which makes the next build on this GPU
-            quick; what another GPU or version measured is put aside. TensorRT-RTX measures nothing.
-        portable: On which other machines a TensorRT engine runs; see `Passport`;
-            the wider, the slower. `version` puts NVIDIA's runtime into the engine, as code that
-            whoever loads it executes: for files that are trusted as programs are.
-        capability: The GPUs that TensorRT-RTX compiles for, as `8.6`; `current`: the one here.
-        device: Which of several GPUs is built on, counted from 0.
+        options: How to build it.
+        library: Which of the two libraries builds.
+        timing_cache: A file for TensorRT's measurements, which makes the next build on this GPU
+            quick; one from another GPU or version is not used. TensorRT-RTX measures nothing.
+        device: The number of the GPU to build on, counted from 0.
         spec: Instead of the one inside the source.
-        progress: Where the work shows itself.
+        progress: Receives the steps of the build.
 
     Raises:
         MissingDependencyError: The library, cuda-bindings or onnx is not installed.
         ModelLoadError: The source is not ONNX, or TensorRT finds no GPU.
         SpecError: It has no spec inside.
-        InputError: An argument that the library does not know, or a place that cannot be written.
+        InputError: An option that the library does not support, or a target that cannot be written.
         ExportError: TensorRT would misread the file, cannot read it, or cannot build it.
     """
-    if workspace_mb is not None and workspace_mb < 1:
-        raise InputError(f"A workspace of {workspace_mb} MiB is none; give 1 or more.")
     trt = bindings.load(library, to="build TensorRT engines")
     model = read_onnx(source)
     spec = spec or spec_of_onnx(model, source)
     check_legal(source.name, refused_by_tensorrt(model))
-    gpu = _gpu(library, capability, device)
+    gpu = _gpu(library, options, device)
     job = _Job(
         trt=trt,
         library=library,
         source=source,
-        profile=profile,
-        workspace_mb=workspace_mb,
+        options=options,
         timings=timing_cache if library == "tensorrt" else None,
-        portable=portable,
-        capability=capabilities(library, portable, capability),
+        capability=capabilities(library, options.portable, options.capability),
         device=device if gpu else None,
         cancelled=threading.Event(),
     )
-    # Built in a thread of its own, so that this one is free to hear Ctrl-C.
-    with (
-        progress.task(f"Build with {NAMES[library]}", total=100, unit="%") as advance,
-        ThreadPoolExecutor(1, thread_name_prefix="edgeml-build") as pool,
-    ):
-        building = pool.submit(_build, job, advance)
-        try:
-            made = building.result()
-        except BaseException:
-            job.cancelled.set()
-            raise
-    passport = _passport(job, made, spec, gpu)
+    result = _build_in_thread(job, progress)
+    passport = _passport(job, result, spec, gpu)
     with staged_model(target) as temporary:
-        temporary.write_bytes(made.plan)
+        temporary.write_bytes(result.plan)
         write_passport(passport, temporary)
-    return Built(passport=passport, layers=made.layers, warnings=made.warnings)
-
-
-def why_not_here(passport: Passport) -> str | None:
-    """Say why an engine cannot be run by edgeml on this machine; None if it can."""
-    if passport.portable == "version":
-        return "it is version-compatible: it runs code of its own, which is not edgeml's to trust"
-    try:
-        gpu = cuda.this_gpu()
-        version = str(bindings.load(passport.library).__version__)
-        check(passport, library=passport.library, version=version, gpu=gpu)
-    except (MissingDependencyError, ModelLoadError, InferenceError) as err:
-        return str(err)
-    return None
+    return Built(passport=passport, layers=result.layers, warnings=result.warnings)
 
 
 def check_legal(name: str, refused: Sequence[Violation]) -> None:
-    """Refuse a file that TensorRT would misread or crash on, by what `legality` found.
+    """Refuse a file that TensorRT would misread or crash on.
 
     Raises:
-        ExportError: Names the nodes, and the way out.
+        ExportError: Names the nodes, and what to do.
     """
     if not refused:
         return
@@ -234,15 +155,13 @@ def check_legal(name: str, refused: Sequence[Violation]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What is to be built, and by what."""
+    """What to build, and with what."""
 
     trt: Any
     library: Library
     source: Path
-    profile: Profile
-    workspace_mb: int | None
+    options: EngineOptions
     timings: Path | None
-    portable: Portable
     capability: tuple[str, ...]
     device: int | None
     cancelled: threading.Event
@@ -253,8 +172,8 @@ class _Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What came of it."""
+class _Result:
+    """A plan and its properties."""
 
     plan: bytes
     profile: Profile
@@ -264,59 +183,37 @@ class _Made:
     warnings: tuple[str, ...]
 
 
-def _gpu(library: Library, capability: object, device: int) -> Gpu | None:
-    """Describe the GPU that is built on, before a TensorRT object is made; None if none is needed.
+def _gpu(library: Library, options: EngineOptions, device: int) -> Gpu | None:
+    """Describe the GPU to build on, before a TensorRT object exists; None if none is needed.
 
     Raises:
         ModelLoadError: One is needed, and there is none.
     """
-    if library == "tensorrt_rtx" and capability != "current":
+    if library == "tensorrt_rtx" and options.capability != "current":
         return None
     return cuda.this_gpu(device)
 
 
-def capabilities(
-    library: Library,
-    portable: Portable,
-    capability: Sequence[str] | Literal["current"] | None,
-) -> tuple[str, ...]:
-    """Say which GPUs TensorRT-RTX is to compile for; nothing for TensorRT.
-
-    Raises:
-        InputError: There is no such choice.
-    """
-    if library == "tensorrt":
-        if capability is not None:
-            raise InputError(
-                "TensorRT builds for the GPU that it runs on: a compute capability can be chosen "
-                "for TensorRT-RTX only (--fmt trt-rtx)."
-            )
-        return ()
-    if portable != "exact":
-        raise InputError(
-            "An engine of TensorRT-RTX runs on all GPUs that it was compiled for: "
-            f"choose these by their capability, and not {portable!r}."
-        )
-    if capability == "current":
-        return ("current",)
-    asked = PORTABLE_CAPABILITIES if capability is None else tuple(capability)
-    for one in asked:
-        if one not in _CAPABILITIES:
-            raise InputError(
-                f"TensorRT-RTX compiles for no compute capability {one!r} by name; known are "
-                f"{', '.join(_CAPABILITIES)}, and, where the GPU is, current."
-            )
-    if not asked:
-        raise InputError("At least one compute capability must be named.")
-    return asked
+def _build_in_thread(job: _Job, progress: Progress) -> _Result:
+    """Build in another thread, so that this one can react to Ctrl-C."""
+    with (
+        progress.task(f"Build with {NAMES[job.library]}", total=100, unit="%") as advance,
+        ThreadPoolExecutor(1, thread_name_prefix="edgeml-build") as pool,
+    ):
+        building = pool.submit(_build, job, advance)
+        try:
+            return building.result()
+        except BaseException:
+            job.cancelled.set()
+            raise
 
 
-def _build(job: _Job, advance: Advance) -> _Made:
-    """Parse, configure, build; all in one thread, which TensorRT's messages are told apart by."""
+def _build(job: _Job, advance: Advance) -> _Result:
+    """Parse, configure and build, all in one thread, because log lines are sorted by thread."""
     trt = job.trt
-    # By this thread, and before the builder is made, which stays with its GPU.
+    # The builder stays with the GPU that its thread uses when it is created.
     on = nullcontext() if job.device is None else cuda.use(job.device)
-    with on, bindings.listening(trt, verbose=job.library == "tensorrt_rtx") as heard:
+    with on, bindings.captured_log(trt, verbose=job.library == "tensorrt_rtx") as log:
         builder = trt.Builder(bindings.logger(trt))
         # TensorRT 11 has no other networks, and ignores the flag; its value differs by version.
         typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -328,18 +225,18 @@ def _build(job: _Job, advance: Advance) -> _Made:
         config.progress_monitor = monitor = monitor_of(trt, job.cancelled, advance)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise _failure(job, heard)
+            raise _failure(job, log)
         advance(100 - monitor.shown)
         if job.timings is not None:
-            _keep_timings(config, job.timings)
+            _write_timings(config, job.timings)
         serialized = bytes(plan)
-        warnings = dict.fromkeys(one for one in heard.warnings if not _EXPECTED.search(one))
-        return _Made(
+        warnings = dict.fromkeys(one for one in log.warnings if not _EXPECTED.search(one))
+        return _Result(
             plan=serialized,
             profile=profile,
             inputs=tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs)),
             outputs=tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs)),
-            layers=_layers(job, serialized, heard),
+            layers=_layers(job, serialized, log),
             warnings=tuple(warnings),
         )
 
@@ -348,110 +245,117 @@ def _parse(job: _Job, network: Any) -> None:
     """Read the ONNX into the network.
 
     Raises:
-        ExportError: TensorRT cannot; names the node and its reason.
+        ExportError: TensorRT cannot read it; names the node and the reason.
     """
     parser = job.trt.OnnxParser(network, bindings.logger(job.trt))
-    # From the file, not from bytes: weights that lie beside it are found so.
+    # From the file, not from bytes, so that weights next to it are found.
     if parser.parse_from_file(str(job.source)):
         if network.num_inputs and network.num_outputs:
             return
         raise ExportError(f"{job.name} finds no network in {job.source.name!r}.")
-    told = []
+    errors = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         where = f"{error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
-        told.append(f"{where}{_cleaned(error.desc())}")
+        errors.append(f"{where}{_cleaned(error.desc())}")
     raise ExportError(
         f"{job.name} {job.trt.__version__} cannot read {job.source.name!r}: "
-        f"{'; '.join(told) or 'it does not say why'}."
+        f"{'; '.join(errors) or 'it gives no reason'}."
     )
 
 
 def _configure(job: _Job, builder: Any, network: Any, config: Any) -> Profile:
-    """Set what is built, within which limits, for which machines; give the profile that holds.
+    """Set the limits and the machines of the engine; return its profile.
 
     Raises:
-        InputError: This version does not know what is asked.
+        InputError: This version does not support an option.
         ExportError: TensorRT refuses the profile.
     """
     trt = job.trt
-    # On by default, TF32 rounds FP32 products to 10 bits: then FP32 engines differ from the file.
+    # TF32, which is on by default, rounds FP32 products to 10 bits: FP32 engines would differ from
+    # the file.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if job.workspace_mb is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_mb << 20)
+    options = job.options
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     if job.timings is not None:
-        kept = b""
-        with suppress(OSError):  # there is none yet, or it may not be read
-            kept = job.timings.read_bytes()
-        cache = config.create_timing_cache(kept)
-        if cache is None or not config.set_timing_cache(cache, False):  # damaged, or another GPU's
-            config.set_timing_cache(config.create_timing_cache(b""), False)
+        _read_timings(config, job.timings)
     if job.library == "tensorrt_rtx":
         config.num_compute_capabilities = len(job.capability)
         for index, one in enumerate(job.capability):
             name = "CURRENT" if one == "current" else f"SM{one.replace('.', '')}"
             config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
-    elif job.portable != "exact":
-        level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE[job.portable], None)
+    elif options.portable != "exact":
+        level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE[options.portable], None)
         if level is None:
             raise InputError(
-                f"TensorRT {trt.__version__} builds no {job.portable!r} engines; 10.16 does."
+                f"TensorRT {trt.__version__} builds no {options.portable!r} engines; 10.16 does."
             )
         config.hardware_compatibility_level = level
-        if job.portable == "version":
+        if options.portable == "version":
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     return _set_profile(job, builder, network, config)
 
 
 def _set_profile(job: _Job, builder: Any, network: Any, config: Any) -> Profile:
-    given = network.get_input(0)
-    batch, *rest = tuple(given.shape)
+    images = network.get_input(0)
+    batch, *rest = tuple(images.shape)
     if batch > 0:
         return Profile(batch, batch, batch)
-    asked = job.profile
+    sizes = job.options.profile
     profile = builder.create_optimization_profile()
-    least, usual, greatest = ((count, *rest) for count in (asked.min, asked.opt, asked.max))
-    profile.set_shape(given.name, least, usual, greatest)
+    smallest, usual, largest = ((count, *rest) for count in (sizes.min, sizes.opt, sizes.max))
+    profile.set_shape(images.name, smallest, usual, largest)
     if config.add_optimization_profile(profile) < 0:
-        raise ExportError(f"{job.name} refuses batches of {asked.min} to {asked.max} images.")
-    return asked
+        raise ExportError(f"{job.name} refuses batches of {sizes.min} to {sizes.max} images.")
+    return sizes
 
 
-def _keep_timings(config: Any, path: Path) -> None:
-    """Keep what was measured, for the next build; this one is good without."""
+def _read_timings(config: Any, path: Path) -> None:
+    """Use the measurements of an earlier build, if there are any for this GPU."""
+    timings = b""
+    with suppress(OSError):  # there is no file yet, or it is not readable
+        timings = path.read_bytes()
+    cache = config.create_timing_cache(timings)
+    if cache is None or not config.set_timing_cache(cache, False):  # damaged, or another GPU's
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _write_timings(config: Any, path: Path) -> None:
+    """Write the measurements for the next build; this one does not need the file."""
     try:
         with staged(path) as temporary:
             temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
     except (InputError, OSError) as err:
-        _log.warning("What TensorRT measured is not kept in %s: %s", path, err)
+        _log.warning("TensorRT's measurements cannot be written to %s: %s", path, err)
 
 
-def _failure(job: _Job, heard: Heard) -> EdgemlError:
+def _failure(job: _Job, log: LogLines) -> ExportError:
     if job.cancelled.is_set():
         return ExportError(f"The build of {job.source.name!r} was cancelled.")
-    told = "; ".join(dict.fromkeys(filter(None, map(_cleaned, heard.errors))))
-    hint = " Give it more with --workspace." if job.workspace_mb and "workspace" in told else ""
+    errors = "; ".join(dict.fromkeys(filter(None, map(_cleaned, log.errors))))
+    limited = job.options.workspace_mb and "workspace" in errors
+    hint = " Increase --workspace." if limited else ""
     return ExportError(
         f"{job.name} {job.trt.__version__} cannot build {job.source.name!r}: "
-        f"{told or 'it does not say why'}.{hint}"
+        f"{errors or 'it gives no reason'}.{hint}"
     )
 
 
-def _cleaned(said: str) -> str:
-    """Take out of a message what only says that this machine has no driver, and places in C++."""
-    lines = [line for line in said.splitlines() if not _NO_DRIVER.search(line)]
-    text = re.sub(r"\s*In \w+ at /_src/\S+", "", " ".join(lines or said.splitlines()))
+def _cleaned(message: str) -> str:
+    """Remove lines about the missing driver, and positions in C++ files."""
+    lines = [line for line in message.splitlines() if not _NO_DRIVER.search(line)]
+    text = re.sub(r"\s*In \w+ at /_src/\S+", "", " ".join(lines or message.splitlines()))
     return re.sub(r"^Assertion failed: \S+: ", "", text).strip().rstrip(".")
 
 
-def _layers(job: _Job, plan: bytes, heard: Heard) -> tuple[Layer, ...]:
-    """List the engine's layers: an inspector needs a GPU, the log of TensorRT-RTX does not."""
+def _layers(job: _Job, plan: bytes, log: LogLines) -> tuple[Layer, ...]:
+    """List the engine's layers: an inspector needs a GPU, TensorRT-RTX's log does not."""
     if job.library == "tensorrt_rtx":
-        return layers_of_log(text for _, text in heard)
+        return layers_of_log(text for _, text in log)
     runtime = job.trt.Runtime(bindings.logger(job.trt))
-    # What was built a moment ago, here, needs no passport.
-    if job.portable == "version":
+    if job.options.portable == "version":  # built here a moment ago, so it is trusted
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
@@ -468,7 +372,7 @@ def _tensor(tensor: Any) -> Tensor:
     return Tensor(name=tensor.name, dtype=_IN_NUMPY.get(name, name.lower()), shape=shape)
 
 
-def _passport(job: _Job, made: _Made, spec: ModelSpec, gpu: Gpu | None) -> Passport:
+def _passport(job: _Job, result: _Result, spec: ModelSpec, gpu: Gpu | None) -> Passport:
     compiled = job.library == "tensorrt_rtx"
     here = (gpu.compute_capability,) if gpu else ()
     capability = job.capability if compiled and job.capability != ("current",) else here
@@ -479,14 +383,14 @@ def _passport(job: _Job, made: _Made, spec: ModelSpec, gpu: Gpu | None) -> Passp
         driver=gpu.driver if gpu else None,
         gpu=gpu.name if gpu else None,
         compute_capability=capability,
-        portable="same-capability" if compiled else job.portable,
-        profile=(made.profile.min, made.profile.opt, made.profile.max),
-        inputs=made.inputs,
-        outputs=made.outputs,
-        plan_sha256=hashlib.sha256(made.plan).hexdigest(),
-        plan_bytes=len(made.plan),
+        portable="same-capability" if compiled else job.options.portable,
+        profile=(result.profile.min, result.profile.opt, result.profile.max),
+        inputs=result.inputs,
+        outputs=result.outputs,
+        plan_sha256=hashlib.sha256(result.plan).hexdigest(),
+        plan_bytes=len(result.plan),
         onnx_sha256=sha256_of_file(job.source),
         precision=spec.precision,
-        layers=types_of(made.layers),
+        layers=types_of(result.layers),
         spec=spec,
     )

@@ -1,4 +1,4 @@
-"""How far a build is, and whether it is to go on: what TensorRT asks of an IProgressMonitor."""
+"""Progress and cancellation of a build, for TensorRT's IProgressMonitor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from edgeml.progress import Advance
 
 
 def monitor_of(trt: Any, cancelled: threading.Event, advance: Advance) -> Any:
-    """Make what TensorRT tells of its steps, and asks whether to go on. Percents are advanced."""
+    """Return a monitor that advances in percent, and stops the build once `cancelled` is set."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)  # pybind11 wants it by name
+            trt.IProgressMonitor.__init__(self)  # pybind11 requires it by name
             self.steps = _Steps()
             self.shown = 0
             self.lock = threading.Lock()
@@ -25,7 +25,7 @@ def monitor_of(trt: Any, cancelled: threading.Event, advance: Advance) -> Any:
             self.steps.finish(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            # An exception must not leave this: it would pass through TensorRT's own frames.
+            # An exception must not leave this method: it would pass through TensorRT's frames.
             try:
                 self.steps.complete(phase_name, step)
                 with self.lock:
@@ -41,11 +41,11 @@ def monitor_of(trt: Any, cancelled: threading.Event, advance: Advance) -> Any:
 
 
 class _Steps:
-    """Which share of a build is done: phases have steps, in which other phases may be open."""
+    """The share of a build that is done: phases have steps, in which other phases may be open."""
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[str | None, int, int]] = {}
-        self._lock = threading.Lock()  # phases of several of TensorRT's threads come at once
+        self._lock = threading.Lock()  # TensorRT's threads report phases concurrently
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         with self._lock:
@@ -62,7 +62,7 @@ class _Steps:
             self._open.pop(name, None)
 
     def share(self) -> float:
-        """Give the share, 0 to 1, of the first phase that was started and is still open."""
+        """Return the share, 0 to 1, of the first phase that was started and is still open."""
         with self._lock:
             root = next((n for n, (parent, *_) in self._open.items() if parent is None), None)
             return 0.0 if root is None else self._share(root)

@@ -1,6 +1,6 @@
-"""Engines of .onnx files, built at their first use on a machine and kept.
+"""A cache of engines, each built when its .onnx file is first used on a machine.
 
-The portable way to ship TensorRT: the .onnx goes everywhere, each machine builds its own engine.
+This is the portable way to ship TensorRT: the .onnx runs on all machines, each with its own engine.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RECIPE = 1
-"""Raised when edgeml builds other engines of the same file than before."""
+"""To be increased when edgeml builds a different engine from the same file."""
 
 _BATCHES = (1, 1, 8)
-"""Least, usual, greatest. Fastest for one image at a time, which is what a camera gives."""
+"""Smallest, usual, largest. Fastest for one image at a time, as from a camera."""
 
 
 def open_onnx(
@@ -56,10 +56,10 @@ def open_onnx(
         spec: What it means, for the passport of an engine that is built.
         library: The one that builds and runs it.
         device: As `TensorRtRuntime` takes it.
-        progress: Where a build shows itself; None: on stderr, since it may take minutes.
+        progress: Receives the steps of a build; None prints them on stderr, as it may take minutes.
 
     Raises:
-        InputError: There is no such device, or the cache is no folder that can be written to.
+        InputError: There is no such device, or the cache is not a writable folder.
         ModelLoadError: There is no GPU, or TensorRT refuses what it built.
         ExportError: TensorRT cannot build it.
         MissingDependencyError: TensorRT, cuda-bindings or onnx is not installed.
@@ -85,9 +85,9 @@ def open_onnx(
 
 
 def _remove_superseded(engine: Path) -> None:
-    """Remove what older versions built of the same file, which this machine will not run again.
+    """Remove engines that older versions built from the same file.
 
-    Those of newer ones stay: two versions that are used in turn would build at each use.
+    Engines of newer versions stay: two versions in turn would otherwise build at each use.
     """
     new = read_passport(engine)
     for other in engine.parent.glob("*.engine"):
@@ -107,16 +107,19 @@ def _build(
     index: int,
     progress: Progress,
 ) -> None:
-    from edgeml.runtimes.tensorrt.build import Profile, engine_from_onnx
+    from edgeml.runtimes.tensorrt.build import engine_from_onnx
+    from edgeml.runtimes.tensorrt.engine_options import EngineOptions, Profile
 
     timings = f"{library}-{hashlib.sha256(gpu.name.encode()).hexdigest()[:8]}.timing"
     engine_from_onnx(
         path,
         engine,
+        EngineOptions(
+            profile=Profile(*_BATCHES),
+            capability="current" if library == "tensorrt_rtx" else None,
+        ),
         library=library,
-        profile=Profile(*_BATCHES),
         timing_cache=engine.with_name(timings),
-        capability="current" if library == "tensorrt_rtx" else None,
         device=index,
         spec=spec,
         progress=progress,
@@ -124,7 +127,7 @@ def _build(
 
 
 def _key(path: Path, library: Library, version: str, gpu: Gpu) -> str:
-    """Digest all that an engine depends on; another value is another engine."""
+    """Return a digest of everything that an engine depends on."""
     parts = {
         "recipe": _RECIPE,
         "onnx": sha256_of_file(path),

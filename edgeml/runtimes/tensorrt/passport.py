@@ -1,8 +1,8 @@
-"""What stands beside a TensorRT engine: which machine it is for, and what it means.
+"""The passport next to a TensorRT engine: which machine the engine is for, and what it means.
 
-An engine is native code for one GPU and one TensorRT, so it is checked before any library sees it:
-that its bytes are those that were built, then that they were built for this machine. The engine
-itself stays a pure plan, which `trtexec` reads.
+An engine is native code for one GPU and one TensorRT. So before any library reads it, edgeml checks
+that its bytes are those that were built, and that they were built for this machine. The engine
+file itself is a pure plan, which `trtexec` reads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from edgeml.errors import EngineMismatchError, ModelLoadError, SpecError
+from edgeml.errors import EngineMismatchError, EngineReason, ModelLoadError, SpecError
 from edgeml.files import write_text
 from edgeml.spec.model_spec import ModelSpec, Precision, first_fault
 from edgeml.spec.storage import sidecar_path
@@ -36,8 +36,8 @@ class Tensor:
 
     Attributes:
         name: As in the ONNX.
-        dtype: In numpy's words: `float32`, `uint8`.
-        shape: None where the size is chosen at each run.
+        dtype: As numpy calls it: `float32`, `uint8`.
+        shape: None for a size that is chosen at each run.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -49,26 +49,26 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Passport:
-    """An engine's papers.
+    """Where an engine comes from, and where it runs.
 
     Attributes:
         library: Which of NVIDIA's two libraries built it; the other cannot read it.
-        version: Of that library, whole: `10.3.0`, `11.4.0.106`.
-        cuda: The CUDA that the library was built for, None where it does not tell.
-        driver: Of the machine that built it; None without one.
+        version: The full version of that library: `10.3.0`, `11.4.0.106`.
+        cuda: The CUDA that the library was built for; None if unknown.
+        driver: The driver of the machine that built it; None without one.
         gpu: The GPU that it was built on; None if it was built without one.
         compute_capability: Of that GPU, or of all GPUs that it was compiled for: `8.6`.
         portable: Where else it runs. `exact`: on the same model of GPU only. `same-capability`: on
-            GPUs of the capabilities listed. `ampere+`: on 8.0 and newer. `version`: with newer
-            TensorRTs too, for which it carries host code of its own that they run.
-        profile: The least, the usual and the greatest batch.
+            GPUs of the capabilities listed. `ampere+`: on 8.0 and newer. `version`: also with newer
+            TensorRTs, which run host code that the engine carries.
+        profile: The smallest, the usual and the largest batch.
         inputs: One, if edgeml wrote it.
         outputs: One, if edgeml wrote it.
-        plan_sha256: Of the engine.
-        plan_bytes: Its size.
-        onnx_sha256: Of the file that it was built from.
-        precision: What the ONNX was exported as.
-        layers: How many fused layers compute in what, by the type's name; empty if unknown.
+        plan_sha256: Digest of the engine.
+        plan_bytes: Size of the engine.
+        onnx_sha256: Digest of the file that it was built from.
+        precision: The precision that the ONNX was exported in.
+        layers: The number of fused layers by the type that they compute in; empty if unknown.
         spec: What the model means.
     """
 
@@ -103,15 +103,15 @@ class Passport:
 
     def to_json(self) -> str:
         """Write the passport as JSON, with its format first."""
-        told = {"format": FORMAT, **asdict(self), "spec": json.loads(self.spec.to_json())}
-        return json.dumps(told, ensure_ascii=False, indent=1) + "\n"
+        fields = {"format": FORMAT, **asdict(self), "spec": json.loads(self.spec.to_json())}
+        return json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Passport:
         """Read what `to_json` wrote.
 
         Raises:
-            SpecError: Not JSON, another format, or a field that is missing or wrong; names it.
+            SpecError: It is not JSON, has another format, or a field is missing or wrong.
         """
         from pydantic import TypeAdapter, ValidationError
 
@@ -127,7 +127,7 @@ class Passport:
         except SpecError as err:
             raise SpecError(f"its spec is wrong: {err}") from err
         data["spec"] = json.loads(spec.to_json())
-        del data["spec"]["format"]  # known by now, and not a field
+        del data["spec"]["format"]  # checked above, and not a field
         try:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except ValidationError as err:
@@ -135,17 +135,17 @@ class Passport:
 
 
 def passport_path(engine: Path) -> Path:
-    """Name an engine's passport: `model.engine.json` of `model.engine`."""
+    """Return the path of an engine's passport: `model.engine.json` for `model.engine`."""
     return sidecar_path(engine)
 
 
 def write_passport(passport: Passport, engine: Path) -> None:
-    """Write a passport beside an engine, whole or not at all."""
+    """Write a passport next to an engine, as one step."""
     write_text(passport_path(engine), passport.to_json())
 
 
 def read_passport(engine: Path) -> Passport:
-    """Read the passport that stands beside an engine.
+    """Read the passport next to an engine.
 
     Raises:
         EngineMismatchError: There is none, or it cannot be understood.
@@ -155,35 +155,37 @@ def read_passport(engine: Path) -> Passport:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
         raise EngineMismatchError(
-            f"{engine.name} has no passport: {path.name} is not beside it. An engine is native "
-            "code, so it is not loaded unless its passport says what it is and for which GPU. "
-            "Copy the passport along, or build the engine with edgeml export."
+            f"{engine.name} has no passport: {path.name} is not next to it. An engine is native "
+            "code, so it is loaded only if a passport states what it is and for which GPU. "
+            "Copy the passport too, or build the engine with edgeml export.",
+            reason="no-passport",
         ) from err
     except UnicodeDecodeError as err:
         raise EngineMismatchError(
-            f"The passport {path.name} is not UTF-8 text. Copy it again, together with its engine."
+            f"The passport {path.name} is not UTF-8 text. Copy it again, together with its engine.",
+            reason="passport",
         ) from err
     except OSError as err:
         raise EngineMismatchError(
-            f"The passport {path.name} cannot be read: {err.strerror}."
+            f"The passport {path.name} cannot be read: {err.strerror}.", reason="passport"
         ) from err
     try:
         return Passport.from_json(text)
     except SpecError as err:
         raise EngineMismatchError(
-            f"The passport {path.name} cannot be used: {str(err).rstrip('.')}."
+            f"The passport {path.name} cannot be used: {str(err).rstrip('.')}.", reason="passport"
         ) from err
 
 
 def read_engine(engine: Path) -> tuple[Passport, bytes]:
-    """Read an engine whose bytes are those that its passport names.
+    """Read an engine whose bytes are those that its passport states.
 
-    The bytes that were hashed are the ones given, so no one can exchange the file in between.
+    The returned bytes are the ones that were hashed, so nobody can replace the file in between.
 
     Raises:
         ModelLoadError: The engine cannot be read.
-        EngineMismatchError: The passport is missing or wrong, or another engine's, or the engine
-            was changed.
+        EngineMismatchError: The passport is missing, wrong or another engine's, or the engine was
+            changed.
     """
     passport = read_passport(engine)
     try:
@@ -193,39 +195,39 @@ def read_engine(engine: Path) -> tuple[Passport, bytes]:
     digest = hashlib.sha256(plan).hexdigest()
     if digest == passport.plan_sha256:
         return passport, plan
-    raise EngineMismatchError(_why_other_bytes(engine, passport, len(plan), digest))
+    raise _byte_mismatch(engine, passport, len(plan), digest)
 
 
 def describe_engine(engine: Path) -> dict[str, Any]:
-    """Say what the passport says, as JSON values; TensorRT is not asked, nor need it be here.
+    """Return the contents of the passport as JSON values, without TensorRT.
 
     Raises:
         ModelLoadError: The engine cannot be read.
-        EngineMismatchError: It has no passport, or is not the engine that its passport names.
+        EngineMismatchError: It has no passport, or is not the engine that its passport describes.
     """
     passport, plan = read_engine(engine)
-    told = json.loads(passport.to_json())
-    spec = told.pop("spec")
+    fields = json.loads(passport.to_json())
+    spec = fields.pop("spec")
     for key in ("format", "library", "version", "plan_sha256", "plan_bytes"):
-        told.pop(key)
-    # The precision and the format are the spec's, under the names that other models have too.
+        fields.pop(key)
+    # The precision and the format are the spec's, with the same keys as for other models.
     return {
         "path": str(engine),
         "bytes": len(plan),
         "sha256": passport.plan_sha256,
         "fits_passport": True,
         "runtime": f"{passport.library} {passport.version}",
-        **told,
+        **fields,
         **spec,
     }
 
 
 def supersedes(new: Passport, old: Passport) -> bool:
-    """Say whether an engine is of the same file for the same GPU, and of newer versions."""
-    what = [(p.onnx_sha256, p.library, p.gpu, p.compute_capability) for p in (old, new)]
+    """Return whether an engine is built from the same file for the same GPU, by newer versions."""
+    sources = [(p.onnx_sha256, p.library, p.gpu, p.compute_capability) for p in (old, new)]
     versions = [(_numbers(p.version), _numbers(p.driver or "")) for p in (old, new)]
     older = all(before <= after for before, after in zip(*versions, strict=True))
-    return what[0] == what[1] and older and versions[0] != versions[1]
+    return sources[0] == sources[1] and older and versions[0] != versions[1]
 
 
 def check(passport: Passport, *, library: Library, version: str, gpu: Gpu) -> None:
@@ -234,45 +236,50 @@ def check(passport: Passport, *, library: Library, version: str, gpu: Gpu) -> No
     Args:
         passport: The engine's.
         library: The one that would run it.
-        version: Of that library.
-        gpu: Of this machine.
+        version: The version of that library.
+        gpu: The GPU of this machine.
 
     Raises:
-        EngineMismatchError: Says both sides.
+        EngineMismatchError: Names what it was built for, and what is here.
     """
     check_library(passport, library)
-    if why := _why_not_here(passport, version, gpu):
-        raise EngineMismatchError(f"{why} {_again(library)}")
+    mismatches: list[tuple[EngineReason, str | None]] = [
+        ("version", _version_mismatch(passport, NAMES[library], version)),
+        ("driver", _driver_mismatch(passport, gpu)),
+        ("gpu", _gpu_mismatch(passport, gpu)),
+    ]
+    for reason, message in mismatches:
+        if message:
+            raise EngineMismatchError(f"{message} {_build_here(library)}", reason=reason)
 
 
 def check_library(passport: Passport, library: Library) -> None:
-    """Refuse an engine of the other library, which need not be installed to know that.
+    """Refuse an engine of the other library, whether or not that one is installed.
 
     Raises:
-        EngineMismatchError: Says both.
+        EngineMismatchError: Names both.
     """
     if library != passport.library:
         raise EngineMismatchError(
-            f"This engine was built by {NAMES[passport.library]}; {NAMES[library]} was asked to "
-            f"run it. {_again(library)}"
+            f"This engine was built by {NAMES[passport.library]}, and {NAMES[library]} cannot run "
+            f"it. {_build_here(library)}",
+            reason="library",
         )
 
 
-def _why_not_here(passport: Passport, version: str, gpu: Gpu) -> str | None:
-    if why := _why_other_version(passport, NAMES[passport.library], version):
-        return why
-    if passport.cuda and gpu.cuda and _numbers(passport.cuda)[0] > _numbers(gpu.cuda)[0]:
-        return (
-            f"This engine needs a driver for CUDA {passport.cuda}; the driver here, {gpu.driver}, "
-            f"goes up to CUDA {gpu.cuda}. Update the driver."
-        )
-    return _why_other_gpu(passport, gpu)
+def _driver_mismatch(passport: Passport, gpu: Gpu) -> str | None:
+    if not passport.cuda or not gpu.cuda or _numbers(passport.cuda)[0] <= _numbers(gpu.cuda)[0]:
+        return None
+    return (
+        f"This engine needs a driver for CUDA {passport.cuda}; the driver here, {gpu.driver}, "
+        f"supports CUDA up to {gpu.cuda}. Update the driver."
+    )
 
 
-def _why_other_version(passport: Passport, name: str, version: str) -> str | None:
-    """Compare versions; of NVIDIA's rules, see the support matrix of TensorRT 11.4.
+def _version_mismatch(passport: Passport, name: str, version: str) -> str | None:
+    """Compare versions by NVIDIA's rules, see the support matrix of TensorRT 11.4.
 
-    Plans built as version-compatible run on later releases of their major, and those of 10 on 11.
+    Version-compatible plans run on later releases of their major version, and those of 10 on 11.
     """
     if passport.version == version:
         return None
@@ -280,30 +287,30 @@ def _why_other_version(passport: Passport, name: str, version: str) -> str | Non
     if passport.portable != "version":
         which = "an older" if built < here else "a newer"
         return (
-            f"This engine was built by {which} {name}, {passport.version}; here is {version}, "
-            "and an engine runs on no other version than its own."
+            f"This engine was built by {which} {name}, {passport.version}; this machine has "
+            f"{version}, and an engine runs on its own version only."
         )
     if built > here:
         return (
             f"This version-compatible engine was built by {name} {passport.version}; it runs on "
-            f"that and later ones, and here is {version}."
+            f"that and later ones, and this machine has {version}."
         )
     if built[0] != here[0] and (built[0], here[0]) != (10, 11):
         return (
-            f"This version-compatible engine was built by {name} {passport.version}; here is "
-            f"{version}, and only engines of 10 run on the next major version."
+            f"This version-compatible engine was built by {name} {passport.version}; this "
+            f"machine has {version}, and only engines of 10 run on the next major version."
         )
     return None
 
 
-def _why_other_gpu(passport: Passport, gpu: Gpu) -> str | None:
+def _gpu_mismatch(passport: Passport, gpu: Gpu) -> str | None:
     here = f"{gpu.name} (compute capability {gpu.compute_capability})"
     listed = " or ".join(passport.compute_capability)
     if passport.portable == "ampere+":
         if _numbers(gpu.compute_capability) < (8, 0):
             return (
                 "This engine is for GPUs of compute capability 8.0 (Ampere) and newer; "
-                f"here is {here}."
+                f"this machine has {here}."
             )
         return None
     if gpu.compute_capability not in passport.compute_capability:
@@ -311,39 +318,46 @@ def _why_other_gpu(passport: Passport, gpu: Gpu) -> str | None:
         return f"This engine was built {on}for compute capability {listed}; here is {here}."
     if passport.portable != "same-capability" and passport.gpu not in (None, gpu.name):
         return (
-            f"This engine was built on {passport.gpu}; here is {here}, of the same compute "
+            f"This engine was built on {passport.gpu}; here is {here}, with the same compute "
             "capability, but the kernels were chosen for the other model."
         )
     return None
 
 
-def _why_other_bytes(engine: Path, passport: Passport, size: int, digest: str) -> str:
-    """Tell an engine that was damaged from one that was given another's passport."""
+def _byte_mismatch(engine: Path, passport: Passport, size: int, digest: str) -> EngineMismatchError:
+    """Return the error of an engine that was damaged, or that has the passport of another one."""
     mine = passport_path(engine).name
     if size == 0:
-        return f"{engine.name} is empty; its passport names {passport.plan_bytes:,} bytes."
+        return EngineMismatchError(
+            f"{engine.name} is empty; its passport states {passport.plan_bytes:,} bytes.",
+            reason="empty",
+        )
     for other in sorted(engine.parent.glob("*.engine.json")):
         with suppress(EngineMismatchError):
             neighbour = other.with_name(other.name.removesuffix(".json"))
             if other.name != mine and read_passport(neighbour).plan_sha256 == digest:
-                return (
+                return EngineMismatchError(
                     f"The passport {mine} belongs to another engine; {other.name} is the one of "
-                    f"{engine.name}. Give each engine its own again."
+                    f"{engine.name}. Rename them so that each engine has its own.",
+                    reason="other-passport",
                 )
     if size < passport.plan_bytes:
-        return (
+        return EngineMismatchError(
             f"{engine.name} is cut short: it has {size:,} of the {passport.plan_bytes:,} bytes "
-            "that its passport names. Copy it again."
+            "that its passport states. Copy it again.",
+            reason="truncated",
         )
     if size > passport.plan_bytes:
-        return (
+        return EngineMismatchError(
             f"{engine.name} has {size:,} bytes, more than the {passport.plan_bytes:,} that its "
-            f"passport names: {mine} is another engine's, or something was appended. "
-            "Copy both again."
+            f"passport states: {mine} is another engine's, or something was appended. "
+            "Copy both again.",
+            reason="longer",
         )
-    return (
-        f"{engine.name} was changed: its sha256 is {digest[:12]}…, its passport names "
-        f"{passport.plan_sha256[:12]}…. Copy both again, or build the engine anew."
+    return EngineMismatchError(
+        f"{engine.name} was changed: its sha256 is {digest[:12]}…, its passport states "
+        f"{passport.plan_sha256[:12]}…. Copy both again, or build the engine again.",
+        reason="changed",
     )
 
 
@@ -351,17 +365,17 @@ def _other_format(written_as: Any) -> str:
     if isinstance(written_as, str) and written_as.startswith("edgeml.engine/"):
         return f"it is of format {written_as!r}, newer than {FORMAT!r}: update edgeml"
     if written_as is None:
-        return f"it does not say that its format is {FORMAT!r}, so it is no engine's passport"
-    return f"its format is {written_as!r}, not {FORMAT!r}: it stands beside the wrong kind of file"
+        return f"it does not state the format {FORMAT!r}, so it is not the passport of an engine"
+    return f"its format is {written_as!r}, not {FORMAT!r}: it is next to the wrong kind of file"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)) or (0,)
 
 
-def _again(library: Library) -> str:
-    """Say how an engine for this machine is made."""
-    # What TensorRT-RTX compiles for by itself may again leave out the GPU that is here.
+def _build_here(library: Library) -> str:
+    """Return the sentence that says how to build an engine for this machine."""
+    # TensorRT-RTX's usual list of GPUs may not contain the one of this machine.
     fmt = "trt-rtx --capability current" if library == "tensorrt_rtx" else "trt"
     return (
         f"Build it on this machine: edgeml export MODEL.onnx --fmt {fmt}, "
@@ -376,8 +390,8 @@ class Gpu:
     Attributes:
         name: As the driver calls it, for example `NVIDIA H100 80GB HBM3`.
         compute_capability: `9.0`.
-        driver: `580.65.06`; where Linux does not tell, `CUDA 13.0`.
-        cuda: The newest CUDA that the driver serves: `13.0`.
+        driver: `580.65.06`; if Linux does not report it, `CUDA 13.0`.
+        cuda: The newest CUDA that the driver supports: `13.0`.
     """
 
     name: str

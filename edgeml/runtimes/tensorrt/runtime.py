@@ -10,11 +10,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import EngineMismatchError, InferenceError, InputError, ModelLoadError
+from edgeml.errors import (
+    EngineMismatchError,
+    InferenceError,
+    InputError,
+    MissingDependencyError,
+    ModelLoadError,
+)
 from edgeml.runtimes.protocol import check_batch, check_process
 from edgeml.runtimes.tensorrt import bindings, cuda
-from edgeml.runtimes.tensorrt.bindings import listening
-from edgeml.runtimes.tensorrt.lanes import MOST_LANES, Batch, Lane, Model, Pool, why
+from edgeml.runtimes.tensorrt.bindings import captured_log
 from edgeml.runtimes.tensorrt.passport import (
     NAMES,
     Library,
@@ -24,6 +29,7 @@ from edgeml.runtimes.tensorrt.passport import (
     check_library,
     read_engine,
 )
+from edgeml.runtimes.tensorrt.slots import MAX_CONCURRENT, Batch, ExecutionSlot, Model, Pool
 from edgeml.spec.storage import spec_metadata
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
@@ -33,10 +39,8 @@ _PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "int8"}
 class TensorRtRuntime:
     """A TensorRT engine. `run` may be called from several threads at once.
 
-    What is dropped without being closed frees its memory too, since context managers hold it.
-
-    A batch larger than the engine's greatest is run in parts, a smaller one than its least is
-    filled up.
+    Its memory is freed even without `close`, because context managers own it. A batch larger than
+    the engine's largest runs in parts; one smaller than its smallest is filled up.
     """
 
     def __init__(
@@ -54,8 +58,8 @@ class TensorRtRuntime:
         writes both files.
 
         Args:
-            path: An .engine with its passport beside it.
-            library: Which one must run it; None takes the one that built it.
+            path: An .engine with its passport next to it.
+            library: The one that must run it; None takes the one that built it.
             device: `auto`, `cuda`, or `cuda:N` for one of several GPUs.
             trusted: Allow a version-compatible engine to run the host code that it carries.
 
@@ -72,15 +76,15 @@ class TensorRtRuntime:
         check_library(passport, library)
         trt: Any = bindings.load(library)
         try:
-            # Before any TensorRT object is made: without a GPU some versions end the process.
+            # Before any TensorRT object exists: without a GPU some versions end the process.
             gpu = cuda.this_gpu(self._index)
             check(passport, library=library, version=trt.__version__, gpu=gpu)
             _check_trust(path, passport, trusted)
             with cuda.use(self._index):
                 model = _deserialised(trt, path, plan, passport)
-                pool = Pool(lambda: Lane(model), MOST_LANES)
-                with pool.lane():
-                    pass  # so that too little memory shows now
+                pool = Pool(lambda: ExecutionSlot(model), MAX_CONCURRENT)
+                with pool.acquire():
+                    pass  # a lack of memory is an error now, not at the first run
         except InferenceError as err:
             raise ModelLoadError(f"{path.name} cannot be loaded: {err}") from err
         self._process = os.getpid()
@@ -104,7 +108,7 @@ class TensorRtRuntime:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The spec that stands in the passport, and the precision."""
+        """The spec in the passport, and the precision."""
         return self._metadata
 
     def run(self, batch: Batch, /) -> NDArray[np.float32]:
@@ -116,43 +120,57 @@ class TensorRtRuntime:
         """
         check_process(self._process, "a GPU")
         check_batch(batch, (None, *self._model_input.shape[1:]), self._model_input.dtype)
-        most = self._profile[2]
-        with cuda.use(self._index), self._pool.lane() as lane:
-            parts = [lane.run(batch[i : i + most]) for i in range(0, len(batch), most)]
+        largest = self._profile[2]
+        with cuda.use(self._index), self._pool.acquire() as slot:
+            parts = [slot.run(batch[i : i + largest]) for i in range(0, len(batch), largest)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def close(self) -> None:
-        """Free all memory, once the threads that are running are done. May be called again."""
+        """Free all memory after the threads that are running. May be called again."""
         self._pool.close()
 
 
+def incompatibility(passport: Passport) -> str | None:
+    """Return why edgeml cannot run an engine on this machine; None if it can."""
+    if passport.portable == "version":
+        return "it is version-compatible: it carries code that edgeml does not run without trust"
+    try:
+        gpu = cuda.this_gpu()
+        version = str(bindings.load(passport.library).__version__)
+        check(passport, library=passport.library, version=version, gpu=gpu)
+    except (MissingDependencyError, ModelLoadError, InferenceError) as err:
+        return str(err)
+    return None
+
+
 def _deserialised(trt: Any, path: Path, plan: bytes, passport: Passport) -> Model:
-    """Hand a plan to TensorRT, and look whether what comes out is what the passport says.
+    """Load a plan with TensorRT, and check that its tensors are those of the passport.
 
     Raises:
         ModelLoadError: TensorRT refuses it.
-        EngineMismatchError: It is another network than the passport says.
+        EngineMismatchError: It is another network than the passport states.
     """
-    with listening(trt) as heard:
+    with captured_log(trt) as log:
         runtime = trt.Runtime(bindings.logger(trt))
         if passport.portable == "version":
             runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         name = NAMES[passport.library]
-        raise ModelLoadError(f"{name} {trt.__version__} refuses {path.name}: {why(heard)}")
+        raise ModelLoadError(f"{name} {trt.__version__} refuses {path.name}: {log.reason()}")
     inputs = _tensors(trt, engine, trt.TensorIOMode.INPUT)
     outputs = _tensors(trt, engine, trt.TensorIOMode.OUTPUT)
     profile = _profile(engine, inputs[0])
-    for what, is_so, told in (
+    for what, actual, stated in (
         ("inputs", inputs, passport.inputs),
         ("outputs", outputs, passport.outputs),
         ("batch sizes", profile, passport.profile),
     ):
-        if is_so != told:
+        if actual != stated:
             raise EngineMismatchError(
-                f"{path.name} is not what its passport says: its {what} are {is_so}, the passport "
-                f"has {told}. Build it again."
+                f"{path.name} is not what its passport states: its {what} are {actual}, the "
+                f"passport has {stated}. Build it again.",
+                reason="other-network",
             )
     labels = len(passport.spec.labels)
     if len(inputs) != 1 or len(outputs) != 1 or outputs[0].shape[1:] != (labels,):
@@ -184,8 +202,10 @@ def _tensors(trt: Any, engine: Any, mode: Any) -> tuple[Tensor, ...]:
 def _profile(engine: Any, tensor: Tensor) -> tuple[int, int, int]:
     if tensor.shape[0] is not None:
         return (tensor.shape[0],) * 3
-    least, usual, most = (shape[0] for shape in engine.get_tensor_profile_shape(tensor.name, 0))
-    return least, usual, most
+    smallest, usual, largest = (
+        shape[0] for shape in engine.get_tensor_profile_shape(tensor.name, 0)
+    )
+    return smallest, usual, largest
 
 
 def _check_trust(path: Path, passport: Passport, trusted: bool) -> None:

@@ -26,8 +26,9 @@ from edgeml.image.reading import read_image
 from edgeml.progress import Advance, Progress
 from edgeml.runtimes.onnx_file import read_onnx
 from edgeml.runtimes.tensorrt import build as build_module
-from edgeml.runtimes.tensorrt.build import Built, Profile, engine_from_onnx
+from edgeml.runtimes.tensorrt.build import Built, engine_from_onnx
 from edgeml.runtimes.tensorrt.engine_layers import products_of
+from edgeml.runtimes.tensorrt.engine_options import EngineOptions, Profile
 from edgeml.runtimes.tensorrt.passport import read_engine, read_passport
 from edgeml.spec.model_spec import Precision
 from edgeml_export.int8.calibration import choose_calibration
@@ -99,8 +100,9 @@ def typed(
     return make
 
 
-def build(source: Path, folder: Path, **given: Any) -> Built:
-    return engine_from_onnx(source, folder / "m.engine", library="tensorrt_rtx", **given)
+def build(source: Path, folder: Path, **options: Any) -> Built:
+    target = folder / "m.engine"
+    return engine_from_onnx(source, target, EngineOptions(**options), library="tensorrt_rtx")
 
 
 def expected_products(network: onnx.ModelProto, precision: Precision) -> dict[str, dict[str, int]]:
@@ -297,7 +299,7 @@ def test_too_little_memory_says_which_option_gives_more(
         ({"capability": ("9.0",)}, r"'9\.0' by name; known are 7\.5, .* current"),
         ({"capability": ()}, "At least one"),
         ({"portable": "ampere+"}, "choose these by their capability"),
-        ({"workspace_mb": 0}, "A workspace of 0 MiB"),
+        ({"workspace_mb": 0}, "The workspace is 0 MiB"),
     ],
 )
 def test_what_the_library_does_not_know_is_refused(

@@ -13,8 +13,10 @@ import pytest
 
 from edgeml.errors import ExportError, InputError, ModelLoadError
 from edgeml.runtimes.tensorrt import build as build_module
-from edgeml.runtimes.tensorrt.build import Built, Profile, engine_from_onnx, why_not_here
+from edgeml.runtimes.tensorrt.build import Built, engine_from_onnx
+from edgeml.runtimes.tensorrt.engine_options import EngineOptions, Profile
 from edgeml.runtimes.tensorrt.passport import Portable, read_engine
+from edgeml.runtimes.tensorrt.runtime import incompatibility
 from tests.export.graphs import model_of, weights, written
 from tests.export.int8.quantized import quantized
 from tests.runtimes.tensorrt.engines import VERSIONS, Machine, machine
@@ -34,9 +36,14 @@ def source(tmp_path: Path) -> Path:
     return written(model_of(nodes, {"w": weights(2, 3, 3, 3)}), tmp_path / "source.onnx")
 
 
-def build(here: Machine, source: Path, **given: Any) -> Built:
-    target = source.with_name("m.engine")
-    return engine_from_onnx(source, target, library=here.library, **given)
+def build(here: Machine, source: Path, timing_cache: Path | None = None, **options: Any) -> Built:
+    return engine_from_onnx(
+        source,
+        source.with_name("m.engine"),
+        EngineOptions(**options),
+        library=here.library,
+        timing_cache=timing_cache,
+    )
 
 
 def header_of(source: Path) -> dict[str, Any]:
@@ -55,7 +62,7 @@ def test_one_way_builds_with_all_versions(version: str, source: Path) -> None:
         assert header["verbosity"] == "DETAILED"
         assert header["profile"] == {"input": [[n, 3, 16, 16] for n in (1, 2, 4)]}
         assert header["version"] == built.passport.version == here.state.version
-        assert why_not_here(built.passport) is None
+        assert incompatibility(built.passport) is None
     passport, _ = read_engine(source.with_name("m.engine"))
     assert passport == built.passport
     if version == "rtx":
@@ -73,9 +80,9 @@ def test_an_engine_is_not_run_where_it_would_not_run(
     with machine("11.4") as here:
         passport = build(here, source).passport
     with machine("11.4", **elsewhere):
-        assert why_not_here(passport)
+        assert incompatibility(passport)
     with machine("10.16"):
-        assert why_not_here(passport)
+        assert incompatibility(passport)
 
 
 def test_an_engine_of_this_gpu_alone_is_built_by_tensorrt_rtx_too(source: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeml.errors import MissingDependencyError, ModelLoadError
-from edgeml.runtimes.tensorrt.bindings import built_for_cuda, listening, load, logger
+from edgeml.runtimes.tensorrt.bindings import built_for_cuda, captured_log, load, logger
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 from tests.runtimes.tensorrt.standin import standin
@@ -28,45 +28,45 @@ def say(trt: Any, severity: str, text: str) -> None:
 
 
 def test_errors_and_warnings_are_heard_and_what_is_chatty_is_not(trt: Any) -> None:
-    with listening(trt) as heard:
+    with captured_log(trt) as log:
         for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
             say(trt, severity, severity.lower())
-    assert heard.errors == ["internal_error", "error"]
-    assert heard.warnings == ["warning"]
-    assert len(heard) == 3
+    assert log.errors == ["internal_error", "error"]
+    assert log.warnings == ["warning"]
+    assert len(log) == 3
 
 
 def test_all_is_heard_where_it_is_asked_for(trt: Any) -> None:
-    with listening(trt, verbose=True) as heard:
+    with captured_log(trt, verbose=True) as log:
         say(trt, "VERBOSE", "fused")
-    assert heard == [("VERBOSE", "fused")]
+    assert log == [("VERBOSE", "fused")]
 
 
 def test_a_thread_hears_its_own_errors_only(trt: Any) -> None:
     together = Barrier(4)
 
     def work(number: int) -> list[str]:
-        with listening(trt) as heard:
+        with captured_log(trt) as log:
             together.wait(30)
             say(trt, "ERROR", str(number))
             together.wait(30)
-        return heard.errors
+        return log.errors
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4))) == [["0"], ["1"], ["2"], ["3"]]
 
 
 def test_what_tensorrts_own_threads_say_is_heard_by_all(trt: Any) -> None:
-    with listening(trt) as heard, ThreadPoolExecutor(1) as pool:
+    with captured_log(trt) as log, ThreadPoolExecutor(1) as pool:
         pool.submit(say, trt, "ERROR", "of a worker").result()
-    assert heard.errors == ["of a worker"]
+    assert log.errors == ["of a worker"]
 
 
 def test_nothing_is_heard_after_the_block(trt: Any) -> None:
-    with listening(trt) as heard:
+    with captured_log(trt) as log:
         pass
     say(trt, "ERROR", "later")
-    assert not heard
+    assert not log
 
 
 def test_an_error_that_nobody_listens_to_is_logged(
@@ -82,13 +82,13 @@ def test_there_is_one_logger_for_a_module(trt: Any) -> None:
 
 
 REAL = """
-from edgeml.runtimes.tensorrt.bindings import listening, load, logger
+from edgeml.runtimes.tensorrt.bindings import captured_log, load, logger
 trt = load("tensorrt_rtx")
-with listening(trt) as heard:
+with captured_log(trt) as log:
     network = trt.Builder(logger(trt)).create_network(0)
     assert not trt.OnnxParser(network, logger(trt)).parse_from_file("/no/such.onnx")
-assert any("no/such.onnx" in text for text in heard.errors), heard
-with listening(trt) as quiet:
+assert any("no/such.onnx" in text for text in log.errors), log
+with captured_log(trt) as quiet:
     pass
 assert not quiet.errors
 """

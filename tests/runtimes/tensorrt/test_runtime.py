@@ -22,8 +22,8 @@ pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 from cuda.bindings import runtime as cudart
 
 from edgeml.runtimes.tensorrt import cuda
-from edgeml.runtimes.tensorrt.lanes import MOST_GRAPHS, MOST_LANES
 from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime
+from edgeml.runtimes.tensorrt.slots import MAX_CONCURRENT, MAX_GRAPHS
 from tests.runtimes.tensorrt.engines import VERSIONS, Machine, machine
 
 pytestmark = pytest.mark.runtime
@@ -106,7 +106,7 @@ def test_no_more_sizes_are_kept_as_graphs_than_are_worth_their_memory(
     runtime = TensorRtRuntime(ours.build(net, tmp_path / "m.engine"))
     for size in [1, 2, 3, 4, 5, 6, 7, 8] * 3:
         runtime.run(noise(size))
-    assert ours.cuda.alive["execs"] == MOST_GRAPHS == 4
+    assert ours.cuda.alive["execs"] == MAX_GRAPHS == 4
     closed(runtime, ours)
 
 
@@ -140,7 +140,7 @@ def test_a_network_that_cannot_be_recorded_runs_all_the_same(
     assert ours.cuda.launches == 0
     # What was recorded until it failed is thrown away, and is not tried again at each run.
     assert ours.cuda.alive["graphs"] == 0
-    assert ours.cuda.captures_begun == MOST_GRAPHS
+    assert ours.cuda.captures_begun == MAX_GRAPHS
     closed(runtime, ours)
 
 
@@ -149,7 +149,7 @@ def test_threads_that_share_it_get_their_own_results(
 ) -> None:
     with Predictor(here.build(net, tmp_path / "m.engine")) as predictor:
         assert_same_in_threads(predictor, threads=8, each=60)
-        assert here.cuda.alive["streams"] <= MOST_LANES
+        assert here.cuda.alive["streams"] <= MAX_CONCURRENT
     del predictor
     gc.collect()
     assert here.cuda.nothing_alive
@@ -393,7 +393,7 @@ def test_another_gpu_is_used_by_its_number_in_all_threads(net: Path, tmp_path: P
         made.cuda.used.clear()
         with Predictor(engine, device="cuda:1") as predictor:
             pool = predictor._network._pool  # type: ignore[attr-defined]
-            with pool.lane(), ThreadPoolExecutor(1) as thread:  # which needs a lane of its own
+            with pool.acquire(), ThreadPoolExecutor(1) as thread:  # which needs a lane of its own
                 thread.submit(predictor.logits, [np.zeros((32, 32, 3), np.uint8)]).result(30)
             assert made.cuda.alive["streams"] == 2
             assert made.cuda.used == {1}

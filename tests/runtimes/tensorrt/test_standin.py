@@ -89,7 +89,7 @@ def test_a_removed_name_in_edgemls_own_code_fails(
     monkeypatch: pytest.MonkeyPatch, tiny_onnx: Path, tmp_path: Path
 ) -> None:
     """Plant one where the runtime makes its contexts: it goes on 10.3 and not on 11.4."""
-    from edgeml.runtimes.tensorrt import lanes as ours
+    from edgeml.runtimes.tensorrt import slots as ours
 
     honest = ours._new_context
 
