@@ -1,4 +1,4 @@
-"""What is wrong with a data set, or odd about it, before anything is trained on it."""
+"""The audit of a data set: what is wrong or unusual about it, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.progress import SILENT, Progress
 
 RARE = 20
-"""A label with fewer positives is rare: its metrics are a matter of luck."""
+"""A label with fewer positives is rare: its metrics depend on chance."""
 
 ODDITIES = ("cmyk", "rgba", "palette", "grey", "16-bit", "rotated")
-"""What pictures are that a model was seldom meant for: by colours, bits and EXIF rotation."""
+"""Properties of images that few models expect: colours, bits and EXIF rotation."""
 
 _PERCENTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Audit:
-    """What was found. Rows are numbers of rows of `dataset`.
+    """The findings of an audit. Rows are indices of rows of `dataset`.
 
     Attributes:
-        source: What was looked at, as it was named.
-        dataset: The rows that can be used: their labels could be read, and their pictures.
+        source: The audited data set, as the user named it.
+        dataset: The usable rows: their labels and images could be read.
         skipped: Rows that could not be read, by file and line.
-        unreadable: Pictures that could not be, damaged or cut short or missing.
-        unnamed: Pictures beside the others that no row names.
-        kinds: What the header of each picture says; None where it is not understood.
+        unreadable: Images that could not be read: damaged, cut short or missing.
+        unnamed: Images in the same folders that no row names.
+        kinds: The header of each image; None if it is not understood.
         bytes: (N,) the size of each file.
-        duplicates: Pictures that are there more than once, and conflicts among them.
+        duplicates: Images that exist more than once, and conflicts between them.
     """
 
     source: str
@@ -58,29 +58,29 @@ class Audit:
     duplicates: Duplicates
 
     def name(self, row: int) -> str:
-        """Give the path of a picture as seen from the data set's folder."""
+        """Return the path of an image relative to the folder of the data set."""
         return relative_name(self.dataset.paths[row], self.dataset.root)
 
     def wrong_suffixes(self) -> list[int]:
-        """Find pictures whose name promises another format than they have."""
+        """Return the rows of images whose suffix is that of another format."""
         pairs = zip(self.kinds, self.dataset.paths, strict=True)
         return [row for row, (kind, path) in enumerate(pairs) if kind and not kind.matches(path)]
 
     def odd(self, oddity: str) -> list[int]:
-        """Find pictures that are of one of the `ODDITIES`."""
+        """Return the rows of images with one of the `ODDITIES`."""
         return [row for row, kind in enumerate(self.kinds) if kind and oddity in _oddities(kind)]
 
-    def groups(self, of: Groups) -> list[list[int]]:
-        """List groups of two or more rows, the largest first."""
-        first, counts = np.unique(of, return_counts=True)
+    def groups(self, duplicates: Groups) -> list[list[int]]:
+        """Return the groups of two or more rows, the largest first."""
+        first, counts = np.unique(duplicates, return_counts=True)
         chosen = first[counts > 1]
         members: dict[int, list[int]] = {row: [] for row in chosen.tolist()}
-        for row in np.flatnonzero(np.isin(of, chosen)).tolist():
-            members[int(of[row])].append(row)
+        for row in np.flatnonzero(np.isin(duplicates, chosen)).tolist():
+            members[int(duplicates[row])].append(row)
         return sorted(members.values(), key=lambda rows: (-len(rows), rows))
 
     def across_sides(self) -> list[list[int]]:
-        """List groups of near duplicates that stand on more than one side of the data's split."""
+        """Return the groups of near duplicates that are on more than one side of the split."""
         split = self.dataset.split
         if split is None:
             return []
@@ -100,12 +100,12 @@ class Audit:
             for column, label in enumerate(self.dataset.labels)
         }
 
-    def labels_with(self, of: str, *, below: int) -> list[str]:
-        """Name the labels with fewer than so many `positives` or `negatives`."""
-        return [label for label, counts in self.label_counts().items() if counts[of] < below]
+    def labels_with(self, kind: str, *, below: int) -> list[str]:
+        """Return the labels with fewer than `below` targets of a kind, for example `positives`."""
+        return [label for label, counts in self.label_counts().items() if counts[kind] < below]
 
     def sizes(self) -> dict[str, dict[str, float]]:
-        """Give percentiles of height, width, aspect ratio (width / height) and bytes."""
+        """Return percentiles of height, width, aspect ratio (width / height) and bytes."""
         sides = np.array([kind.size for kind in self.kinds if kind], float).reshape(-1, 2)
         columns = {
             "height": sides[:, 0],
@@ -125,32 +125,32 @@ class Audit:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all that was found as JSON can hold it. The keys are stable.
+        """Return all findings for JSON. The keys are stable.
 
-        * `schema`: `edgeml.audit/1`. `source`: what was looked at. `images`: how many pictures
-          can be used; all that follows is about them, but for the next three.
-        * `skipped`, `unreadable`: lists of `{"where", "why"}`, rows and pictures that cannot be
-          used. `unnamed`: paths of pictures that no row names.
+        * `schema`: `edgeml.audit/1`. `source`: the audited data set. `images`: the number of
+          usable images; all other keys are about these, except the next three.
+        * `skipped`, `unreadable`: lists of `{"where", "why"}`, rows and images that cannot be
+          used. `unnamed`: paths of images that no row names.
         * `labels`: by name `{"positives", "negatives", "unknown"}`. `rare`: names of those with
           fewer than 20 positives. `without_positives`, `without_negatives`: names.
           `unknown_share`: of all targets, a share of 1. `labels_per_image`: the mean.
         * `formats`: counts by `jpeg`, `png`, ... `wrong_extension`: lists of `{"path", "format"}`.
-          `odd`: by `cmyk`, `rgba`, `palette`, `grey`, `16-bit`, `rotated`, lists of paths.
+          `odd`: lists of paths by `cmyk`, `rgba`, `palette`, `grey`, `16-bit`, `rotated`.
         * `duplicates`: `exact` and `near` are lists of groups, which are lists of paths;
           `across_sides` those of `near` that are on more than one side of the data's split.
-        * `conflicts`: lists of `{"paths": [a, b], "labels": [[..], [..]]}`, the same picture with
+        * `conflicts`: lists of `{"paths": [a, b], "labels": [[..], [..]]}`, the same image with
           labels that contradict each other.
-        * `sizes`: of `height`, `width`, `aspect` and `bytes`: `min`, `p5`, `median`, `p95`, `max`.
-        * `cooccurrence`: `labels`, and `counts` (L, L) of pictures that have both labels.
-        * `split`: how many pictures each side has; null if the data are not divided.
+        * `sizes`: `min`, `p5`, `median`, `p95`, `max` of `height`, `width`, `aspect` and `bytes`.
+        * `cooccurrence`: `labels`, and `counts` (L, L) of images that have both labels.
+        * `split`: the number of images on each side; null if there is no split.
         """
         dataset = self.dataset
         return {
             "schema": "edgeml.audit/1",
             "source": self.source,
             "images": len(dataset),
-            "skipped": _told(self.skipped),
-            "unreadable": _told(self.unreadable),
+            "skipped": _as_json(self.skipped),
+            "unreadable": _as_json(self.unreadable),
             "unnamed": [relative_name(path, dataset.root) for path in self.unnamed],
             "labels": self.label_counts(),
             "rare": self.labels_with("positives", below=RARE),
@@ -186,24 +186,24 @@ class Audit:
         }
 
     def summary(self) -> list[tuple[str, str]]:
-        """Give what was found in lines for people: a name and a text."""
+        """Return the findings as text: pairs of a name and a description."""
         exact = self.groups(self.duplicates.exact)
         near = self.groups(self.duplicates.near)
         odd = {oddity: len(self.odd(oddity)) for oddity in ODDITIES}
         sizes = self.sizes()
-        told = [
-            ("Pictures", f"{len(self.dataset)} that can be used"),
+        lines = [
+            ("Images", f"{len(self.dataset)} usable"),
             ("Labels", f"{len(self.dataset.labels)}"),
             ("Rows left out", _first(map(str, self.skipped))),
-            ("Unreadable pictures", _first(skipped.why for skipped in self.unreadable)),
+            ("Unreadable images", _first(skipped.why for skipped in self.unreadable)),
             (
-                "Pictures that no row names",
+                "Images that no row names",
                 _first(relative_name(path, self.dataset.root) for path in self.unnamed),
             ),
             ("Wrong extensions", _first(self._names(self.wrong_suffixes()))),
-            ("Odd pictures", ", ".join(f"{n} {name}" for name, n in odd.items() if n) or "none"),
+            ("Odd images", ", ".join(f"{n} {name}" for name, n in odd.items() if n) or "none"),
             ("Exact duplicates", _extra(exact)),
-            ("Near duplicates", f"{_extra(near)}{', the exact ones included' if exact else ''}"),
+            ("Near duplicates", f"{_extra(near)}{', including the exact ones' if exact else ''}"),
             ("Label conflicts", _first(self._conflict(pair) for pair in self.duplicates.conflicts)),
             (
                 f"Labels with fewer than {RARE} positives",
@@ -217,7 +217,7 @@ class Audit:
         ]
         if "height" in sizes:
             height, width = (sizes[side] for side in ("height", "width"))
-            told.append(
+            lines.append(
                 (
                     "Height and width",
                     f"{height['min']:.0f} to {height['max']:.0f} and {width['min']:.0f} to "
@@ -227,8 +227,8 @@ class Audit:
             )
         if self.dataset.split is not None:
             across = len(self.across_sides())
-            told.append(("Near duplicates on two sides", f"{across} groups" if across else "none"))
-        return told
+            lines.append(("Near duplicates on two sides", f"{across} groups" if across else "none"))
+        return lines
 
     def _names(self, rows: Iterable[int]) -> list[str]:
         return [self.name(row) for row in rows]
@@ -249,17 +249,17 @@ def audit(
     cache: Path | None = None,
     progress: Progress = SILENT,
 ) -> Audit:
-    """Look at every row and every picture of a data set. What is bad is listed, not raised.
+    """Check every row and every image of a data set. Bad ones are listed and raise no error.
 
     Args:
-        source: A data set, or where to read one as `read_dataset` does.
-        delimiter: Between the labels in a folder's name.
-        threads: How many; None takes as many as there are cores.
-        cache: A folder that keeps thumbnails.
-        progress: Told what goes on.
+        source: A data set, or its path as for `read_dataset`.
+        delimiter: Separates the labels in a folder's name.
+        threads: None uses as many as there are processors.
+        cache: A folder that stores thumbnails.
+        progress: Shown the work.
 
     Raises:
-        DataError: Nothing of it can be used.
+        DataError: Nothing in the data set can be used.
     """
     name = str(source.root if isinstance(source, Dataset) else source)
     dataset = (
@@ -313,15 +313,15 @@ def _read_headers(
 
 
 def _unnamed(dataset: Dataset) -> tuple[Path, ...]:
-    """List pictures in the folders where the others are that are not among them."""
+    """Return the images in the folders of the data set that are not part of it."""
     if not len(dataset):
         return ()
     folder = Path(os.path.commonpath([path.parent for path in dataset.paths]))
     if not folder.is_dir():
         return ()
     named = {os.path.normpath(path) for path in dataset.paths}
-    found = (path for path in files_below(folder, []) if is_image(path))
-    return tuple(sorted(path for path in found if os.path.normpath(path) not in named))
+    images = (path for path in files_below(folder, []) if is_image(path))
+    return tuple(sorted(path for path in images if os.path.normpath(path) not in named))
 
 
 def _oddities(kind: Kind) -> set[str]:
@@ -330,7 +330,7 @@ def _oddities(kind: Kind) -> set[str]:
     return {kind.colours, bits, rotation} & set(ODDITIES)
 
 
-def _told(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
+def _as_json(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
     return [{"where": one.where, "why": one.why} for one in skipped]
 
 
@@ -339,20 +339,22 @@ def _share(mask: NDArray[np.bool_]) -> float:
 
 
 def _first(texts: Iterable[str]) -> str:
-    """Count texts and give the first."""
+    """Return the number of texts and the first of them."""
     listed = list(texts)
     if not listed:
         return "none"
     return f"{len(listed)}{': ' if len(listed) == 1 else ', the first: '}{listed[0]}"
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more or "none"
+def _listed(names: Sequence[str], limit: int = 20) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more or "none"
 
 
 def _extra(groups: Sequence[Sequence[int]]) -> str:
     if not groups:
         return "none"
     extra = sum(len(rows) - 1 for rows in groups)
-    return f"{extra} beside the first of {len(groups)} group{'s' if len(groups) > 1 else ''}"
+    return (
+        f"{extra} in addition to the first of {len(groups)} group{'s' if len(groups) > 1 else ''}"
+    )

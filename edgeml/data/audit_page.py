@@ -1,4 +1,4 @@
-"""The page of `edgeml data audit`: what was found, with the pictures."""
+"""The page of `edgeml data audit`: the findings with their images."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from edgeml.image.reading import read_image
 from edgeml.report.drawn import heatmap
 from edgeml.report.page import Tile, figure, percent, write_page
 
-# A page stays readable, and below a few megabytes.
-_MOST_GROUPS = 12
-_MOST_CONFLICTS = 24
-_MOST_IN_A_GROUP = 8
-_MOST_OF_A_KIND = 8
-_MOST_LINES = 40
-_MOST_LABELS = 40
+# These limits keep a page readable, and below a few megabytes.
+_MAX_GROUPS = 12
+_MAX_CONFLICTS = 24
+_MAX_IN_GROUP = 8
+_MAX_OF_KIND = 8
+_MAX_LINES = 40
+_MAX_LABELS = 40
 _SIDE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Picture:
-    """A picture, ready to be shown; `url` is empty if it cannot be read any more."""
+class _Image:
+    """An image for the page; `url` is empty if it can no longer be read."""
 
     url: str
     file: str
@@ -40,10 +40,10 @@ class _Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Pictures that belong together; `others` more are not shown."""
+    """Images that belong together; `others` more are not shown."""
 
     title: str
-    pictures: tuple[_Picture, ...]
+    images: tuple[_Image, ...]
     others: int
 
 
@@ -64,11 +64,11 @@ def audit_report(audit: Audit, out: Path) -> None:
             "title": "/".join(Path(audit.source).absolute().parts[-2:]),
             "tiles": _tiles(audit),
             "audit": audit,
-            "bad": [*audit.skipped, *audit.unreadable][:_MOST_LINES],
+            "bad": [*audit.skipped, *audit.unreadable][:_MAX_LINES],
             "bad_count": left_out,
             "conflicts": [
-                [_picture(audit, row) for row in pair]
-                for pair in audit.duplicates.conflicts[:_MOST_CONFLICTS]
+                [_image(audit, row) for row in pair]
+                for pair in audit.duplicates.conflicts[:_MAX_CONFLICTS]
             ],
             "exact": _groups(audit, exact),
             "exact_count": len(exact),
@@ -78,14 +78,14 @@ def audit_report(audit: Audit, out: Path) -> None:
             "across_count": len(audit.across_sides()),
             "odd": _odd(audit),
             "unnamed": [
-                _shown(path, path.name, (), "") for path in audit.unnamed[:_MOST_OF_A_KIND]
+                _image_of(path, path.name, (), "") for path in audit.unnamed[:_MAX_OF_KIND]
             ],
             "labels": audit.label_counts(),
             "rare": RARE,
             "has_unknown": not audit.dataset.known.all(),
             "together": _together(audit),
             "sizes": audit.sizes(),
-            "facts": [("Looked at", audit.source), *audit.summary()],
+            "facts": [("Data", audit.source), *audit.summary()],
         },
     )
 
@@ -96,21 +96,21 @@ def _tiles(audit: Audit) -> list[Tile]:
         for groups in (audit.duplicates.exact, audit.duplicates.near)
     )
     bad = len(audit.skipped) + len(audit.unreadable)
-    per_picture = audit.dataset.present.sum() / max(len(audit.dataset), 1)
+    per_image = audit.dataset.present.sum() / max(len(audit.dataset), 1)
     unknown = (~audit.dataset.known).mean() if audit.dataset.targets.size else 0.0
     tiles = [
-        Tile(name="Pictures", value=figure(len(audit.dataset), 0), of="that can be used"),
+        Tile(name="Images", value=figure(len(audit.dataset), 0), of="usable"),
         Tile(
             name="Labels",
             value=figure(len(audit.dataset.labels), 0),
-            of=f"{per_picture:.1f} on a picture",
+            of=f"{per_image:.1f} per image",
         ),
-        Tile(name="Left out", value=figure(bad, 0), of="rows and pictures"),
-        Tile(name="Duplicates", value=figure(near, 0), of=f"of which {exact} byte for byte"),
+        Tile(name="Left out", value=figure(bad, 0), of="rows and images"),
+        Tile(name="Duplicates", value=figure(near, 0), of=f"{exact} byte for byte"),
         Tile(
             name="Conflicts",
             value=figure(len(audit.duplicates.conflicts), 0),
-            of="pairs labelled two ways",
+            of="pairs with different labels",
         ),
     ]
     if unknown:
@@ -119,7 +119,7 @@ def _tiles(audit: Audit) -> list[Tile]:
 
 
 def _more_than_exact(audit: Audit) -> list[list[int]]:
-    """List groups of near duplicates, but not those whose pictures are all the same bytes."""
+    """Return the groups of near duplicates whose images do not all have the same bytes."""
     exact = audit.duplicates.exact
     near = audit.groups(audit.duplicates.near)
     return [rows for rows in near if len({int(exact[row]) for row in rows}) > 1]
@@ -128,67 +128,67 @@ def _more_than_exact(audit: Audit) -> list[list[int]]:
 def _groups(audit: Audit, groups: Sequence[Sequence[int]]) -> list[_Group]:
     return [
         _Group(
-            title=f"{len(rows)} pictures",
-            pictures=tuple(_picture(audit, row) for row in rows[:_MOST_IN_A_GROUP]),
-            others=max(0, len(rows) - _MOST_IN_A_GROUP),
+            title=f"{len(rows)} images",
+            images=tuple(_image(audit, row) for row in rows[:_MAX_IN_GROUP]),
+            others=max(0, len(rows) - _MAX_IN_GROUP),
         )
-        for rows in groups[:_MOST_GROUPS]
+        for rows in groups[:_MAX_GROUPS]
     ]
 
 
 def _odd(audit: Audit) -> list[_Group]:
-    """Show pictures of each odd kind, and those whose names lie about their format."""
+    """Return the images of each unusual kind, and those whose suffix is of another format."""
     kinds = [(oddity, audit.odd(oddity)) for oddity in ODDITIES]
     kinds.append(("wrong extension", audit.wrong_suffixes()))
     return [
         _Group(
             title=f"{name}: {figure(len(rows), 0)}",
-            pictures=tuple(_picture(audit, row) for row in rows[:_MOST_OF_A_KIND]),
-            others=max(0, len(rows) - _MOST_OF_A_KIND),
+            images=tuple(_image(audit, row) for row in rows[:_MAX_OF_KIND]),
+            others=max(0, len(rows) - _MAX_OF_KIND),
         )
         for name, rows in kinds
         if rows
     ]
 
 
-def _picture(audit: Audit, row: int) -> _Picture:
+def _image(audit: Audit, row: int) -> _Image:
     dataset = audit.dataset
     side = dataset.split[row] if dataset.split is not None else ""
-    return _shown(dataset.paths[row], audit.name(row), dataset.labels_of(row), side)
+    return _image_of(dataset.paths[row], audit.name(row), dataset.labels_of(row), side)
 
 
-def _shown(path: Path, name: str, labels: tuple[str, ...], side: str) -> _Picture:
+def _image_of(path: Path, name: str, labels: tuple[str, ...], side: str) -> _Image:
     try:
         url = jpeg_url(read_image(path, at_least=(_SIDE, _SIDE)), _SIDE)
     except ImageError:
         url = ""
-    return _Picture(url=url, file=name, labels=labels, side=side)
+    return _Image(url=url, file=name, labels=labels, side=side)
 
 
 def _together(audit: Audit) -> Markup | None:
-    """Draw which labels occur together: of many labels, the most common ones."""
+    """Draw which labels occur together, for the most common labels."""
     counts = cooccurrence(audit.dataset.targets)
     if not counts.any():
         return None
-    common = np.argsort(-counts.diagonal(), kind="stable")[:_MOST_LABELS]
-    kept = np.sort(common)
-    names = [audit.dataset.labels[column] for column in kept]
-    counts = counts[np.ix_(kept, kept)]
+    common = np.argsort(-counts.diagonal(), kind="stable")[:_MAX_LABELS]
+    columns = np.sort(common)
+    names = [audit.dataset.labels[column] for column in columns]
+    counts = counts[np.ix_(columns, columns)]
     shares = counts / np.maximum(counts.diagonal()[:, None], 1)
     return heatmap(
         counts,
         shares,
         names,
-        told="{row} with {column}: {count} pictures, {share} of those with {row}",
+        told="{row} with {column}: {count} images, {share} of those with {row}",
         between="with ↓ … also →",
-        description=f"Which labels occur together. {_told(counts, names)}",
+        description=f"Which labels occur together. {_most_often(counts, names)}",
         diagonal="alone",
     )
 
 
-def _told(counts: NDArray[np.int64], names: Sequence[str]) -> str:
+def _most_often(counts: NDArray[np.int64], names: Sequence[str]) -> str:
     above = np.triu(counts, 1)
     order = np.argsort(-above, axis=None, kind="stable")[:3]
     pairs: Iterable[tuple[int, int]] = zip(*np.unravel_index(order, above.shape), strict=True)
-    told = [f"{names[a]} and {names[b]} {above[a, b]}" for a, b in pairs if above[a, b]]
-    return f"Most often: {', '.join(told) or 'none do'}."
+    texts = [f"{names[a]} and {names[b]} {above[a, b]}" for a, b in pairs if above[a, b]]
+    return f"Most often: {', '.join(texts) or 'none do'}."

@@ -1,4 +1,4 @@
-"""Pictures that are there twice: the same bytes, or the same scene at another size or quality."""
+"""Duplicate images: the same bytes, or the same scene at another size or quality."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from edgeml.data.dataset import Dataset
 from edgeml.data.screen import SIDE, Thumbnails
 
 Groups = NDArray[np.intp]
-"""(N,) the first row of the group that each row belongs to; its own number if it is alone."""
+"""(N,) the first row of the group that each row belongs to; its own index if it is alone."""
 
 NEAR = 0.985
 """Grey correlation above which two thumbnails show the same scene.
 
-On 3,211 photos of clothes no two different garments reached 0.98, not even by one photographer on
-one carpet. Copies that were compressed (JPEG quality 10), shrunk, brightened, tinted, turned by 1
-degree or cut by 1 pixel of 160 on each side did in 99 % of 400 cases; cut by 3 pixels, in 35 %.
+Among 3,211 photos of clothes, no two different garments reached 0.98, not even with the same
+photographer and carpet. Copies that were compressed (JPEG quality 10), shrunk, brightened, tinted,
+rotated by 1 degree or cropped by 1 pixel of 160 on each side reached it in 99 % of 400 cases;
+copies cropped by 3 pixels in 35 %.
 """
 
 _FLATTEST = 2.0
-"""Standard deviation in grey levels below which a thumbnail is plain: noise is no scene."""
+"""Standard deviation in grey levels below which a thumbnail is plain and shows no scene."""
 
-# 98 of 100 points at most so far apart in CIELAB: copies as above are closer (but for strong
-# changes of light), the closest of 222 pairs of look-alikes among those photos is at 12.4.
+# The largest distance of 98 of 100 points in CIELAB. Copies as above are closer, except after
+# strong changes of light; the closest of 222 pairs of similar images among those photos is at 12.4.
 _SAME_COLOUR = 12.0
 _SAME_COLOUR_SHARE = 98
 
 _BLOCK = 1024
-_MOST_COMPARED = 64
+_MAX_COMPARED = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Duplicates:
-    """What is there more than once.
+    """Images that exist more than once.
 
     Attributes:
         exact: Rows with the same bytes.
         near: Rows with the same bytes or the same scene in grey, directly or through others.
-        conflicts: Pairs of rows that show the same in colour, too, but of which one is known to
-            have a label and the other known not to.
+        conflicts: Pairs of rows that also have the same colours, but one is known to have a label
+            that the other is known not to have.
     """
 
     exact: Groups
@@ -53,11 +54,11 @@ class Duplicates:
 
 
 def find_duplicates(dataset: Dataset, thumbnails: Thumbnails) -> Duplicates:
-    """Find pictures that are there more than once, and those that are labelled differently.
+    """Find images that exist more than once, and those of them that have different labels.
 
     Args:
         dataset: All of its files can be read.
-        thumbnails: Of its pictures, in the same order.
+        thumbnails: The thumbnails of its images, in the same order.
     """
     first: dict[str, int] = {}
     exact = np.array([first.setdefault(c, row) for row, c in enumerate(dataset.hashes())], np.intp)
@@ -67,11 +68,11 @@ def find_duplicates(dataset: Dataset, thumbnails: Thumbnails) -> Duplicates:
         for row in np.flatnonzero(exact != np.arange(len(exact))).tolist()
         if _contradict(dataset, int(exact[row]), np.array([row])).any()
     ]
-    kept = np.flatnonzero(exact == np.arange(len(exact)))
-    for position, later in near_pairs(thumbnails[kept]):
-        row, others = int(kept[position]), kept[later]
+    firsts = np.flatnonzero(exact == np.arange(len(exact)))
+    for position, later in near_pairs(thumbnails[firsts]):
+        row, others = int(firsts[position]), firsts[later]
         _join(parents, row, others)
-        against = others[_contradict(dataset, row, others)][:_MOST_COMPARED]
+        against = others[_contradict(dataset, row, others)][:_MAX_COMPARED]
         if len(against):
             same = _same_in_colour(thumbnails[row], thumbnails[against])
             conflicts += [(row, other) for other in against[same].tolist()]
@@ -79,7 +80,7 @@ def find_duplicates(dataset: Dataset, thumbnails: Thumbnails) -> Duplicates:
 
 
 def near_duplicates(thumbnails: Thumbnails) -> Groups:
-    """Group pictures that show the same scene in grey, directly or through others."""
+    """Group images that show the same scene in grey, directly or through others."""
     parents = np.arange(len(thumbnails))
     for row, later in near_pairs(thumbnails):
         _join(parents, row, later)
@@ -87,10 +88,10 @@ def near_duplicates(thumbnails: Thumbnails) -> Groups:
 
 
 def near_pairs(thumbnails: Thumbnails) -> Iterator[tuple[int, Groups]]:
-    """Give each row that shows the scene of later rows, with these rows.
+    """Yield each row that shows the scene of later rows, with these rows.
 
     Thumbnails are compared by their correlation in grey. Candidates are found on averages of 3 x 3
-    points: that is an orthogonal projection, which only brings points nearer, so none is missed.
+    points: this orthogonal projection can only reduce distances, so no pair is missed.
     """
     unit = _unit_vectors(thumbnails)
     cells = SIDE // 3
@@ -102,7 +103,7 @@ def near_pairs(thumbnails: Thumbnails) -> Iterator[tuple[int, Groups]]:
     for start in range(0, len(unit), _BLOCK):
         stop = min(start + _BLOCK, len(unit))
         possible = left[start:stop] @ right[:, start:] > NEAR - 1 - 1e-5
-        # A pair is looked at from its first row.
+        # A pair is compared at its first row only.
         possible &= ~np.tri(*possible.shape, dtype=np.bool_)
         columns = np.flatnonzero(possible.any(axis=0)) + start
         near = possible[:, columns - start] & (unit[start:stop] @ unit[columns].T > NEAR)
@@ -111,7 +112,7 @@ def near_pairs(thumbnails: Thumbnails) -> Iterator[tuple[int, Groups]]:
 
 
 def _unit_vectors(thumbnails: Thumbnails) -> NDArray[np.float32]:
-    """Make grey thumbnails (N, SIDE^2) of mean 0 and length 1, whose products are correlations."""
+    """Return grey thumbnails (N, SIDE^2) of mean 0 and length 1; products are correlations."""
     # ITU-R BT.601, in BGR.
     weights = np.array([0.114, 0.587, 0.299], np.float32)
     grey: NDArray[np.float32] = thumbnails.reshape(len(thumbnails), SIDE * SIDE, 3) @ weights
@@ -123,20 +124,20 @@ def _unit_vectors(thumbnails: Thumbnails) -> NDArray[np.float32]:
 
 
 def _contradict(dataset: Dataset, row: int, others: Groups) -> NDArray[np.bool_]:
-    """Say which of other rows are known to differ from a row in a label: (len(others),)."""
+    """Return which other rows are known to differ from a row in a label: (len(others),)."""
     one, many = dataset.targets[row], dataset.targets[others]
     different: NDArray[np.bool_] = (one != many) & dataset.known[row] & dataset.known[others]
     return np.asarray(different.any(axis=1))
 
 
 def _same_in_colour(one: Thumbnails, many: Thumbnails) -> NDArray[np.bool_]:
-    """Say which of (n, SIDE, SIDE, 3) have the colours of one (SIDE, SIDE, 3): (n,)."""
+    """Return which of (n, SIDE, SIDE, 3) have the colours of one (SIDE, SIDE, 3): (n,)."""
     apart = np.linalg.norm(_lab(one[None]) - _lab(many), axis=-1)
     return np.asarray(np.percentile(apart, _SAME_COLOUR_SHARE, axis=1) <= _SAME_COLOUR)
 
 
 def _lab(thumbnails: Thumbnails) -> NDArray[np.float32]:
-    """Convert (n, SIDE, SIDE, 3) BGR to (n, SIDE^2, 3) CIELAB, in which distances are seen."""
+    """Convert (n, SIDE, SIDE, 3) BGR to (n, SIDE^2, 3) CIELAB, where distances are perceptual."""
     flat = thumbnails.reshape(1, -1, 3).astype(np.float32) / 255
     lab = cv2.cvtColor(flat, cv2.COLOR_BGR2LAB).reshape(len(thumbnails), -1, 3)
     return cast("NDArray[np.float32]", lab)

@@ -1,4 +1,4 @@
-"""Fetch the photos of the apparel use case from Kaggle: the one place here that needs a network."""
+"""Download the photos of the apparel use case from Kaggle."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ APPAREL = "kaiska/apparel-dataset"
 APPAREL_IMAGES = 16_170
 
 _HOST = "https://api.kaggle.com"
-_PATIENCE_S = 12.0
+_TIMEOUT_S = 12.0
 _TOKEN = (
-    "make an API token at https://www.kaggle.com/settings/api and put it in the environment "
+    "create an API token at https://www.kaggle.com/settings/api and put it in the environment "
     "variable KAGGLE_API_TOKEN"
 )
 
 
 def fetch_apparel(out: Path, *, progress: Progress = SILENT) -> Dataset:
-    """Bring Kaggle's kaiska/apparel-dataset into a folder, by way of kagglehub's cache.
+    """Copy Kaggle's kaiska/apparel-dataset into a folder, through kagglehub's cache.
 
-    Nothing is sent but what the download needs. What broke off before goes on from there.
+    Only what the download needs is sent. An interrupted download continues where it stopped.
 
     Args:
-        out: A folder that does not exist yet, or is empty. It appears when all is there.
-        progress: Told what is going on.
+        out: A folder that does not exist yet, or is empty. It appears when the copy is complete.
+        progress: Shown the work.
 
     Returns:
-        The data set in `out`. `differences_from_apparel` says whether it is what is expected.
+        The data set in `out`. `differences_from_apparel` checks whether it is the expected one.
 
     Raises:
         InputError: `out` is not empty or cannot be written to.
-        DataError: Kaggle cannot be reached, does not answer, or wants credentials.
+        DataError: Kaggle cannot be reached, does not answer, or requires credentials.
         MissingDependencyError: kagglehub is not installed.
     """
     target = Path(out).resolve()
     if os.path.exists(target) and (not os.path.isdir(target) or any(target.iterdir())):
-        raise InputError(f"{str(out)!r} exists and is not an empty folder: give a new one.")
+        raise InputError(f"{str(out)!r} exists and is not an empty folder: choose a new one.")
     check_writable(target)
     source = _top(_download())
     progress.note(f"Copying from {source}, which may be deleted afterwards")
@@ -68,77 +68,77 @@ def fetch_apparel(out: Path, *, progress: Progress = SILENT) -> Dataset:
 
 
 def differences_from_apparel(dataset: Dataset, *, labels: Set[str]) -> list[str]:
-    """Say in lines what of a data set is not as Kaggle's apparel was when this was written."""
+    """Return how a data set differs from Kaggle's apparel, whose labels are `labels`."""
     missing = sorted(labels - set(dataset.labels))
-    strange = sorted(set(dataset.labels) - labels)
-    said = []
+    unexpected = sorted(set(dataset.labels) - labels)
+    differences = []
     if len(dataset) != APPAREL_IMAGES:
-        said.append(f"{len(dataset)} pictures, not {APPAREL_IMAGES}")
+        differences.append(f"{len(dataset)} images, not {APPAREL_IMAGES}")
     if missing:
-        said.append(f"no picture has {', '.join(missing)}")
-    if strange:
-        said.append(f"labels that are not expected: {', '.join(strange)}")
-    return said
+        differences.append(f"no image has {', '.join(missing)}")
+    if unexpected:
+        differences.append(f"unexpected labels: {', '.join(unexpected)}")
+    return differences
 
 
 def _download() -> Path:
-    """Give the folder in kagglehub's cache."""
-    # kagglehub logs to what stdout is when it is imported; here that is for results.
+    """Download the data set and return its folder in kagglehub's cache."""
+    # kagglehub logs to the stdout of its import; stdout is for results.
     with redirect_stdout(sys.stderr):
         with needs("kagglehub", extra="kaggle", to="fetch data from Kaggle"):
             import kagglehub
         _check_reachable()
         try:
             return Path(kagglehub.dataset_download(APPAREL))
-        except Exception as err:  # its own errors, those of requests, and of all beneath
-            raise DataError(f"Kaggle's {APPAREL} was not fetched: {_why(err)}.") from err
+        except Exception as err:  # errors of kagglehub, requests and the libraries below
+            raise DataError(f"Kaggle's {APPAREL} could not be downloaded: {_reason(err)}.") from err
 
 
 def _check_reachable() -> None:
-    """Ask Kaggle for anything: kagglehub waits without limit where packets are swallowed."""
+    """Check that Kaggle answers: kagglehub waits without limit if packets are dropped."""
     answers: Queue[str | None] = Queue()
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            urlopen(_HOST, timeout=_PATIENCE_S).close()
+            urlopen(_HOST, timeout=_TIMEOUT_S).close()
         except HTTPError:
-            answers.put(None)  # it answers, and that is enough
+            answers.put(None)  # any answer is enough
         except URLError as err:
-            # Certificates are kagglehub's affair, which brings its own.
-            trusted = not isinstance(err.reason, ssl.SSLError)
-            answers.put(str(err.reason) if trusted else None)
+            # kagglehub has its own certificates.
+            ours = not isinstance(err.reason, ssl.SSLError)
+            answers.put(str(err.reason) if ours else None)
         except (OSError, ValueError) as err:
             answers.put(str(err))
         else:
             answers.put(None)
 
-    Thread(target=ask, daemon=True).start()
+    Thread(target=request, daemon=True).start()
     try:
-        fault = answers.get(timeout=_PATIENCE_S)
+        fault = answers.get(timeout=_TIMEOUT_S)
     except Empty:
-        fault = f"no answer within {_PATIENCE_S:.0f} s"
+        fault = f"no answer within {_TIMEOUT_S:.0f} s"
     if fault is not None:
         raise DataError(
             f"Kaggle cannot be reached ({fault}): check the network and the proxy, or download "
-            f"{APPAREL} elsewhere and give its folder to edgeml."
+            f"{APPAREL} elsewhere and use its folder."
         )
 
 
-def _why(err: Exception) -> str:
+def _reason(err: Exception) -> str:
     status = getattr(getattr(err, "response", None), "status_code", None)
     if status in (401, 403):
-        return f"it wants to know who asks; {_TOKEN}"
+        return f"it requires credentials; {_TOKEN}"
     if status == 404:
-        return "there is no such data set any more"
-    said = " ".join(str(err).split())[:200] or "no reason is given"
+        return "the data set no longer exists"
+    message = " ".join(str(err).split())[:200] or "no reason is stated"
     kind = type(err).__name__
     if "Connection" in kind or "Timeout" in kind or "Chunked" in kind:
-        return f"the connection broke off ({said}); the same command goes on from there"
-    return f"{kind}: {said}; if it is about credentials, {_TOKEN}"
+        return f"the connection was lost ({message}); run the same command again to continue"
+    return f"{kind}: {message}; if it is about credentials, {_TOKEN}"
 
 
 def _top(folder: Path) -> Path:
-    """Go down to where the folders of labels are: archives often hold one folder with all."""
+    """Return the folder of the folders of labels; archives often contain a single top folder."""
     while True:
         entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
         if len(entries) != 1 or not os.path.isdir(entries[0]):

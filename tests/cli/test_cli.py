@@ -335,7 +335,7 @@ def test_an_audit_informs_in_words_in_json_and_on_a_page(edgeml: Command, tmp_pa
     page = tmp_path / "audit.html"
     result = edgeml("data", "audit", table, "--html", page)
     assert result.status == 0, result.err
-    assert "Odd pictures                         1 cmyk, 1 rgba" in result.out
+    assert "Odd images                           1 cmyk, 1 rgba" in result.out
     assert str(page) in result.out
     assert "no-row.jpg" in page.read_text(encoding="utf-8")
     document = edgeml("data", "audit", table, "--json", "--skip-bad").json

@@ -79,12 +79,12 @@ def test_the_keys_are_stable_and_json_holds_them(dirty: Audit) -> None:
 
 def test_the_summary_says_it_in_words(dirty: Audit) -> None:
     told = dict(dirty.summary())
-    assert told["Pictures"] == "50 that can be used"
+    assert told["Images"] == "50 usable"
     assert told["Rows left out"].startswith("2, the first: labels.csv, line 54")
-    assert told["Unreadable pictures"].startswith("1: ")
-    assert told["Pictures that no row names"] == "1: images/no-row.jpg"
-    assert told["Odd pictures"] == "1 cmyk, 1 rgba, 1 palette, 1 16-bit, 1 rotated"
-    assert told["Exact duplicates"] == "1 beside the first of 1 group"
+    assert told["Unreadable images"].startswith("1: ")
+    assert told["Images that no row names"] == "1: images/no-row.jpg"
+    assert told["Odd images"] == "1 cmyk, 1 rgba, 1 palette, 1 16-bit, 1 rotated"
+    assert told["Exact duplicates"] == "1 in addition to the first of 1 group"
     assert "'images/conflict.jpg' is cat+night" in told["Label conflicts"]
     assert told["Labels with fewer than 20 positives"] == "zebra"
 

@@ -47,7 +47,7 @@ def test_a_clean_set_says_so(tmp_path: Path) -> None:
     dataset = Dataset(root=tmp_path, paths=paths, labels=("a", "b"), targets=targets)
     audit_report(audit(dataset), tmp_path / "audit.html")
     page = check_page(tmp_path / "audit.html")
-    assert "No picture is: neither byte for byte, nor nearly" in page.text
+    assert "There are none: neither with the same bytes" in page.text
     assert "What cannot be used" not in page.text
     assert not page.all("img")
 

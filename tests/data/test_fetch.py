@@ -108,9 +108,9 @@ def test_differences_from_what_is_expected_are_said(
     for folder in fake.glob("*_suit"):
         folder.rename(folder.with_name(folder.name.replace("suit", "cape")))
     assert differences_from_apparel(fetch_apparel(tmp_path / "out"), labels=LABELS) == [
-        "72 pictures, not 16170",
-        "no picture has suit",
-        "labels that are not expected: cape",
+        "72 images, not 16170",
+        "no image has suit",
+        "unexpected labels: cape",
     ]
     monkeypatch.setattr(fetch, "APPAREL_IMAGES", 72)
     shutil.rmtree(fake)
@@ -129,7 +129,7 @@ def test_the_command_prints_the_folder_and_exits_1_if_a_check_says_no(
     assert run(["edgeml", "data", "fetch", "apparel", str(tmp_path / "a")], monkeypatch) == 1
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'a'}\n"
-    assert "Not as expected: 72 pictures, not 16170" in printed.err
+    assert "Not as expected: 72 images, not 16170" in printed.err
     monkeypatch.setattr(fetch, "APPAREL_IMAGES", 72)
     assert run(["edgeml", "data", "fetch", "apparel", str(tmp_path / "b")], monkeypatch) == 0
 
@@ -158,9 +158,9 @@ class KaggleApiHTTPError(OSError):
     [
         (KaggleApiHTTPError(403), "KAGGLE_API_TOKEN"),
         (KaggleApiHTTPError(401), r"https://www\.kaggle\.com/settings/api"),
-        (KaggleApiHTTPError(404), "no such data set any more"),
-        (ConnectionResetError("reset by peer"), "broke off.*goes on from there"),
-        (TimeoutError(""), "broke off"),
+        (KaggleApiHTTPError(404), "no longer exists"),
+        (ConnectionResetError("reset by peer"), "connection was lost.*run the same command again"),
+        (TimeoutError(""), "connection was lost"),
         (ValueError("Invalid Kaggle credentials file\nat x"), "credentials file at x"),
         (OSError(28, "No space left on device"), "No space left"),
     ],
@@ -236,7 +236,7 @@ class TestWithTheRealKagglehub:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
         monkeypatch.setattr(Kaggle, "status", status)
-        with pytest.raises(DataError, match="wants to know who asks"):
+        with pytest.raises(DataError, match="requires credentials"):
             fetch_apparel(tmp_path / "out")
 
     @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "https://kaggle.invalid"])
@@ -261,6 +261,6 @@ class TestWithTheRealKagglehub:
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setattr(fetch, "_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
-            monkeypatch.setattr(fetch, "_PATIENCE_S", 0.3)
+            monkeypatch.setattr(fetch, "_TIMEOUT_S", 0.3)
             with pytest.raises(DataError, match="cannot be reached"):
                 fetch_apparel(tmp_path / "out")

@@ -1,11 +1,9 @@
-"""Synthetic apparel: drawn pictures of known labels, to try the whole road without any data."""
+"""Synthetic apparel: drawn images with known labels, to try all steps without any data."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,17 +22,18 @@ from edgeml.data.synth.paint import (
 )
 from edgeml.errors import InputError
 from edgeml.files import staged
+from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.progress import SILENT, Progress
 
 Layout = Literal["folders", "csv"]
 
-# Share of the pictures of the CSV layout that show a second garment.
+# Share of the images of the CSV layout that show a second garment.
 _TWO_GARMENTS = 0.35
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one picture shows, and where it goes."""
+    """What one image shows, and its path in the data set."""
 
     path: str
     garments: tuple[tuple[str, str], ...]
@@ -56,16 +55,16 @@ def synthesize(
 ) -> None:
     """Draw a data set of apparel: 8 garments in 9 colours, all 72 pairs equally often.
 
-    The same arguments give the same pictures, whatever the number of cores.
+    The same arguments draw the same images, for any number of processors.
 
     Args:
-        out: A folder that does not exist yet, or is empty. It appears when all is drawn.
-        images: How many pictures.
+        out: A folder that does not exist yet, or is empty. It appears when all images are drawn.
+        images: The number of images.
         size: Their height and width in pixels, 16 to 1024.
-        seed: 0 or more; another seed draws other pictures.
-        layout: `folders`: `red_shirt/000001.jpg`, one garment a picture. `csv`: `labels.csv`
-            beside `images/`, and a second garment in a third of the pictures.
-        progress: Shown one step of `images`.
+        seed: 0 or more; another seed draws other images.
+        layout: `folders`: `red_shirt/000001.jpg`, one garment per image. `csv`: `labels.csv`
+            next to `images/`, and a second garment in a third of the images.
+        progress: Shown one step per image.
 
     Raises:
         InputError: `out` is not empty or cannot be written to, or a number is out of range.
@@ -73,7 +72,7 @@ def synthesize(
     _check(images, size, seed)
     target = Path(out).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{str(out)!r} exists and is not an empty folder: give a new one.")
+        raise InputError(f"{str(out)!r} exists and is not an empty folder: choose a new one.")
     plans = [_planned(index, seed, layout) for index in range(images)]
     try:
         with staged(target) as folder:
@@ -96,7 +95,7 @@ def _check(images: int, size: int, seed: int) -> None:
 
 
 def _planned(index: int, seed: int, layout: Layout) -> _Plan:
-    # 9 colours and 8 garments have no common divisor: 72 pictures in a row show all the pairs.
+    # 9 and 8 have no common divisor: 72 consecutive images show all pairs.
     colour, garment = COLOURS[index % len(COLOURS)], GARMENTS[index % len(GARMENTS)]
     if layout == "folders":
         number = index // (len(COLOURS) * len(GARMENTS)) + 1
@@ -116,24 +115,17 @@ def _draw_all(plans: list[_Plan], out: Path, size: int, seed: int, progress: Pro
     def draw(index: int) -> None:
         plan = plans[index]
         rng = np.random.default_rng([seed, index])
-        picture = _scene(plan.garments, size, rng)
+        image = _scene(plan.garments, size, rng)
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))]
-        (out / plan.path).write_bytes(cv2.imencode(".jpg", picture, quality)[1].tobytes())
+        (out / plan.path).write_bytes(cv2.imencode(".jpg", image, quality)[1].tobytes())
 
-    with (
-        progress.task("draw apparel", total=len(plans)) as advance,
-        ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
-    ):
-        try:
-            for _ in pool.map(draw, range(len(plans))):
-                advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with progress.task("draw apparel", total=len(plans)) as advance:
+        for _ in ordered_map(draw, range(len(plans)), workers=usable_cpus()):
+            advance(1)
 
 
 def _scene(garments: tuple[tuple[str, str], ...], size: int, rng: np.random.Generator) -> Canvas:
-    """Draw one picture, (size, size, 3) BGR; at twice the size, so that outlines are smooth."""
+    """Draw one image, (size, size, 3) BGR; at twice the size, so that outlines are smooth."""
     side = 2 * size
     canvas = paint_background(side, rng)
     if len(garments) == 1:

@@ -1,4 +1,4 @@
-"""Paints garments and photographs them: cloth, light, background, what is in the way, camera."""
+"""Paint garments and photograph them: cloth, light, background, obstacles, camera."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Plane = NDArray[np.float32]
 Colour = tuple[float, float, float]
 Array = TypeVar("Array", Canvas, Plane)
 
-# (low, high) of hue in degrees, saturation and value as shares. The gaps between neighbours are
-# what light and white balance use up; without them a person could not name the colour either.
+# (low, high) of hue in degrees, saturation and value as shares. Light and white balance shift the
+# colours; without gaps between neighbours, a person could not name them either.
 _COLOURS = {
     "black": ((0, 360), (0.0, 0.25), (0.06, 0.15)),
     "blue": ((212, 238), (0.65, 0.95), (0.45, 0.95)),
@@ -33,13 +33,13 @@ _COLOURS = {
     "yellow": ((47, 57), (0.7, 0.95), (0.88, 1.0)),
 }
 
-# Fractional bits of the coordinates handed to OpenCV: outlines move by sixteenths of a pixel.
+# Fractional bits of the coordinates for OpenCV: outlines move by sixteenths of a pixel.
 _SHIFT = 4
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a garment is, and how it is bent: unit coordinates to pixels.
+    """The position and shape of a garment: unit coordinates to pixels.
 
     Attributes:
         matrix: (2, 2) rotation, shear and scale.
@@ -59,7 +59,7 @@ class Pose:
         return pixels
 
     def to_cloth(self, side: int) -> tuple[Plane, Plane]:
-        """Give two (side, side) maps: the unit coordinates u, v of the cloth in each pixel."""
+        """Return two (side, side) maps: the unit coordinates u, v of the cloth in each pixel."""
         x = np.arange(side, dtype=np.float32) - np.float32(self.centre[0])
         y = np.arange(side, dtype=np.float32)[:, None] - np.float32(self.centre[1])
         inverse = np.linalg.inv(self.matrix).astype(np.float32)
@@ -69,12 +69,12 @@ class Pose:
 
     @property
     def unit_px(self) -> float:
-        """Pixels to a unit, on average over directions."""
+        """Pixels per unit, averaged over directions."""
         return float(np.sqrt(abs(np.linalg.det(self.matrix))))
 
 
 def random_pose(side: int, rng: np.random.Generator, *, share: float = 1.0, x: float = 0.5) -> Pose:
-    """Place a garment around `x` of the width, so that most of it is inside the picture."""
+    """Place a garment around `x` of the width, so that most of it is inside the image."""
     scale = share * side * rng.uniform(0.36, 0.5)
     angle = rng.normal(0, 0.16)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -88,7 +88,7 @@ def random_pose(side: int, rng: np.random.Generator, *, share: float = 1.0, x: f
 
 
 def colour_of(name: str, rng: np.random.Generator) -> Colour:
-    """Give one shade of a named colour: BGR, 0 to 255."""
+    """Return one shade of a named colour: BGR, 0 to 255."""
     hue, saturation, value = (rng.uniform(low, high) for low, high in _COLOURS[name])
     red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
     return 255 * blue, 255 * green, 255 * red
@@ -110,7 +110,7 @@ def paint_garment(
     shade = _lit(_lit(tone, _resized(_saturated(relief), side)), weave)
     painted = _lit(cloth, shade)
     if dark:
-        # Black cloth shows its folds by what it reflects, not by what it keeps back.
+        # Black cloth shows its folds by reflections, not by shadows.
         cv2.addWeighted(painted, 1, _bgr(shade), 0.3, -26, dst=painted)
     _cast_shadow(canvas, mask, rng)
     alpha = mask.astype(np.float32) / 255
@@ -118,7 +118,7 @@ def paint_garment(
 
 
 def paint_background(side: int, rng: np.random.Generator) -> Canvas:
-    """Paint a wall or a floor, calm in two of five pictures: (side, side, 3) BGR."""
+    """Paint a wall or a floor, plain in two of five images: (side, side, 3) BGR."""
     busy = rng.random() < 0.6
     colour = _any_colour(rng) if busy else _pale_colour(rng)
     corners = np.array(colour) + rng.normal(0, 22 if busy else 10, (3, 3, 3))
@@ -131,32 +131,32 @@ def paint_background(side: int, rng: np.random.Generator) -> Canvas:
         canvas[int(side * rng.uniform(0.6, 0.9)) :] = _pale_colour(rng)
     canvas = _lit(canvas, _saturated(factor))
     for _ in range(rng.integers(2, 8) if busy else rng.integers(0, 3)):
-        _paint_thing(canvas, rng.uniform(0, side, 2), side * rng.uniform(0.04, 0.18), rng)
+        _paint_object(canvas, rng.uniform(0, side, 2), side * rng.uniform(0.04, 0.18), rng)
     cv2.GaussianBlur(canvas, (0, 0), side * rng.uniform(0.004, 0.02), dst=canvas)
     return canvas
 
 
 def paint_obstacle(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> None:
-    """Put one thing before a garment, in place; it hides up to about a quarter of it."""
+    """Paint an object over a garment, in place; it hides up to about a quarter of it."""
     where = pose.to_pixels(rng.uniform(-0.55, 0.55, (1, 2)))[0]
-    _paint_thing(canvas, where, pose.unit_px * rng.uniform(0.12, 0.26), rng)
+    _paint_object(canvas, where, pose.unit_px * rng.uniform(0.12, 0.26), rng)
 
 
 def photograph(canvas: Canvas, size: int, rng: np.random.Generator) -> Canvas:
-    """Take a picture of `size` pixels: light from one side, white balance, focus, noise."""
-    picture = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+    """Return a photo of `size` pixels: light from one side, white balance, focus, noise."""
+    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
     light = 1 + _resized(rng.uniform(-0.14, 0.14, (2, 2)).astype(np.float32), size)
     balance = rng.uniform(0.93, 1.07, 3)
     exposure = rng.uniform(0.84, 1.12)
-    picture *= cv2.merge([light * (channel * exposure) for channel in balance.tolist()])
+    image *= cv2.merge([light * (channel * exposure) for channel in balance.tolist()])
     if rng.random() < 0.35:
-        cv2.GaussianBlur(picture, (0, 0), size / 128 * rng.uniform(0.4, 1.3), dst=picture)
-    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1, 7))
-    return _saturated(picture + grain)
+        cv2.GaussianBlur(image, (0, 0), size / 128 * rng.uniform(0.4, 1.3), dst=image)
+    grain = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 7))
+    return _saturated(image + grain)
 
 
 def _stroke(parts: list[Part], cloth: Canvas, pose: Pose, *, dark: bool) -> tuple[Canvas, Canvas]:
-    """Draw all parts; give the garment's mask and the brightness of its cloth in percent.
+    """Draw all parts; return the garment's mask and the brightness of its cloth in percent.
 
     Trims are painted into `cloth` itself, (side, side, 3) BGR.
     """
@@ -166,7 +166,7 @@ def _stroke(parts: list[Part], cloth: Canvas, pose: Pose, *, dark: bool) -> tupl
     hairline, unit_px = max(1, round(side / 100)), pose.unit_px
     for part in parts:
         pixels = _fixed_point(pose.to_pixels(_dense(part)))
-        # On black a darker seam could not be seen; there, stitches and edges are lighter.
+        # On black a darker seam would be invisible; there, stitches and edges are lighter.
         factor = 1 + 3 * (1 - part.tone) if dark and part.tone < 1 else part.tone
         level = float(np.clip(100 * factor, 0, 255))
         width = max(1, round(part.width * unit_px))
@@ -197,7 +197,7 @@ def _dense(part: Part) -> Points:
 
 
 def _cloth(side: int, base: Colour, pose: Pose, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
-    """Weave the cloth, plain or patterned in a colour that does not rule.
+    """Weave the cloth, plain or with a pattern in a minor colour.
 
     Returns:
         Its colours, (side, side, 3) BGR, and its grain, (side, side) in percent.
@@ -228,7 +228,7 @@ def _cloth(side: int, base: Colour, pose: Pose, rng: np.random.Generator) -> tup
 
 
 def _sheen(side: int, rng: np.random.Generator) -> Plane:
-    """Give (side, side) bright and dark bands in percent: cloth that shines like metal."""
+    """Return (side, side) bright and dark bands in percent: cloth that shines like metal."""
     frequency, tilt, phase = rng.uniform(8, 16), rng.uniform(-1, 1), rng.uniform(0, 6)
     at = np.linspace(0, 1, side, dtype=np.float32)
     bands = np.sin(frequency * (at + tilt * at[:, None]) + phase)
@@ -237,7 +237,7 @@ def _sheen(side: int, rng: np.random.Generator) -> Plane:
 
 
 def _cast_shadow(canvas: Canvas, mask: Canvas, rng: np.random.Generator) -> None:
-    """Darken what lies behind a garment, to one side of it, in place."""
+    """Darken the background of a garment on one side of it, in place."""
     side = len(mask)
     shift = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
     shift[:, 2] = rng.uniform(-0.04, 0.04, 2) * side
@@ -246,7 +246,7 @@ def _cast_shadow(canvas: Canvas, mask: Canvas, rng: np.random.Generator) -> None
     canvas[:] = _lit(canvas, light)
 
 
-def _paint_thing(canvas: Canvas, where: Points, radius: float, rng: np.random.Generator) -> None:
+def _paint_object(canvas: Canvas, where: Points, radius: float, rng: np.random.Generator) -> None:
     """Paint a disc, a bar, a box or a blob with a darker edge, in place."""
     kind = rng.choice(["disc", "bar", "box", "blob"])
     if kind == "blob":
@@ -267,7 +267,7 @@ def _paint_thing(canvas: Canvas, where: Points, radius: float, rng: np.random.Ge
 
 
 def _any_colour(rng: np.random.Generator) -> Colour:
-    """Give a background colour: half of them could as well be a garment's, so none tells it."""
+    """Return a background colour; half are colours of garments, so the background is no clue."""
     if rng.random() < 0.5:
         return colour_of(COLOURS[rng.integers(len(COLOURS))], rng)
     blue, green, red = np.clip(rng.uniform(20, 245) + rng.normal(0, 22, 3), 0, 255).tolist()
@@ -275,7 +275,7 @@ def _any_colour(rng: np.random.Generator) -> Colour:
 
 
 def _pale_colour(rng: np.random.Generator) -> Colour:
-    """Give the colour of a wall: any brightness, little of a hue."""
+    """Return the colour of a wall: any brightness, low saturation."""
     blue, green, red = np.clip(rng.uniform(40, 250) + rng.normal(0, 14, 3), 0, 255).tolist()
     return blue, green, red
 
@@ -297,7 +297,7 @@ def _grid(side: int, kind: str, rng: np.random.Generator) -> Plane:
 
 
 def _noise(side: int, cells: int, rng: np.random.Generator, deviation: float) -> Plane:
-    """Give (side, side) noise around 0, in blobs of side / cells pixels."""
+    """Return (side, side) noise around 0, in blobs of side / cells pixels."""
     return _resized(rng.standard_normal((cells, cells), np.float32) * deviation, side)
 
 
@@ -307,10 +307,10 @@ def _blurred(mask: Canvas, sigma: float) -> Plane:
     return cv2.GaussianBlur(small, (0, 0), sigma / 4).astype(np.float32)
 
 
-def _lit(picture: Canvas, light: Canvas) -> Canvas:
-    """Multiply a picture, of one or three channels, by a plane in percent."""
-    factor = light if picture.ndim == 2 else _bgr(light)
-    return _as_canvas(cv2.multiply(picture, factor, scale=0.01))
+def _lit(image: Canvas, light: Canvas) -> Canvas:
+    """Multiply an image, of one or three channels, by a plane in percent."""
+    factor = light if image.ndim == 2 else _bgr(light)
+    return _as_canvas(cv2.multiply(image, factor, scale=0.01))
 
 
 def _bgr(plane: Canvas) -> Canvas:
@@ -318,8 +318,8 @@ def _bgr(plane: Canvas) -> Canvas:
     return _as_canvas(cv2.merge([plane, plane, plane]))
 
 
-def _saturated(picture: NDArray[np.floating]) -> Canvas:
-    return _as_canvas(np.clip(picture, 0, 255).astype(np.uint8))
+def _saturated(plane: NDArray[np.floating]) -> Canvas:
+    return _as_canvas(np.clip(plane, 0, 255).astype(np.uint8))
 
 
 def _resized(plane: Array, side: int) -> Array:
@@ -328,7 +328,7 @@ def _resized(plane: Array, side: int) -> Array:
 
 
 def _as_canvas(result: object) -> Canvas:
-    """Tell the type of what OpenCV gives: its stubs do not know that uint8 stays uint8."""
+    """Cast a result of OpenCV: its stubs do not know that uint8 stays uint8."""
     return cast("Canvas", result)
 
 

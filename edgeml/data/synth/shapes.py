@@ -1,4 +1,4 @@
-"""Eight garments as outlines: which parts they have, and which lies on which."""
+"""Eight garments as outlines of their parts, from back to front."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NEUTRALS: tuple[Bgr, ...] = (_LIGHT, _DARK, (150, 150, 150), (96, 128, 160), (1
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One stroke of a drawing; a later part lies on the earlier ones.
+    """One stroke of a drawing; a later part covers the earlier ones.
 
     Attributes:
-        points: (K, 2), x to the right, y down; a whole garment lies within -1 to 1.
+        points: (K, 2), x to the right, y down; the garment is within -1 to 1.
         tone: Brightness of the cloth here, relative to the rest of the garment.
-        colour: BGR of what is not of the cloth: buttons, soles, a tie. None is cloth.
+        colour: BGR of parts such as buttons, soles or a tie. None is the cloth.
         width: Of a line, in the units of `points`; 0 is a filled area.
     """
 
@@ -288,7 +288,7 @@ def _limb(
 
 
 def _pair(shoe: list[Part], rng: np.random.Generator) -> list[Part]:
-    """Set a second shoe behind the first, moved and turned a little, at times facing it."""
+    """Add a second shoe behind the first, shifted and rotated a little, sometimes facing it."""
     angle, facing = rng.uniform(-0.5, 0.3), rng.choice([1, 1, -1])
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     shift = (rng.uniform(-0.2, 0.6), rng.uniform(-0.75, -0.45))
