@@ -95,7 +95,7 @@ class Plan:
     def half(self) -> bool:
         """Whether an .onnx holds FP16, also one that an engine is built of."""
         return self.file != "openvino" and (
-            self.precision == "fp16" or (self.precision == "int8" and RECIPES[self.layout].half)
+            self.precision == "fp16" or (self.precision == "int8" and RECIPES[self.layout].fp16)
         )
 
 

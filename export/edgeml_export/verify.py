@@ -159,7 +159,7 @@ def verify(
     except (ModelLoadError, SpecError) as err:
         return Verification(path=model, sha256=digest, findings=(_phrase(err),))
     with opened as candidate:
-        findings = [*unsound(candidate), *illegal(model, target, progress)]
+        findings = [*unsound(candidate), *qdq_violations(model, target, progress)]
         limits = limits_for(
             candidate.spec.precision, max_drop=max_drop, max_label_drop=max_label_drop
         )
@@ -251,7 +251,7 @@ def unsound(predictor: Predictor) -> list[str]:
     return []
 
 
-def illegal(model: Path, target: Target | None, progress: Progress = SILENT) -> list[str]:
+def qdq_violations(model: Path, target: Target | None, progress: Progress = SILENT) -> list[str]:
     """Say what is wrong with the Q/DQ nodes of an .onnx, for a target or, unnamed, for the best.
 
     A device may lack the library that reads the graph: that is noted, unless a target is asked for.

@@ -11,6 +11,7 @@ both; with all others in INT8, neither would seem to matter.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -157,16 +158,12 @@ def rank(
         def time_is_left() -> bool:
             return deadline is None or clock() < deadline
 
-        for block in blocks:
-            if not time_is_left():
-                break
+        for block in itertools.takewhile(lambda _: time_is_left(), blocks):
             together[block] = damage(block)
         for block in sorted(together, key=lambda block: -together[block]):
             if together[block] < _HARMLESS * max(alone.values(), default=0.0):
                 break
-            for node in block:
-                if not time_is_left():
-                    break
+            for node in itertools.takewhile(lambda _: time_is_left(), block):
                 alone[node] = damage([node])
     shares = _shares(blocks, together, alone)
     ranked = [

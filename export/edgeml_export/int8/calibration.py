@@ -1,4 +1,4 @@
-"""Which images INT8 ranges are measured on, and that none of them judges the result."""
+"""The images that INT8 ranges are measured on."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from edgeml.progress import SILENT, Advance, Progress
 from edgeml.spec.model_spec import ModelSpec
 
 LIMIT = 300
-"""Images that are enough: NNCF's default. Ranges hardly move beyond it, and time grows on."""
+"""Images that are enough: NNCF's default. With more, ranges hardly change, and time grows."""
 
 FEW = 100
-"""Below it one odd picture sets the range of a layer."""
+"""With fewer, one odd image sets the range of a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class Calibration:
     """Images for INT8 calibration, in a fixed order.
 
     Attributes:
-        paths: The pictures.
-        hashes: SHA-256 of each picture's bytes.
+        paths: The images.
+        hashes: SHA-256 of each image's bytes.
         without: Labels of the model that none of them shows.
     """
 
@@ -39,18 +39,18 @@ class Calibration:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the pictures' hashes in their order, as 64 hexadecimal digits."""
+        """SHA-256 over the images' hashes in their order, as 64 hexadecimal digits."""
         return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
 
     def batches(
         self, spec: ModelSpec, *, size: int, advance: Advance
     ) -> Iterator[NDArray[np.float32] | NDArray[np.uint8]]:
-        """Give the network's inputs as `Predictor` would, decoded anew at each call.
+        """Yield the network's inputs as `Predictor` would; each call decodes the images again.
 
         Args:
             spec: Of the network.
             size: Images a batch.
-            advance: Is told how many images were read.
+            advance: Gets the number of images that were read.
 
         Raises:
             CalibrationError: An image cannot be read.
@@ -73,15 +73,15 @@ def choose_calibration(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Calibration:
-    """Draw at most `limit` different images that show every label, the rare ones first.
+    """Draw at most `limit` distinct images that show every label, the rare ones first.
 
     Args:
-        dataset: Where from.
+        dataset: The images to draw from.
         labels: Of the model.
-        limit: How many at most.
-        seed: Decides the draw.
-        progress: Is told when the images are few or a label has none: such ranges may not fit
-            what comes.
+        limit: How many images at most.
+        seed: Of the draw.
+        progress: Gets a note if the images are few or show a label on none: such ranges may be
+            too narrow.
 
     Raises:
         CalibrationError: There is no image.
@@ -92,12 +92,14 @@ def choose_calibration(
     for row in shuffled:
         first.setdefault(hashes[row], row)
     if not first:
-        raise CalibrationError("There is no image to calibrate INT8 with: give --calib others.")
+        raise CalibrationError(
+            "There is no image to calibrate INT8 with: give other data with --calib."
+        )
     rows = _cover_labels(list(first.values()), dataset.present, limit)
     if len(rows) < FEW:
         progress.note(
             f"INT8 is calibrated with {len(rows)} images only; "
-            f"{FEW} or more give ranges that one odd picture does not set."
+            f"with {FEW} or more, one odd image does not set a range."
         )
     columns = np.flatnonzero(dataset.present[rows].any(axis=0))
     shown = {dataset.labels[column] for column in columns}
@@ -113,7 +115,7 @@ def choose_calibration(
 
 
 def _cover_labels(rows: list[int], present: NDArray[np.bool_], limit: int) -> list[int]:
-    """Take an equal share of `limit` for each label, the rarest first; fill up in order."""
+    """Choose an equal share of `limit` for each label, the rarest first; fill up in order."""
     share = max(1, limit // max(1, present.shape[1]))
     chosen: dict[int, None] = {}
     for column in np.argsort(present[rows].sum(axis=0), kind="stable"):

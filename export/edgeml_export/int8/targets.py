@@ -1,4 +1,4 @@
-"""What INT8 must look like for each runtime: one table, with the reason beside each row."""
+"""How INT8 must be laid out for each runtime: one table, with the reason for each row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Recipe:
 
     Attributes:
         signed: Activations are int8, else uint8.
-        symmetric: Their zero point is 0; else it is where 0 falls between least and greatest.
-        outputs: What leaves a layer is quantised too, not only what enters one.
+        symmetric: Their zero point is 0; else it is where 0 is between the least and the largest.
+        outputs: Outputs of layers are quantised too, not only inputs.
         sums: Which inputs of a sum of two branches are quantised: `both`, or the `shortcut`, the
-            one that was computed first.
+            branch that is computed first.
         why: The reason.
         attention: Both products of attention are quantised, by symmetric ranges.
-        half: What stays in floating point is FP16, not FP32.
+        fp16: Layers in floating point are FP16, not FP32.
     """
 
     signed: bool
@@ -31,7 +31,7 @@ class Recipe:
     sums: Literal["both", "shortcut"]
     why: str
     attention: bool = False
-    half: bool = False
+    fp16: bool = False
 
 
 RECIPES: dict[Target, Recipe] = {
@@ -40,24 +40,24 @@ RECIPES: dict[Target, Recipe] = {
         symmetric=False,
         outputs=True,
         sums="both",
-        why="ONNX Runtime multiplies uint8 by int8 with VNNI: ResNet-18 takes 6.1 ms so, 22 ms "
-        "with int8 by int8, 17 ms in FP32. A convolution without Q behind it runs in FP32.",
+        why="ONNX Runtime multiplies uint8 by int8 with VNNI: ResNet-18 takes 6.1 ms, with "
+        "int8 by int8 22 ms, in FP32 17 ms. A convolution without Q behind it runs in FP32.",
     ),
     "arm": Recipe(
         signed=True,
         symmetric=False,
         outputs=True,
         sums="both",
-        why="Arm's dot products multiply int8 by int8, which is what ONNX Runtime advises there "
-        "(quantize_static). Not measured: no such machine was at hand.",
+        why="Arm's dot products multiply int8 by int8, as ONNX Runtime advises there "
+        "(quantize_static). Not measured: no such machine was available.",
     ),
     "openvino": Recipe(
         signed=False,
         symmetric=False,
         outputs=False,
         sums="both",
-        why="OpenVINO fuses a layer with what follows it unless a Q lies between: ViT-tiny takes "
-        "6.7 ms so, 12.2 ms with the layout for x86, 14.5 ms in FP32. Its attention is one kernel, "
+        why="OpenVINO fuses a layer with the next one unless a Q is between them: ViT-tiny takes "
+        "6.7 ms, 12.2 ms with the layout for x86, 14.5 ms in FP32. Its attention is one kernel, "
         "which takes 1.8 ms of 9.4 with both products in int8 and 4 ms without, if the ranges are "
         "symmetric. On a ViT of 8 blocks, trained on drawn apparel, the RMS error of the logits "
         "goes from 1.81 to 1.92 %.",
@@ -68,10 +68,10 @@ RECIPES: dict[Target, Recipe] = {
         symmetric=True,
         outputs=False,
         sums="shortcut",
-        why="TensorRT knows symmetric int8 only. It reads uint8 as int8 with no more than a "
-        "warning: of 89 % right 0 % were left. A sum is fused into the layer on its other side. "
+        why="TensorRT takes symmetric int8 only. It reads uint8 as int8 with no more than a "
+        "warning: an accuracy of 89 % fell to 0 %. A sum is fused into the layer on its other side. "
         "It computes in the types that the file has, and FP32 is slow on its GPUs.",
-        half=True,
+        fp16=True,
     ),
 }
 
