@@ -69,7 +69,7 @@ RECIPES: dict[Target, Recipe] = {
         outputs=False,
         sums="shortcut",
         why="TensorRT takes symmetric int8 only. It reads uint8 as int8 with no more than a "
-        "warning: an accuracy of 89 % fell to 0 %. A sum is fused into the layer on its other side. "
+        "warning: 89 % right became 0 %. A sum is fused into the layer on its other side. "
         "It computes in the types that the file has, and FP32 is slow on its GPUs.",
         fp16=True,
     ),
