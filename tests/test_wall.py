@@ -46,7 +46,7 @@ def light_modules() -> list[str]:
 
 def test_light_modules_import_with_every_heavy_library_absent() -> None:
     light = light_modules()
-    assert {"edgeml.predict.predictor", "edgeml_export.plan"} <= set(light)
+    assert {"edgeml.predict.predictor", "edgeml_export.pipeline"} <= set(light)
     done = run(f"import importlib\nfor name in {light!r}: importlib.import_module(name)", *HEAVY)
     assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,6 @@
-"""Turn trained models into ones that devices run, and prove that they still mean the same."""
+"""Turn trained models into files for devices, and check that they still give the same labels."""
 
-from edgeml_export._export import export as export
+# The module is `pipeline` because a submodule `export` would be hidden by the function.
+from edgeml_export.pipeline import export as export
+from edgeml_export.request import ExportRequest as ExportRequest
 from edgeml_export.result import Exported as Exported

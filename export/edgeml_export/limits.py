@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from edgeml.errors import DataError, InputError
 from edgeml.measure.bootstrap import Drop
-from edgeml.measure.compare import Fidelity, FidelityError
+from edgeml.measure.compare import Fidelity
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import Precision
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a model.
+
+    Attributes:
+        code: For programs; stays the same when the message is reworded.
+        message: For people, with the values; a clause without a full stop.
+    """
+
+    code: str
+    message: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The most that is allowed; infinity where a measure says nothing about the precision.
+    """The largest allowed differences; infinity where the precision implies no limit.
 
     Attributes:
         inputs: Difference of any value of the normalised input. No precision explains one:
             precision begins behind the input. Frames that a model takes raw are normalised for
-            the comparison by the same code, so that nothing is left to differ there either.
+            the comparison by the same code, so they cannot differ either.
         max_abs: Difference of any logit.
         probabilities: Mean difference of the probabilities, 0 to 1. An activation that is applied
-            twice, or left out, ranks all images as before, and in a group decides as before.
-        flips_per_1000: Labels that flip, of 1000 decisions.
-        drop: Points of mAP (0 to 100) that are lost on the images as they are. A promise is held
-            on what was measured; that it could be an accident is no excuse.
-        label_drop: Points of AP that any one label loses, if its 95 % interval lies above 0: with
-            few positives, one image more or less moves a label by more than any useful limit.
+            twice, or omitted, ranks all images as before, and in a group decides as before.
+        flips_per_1000: Flipped labels per 1000 decisions.
+        drop: Lost points of mAP (0 to 100) on these images. A limit is a promise about what was
+            measured: that a loss may be chance is no excuse.
+        label_drop: Points of AP that any single label loses, if its 95 % interval lies above 0:
+            with few positives, one image more or less moves a label by more than any useful limit.
     """
 
     inputs: float = 0.0
@@ -41,16 +55,16 @@ class Limits:
 
 
 LIMITS: dict[Precision, Limits] = {
-    # The same arithmetic in another order: some 1e-5 is usual, above 1e-3 something else is done.
+    # The same arithmetic in another order: about 1e-5 is usual; above 1e-3 the network differs.
     "fp32": Limits(max_abs=1e-3, flips_per_1000=0.0),
     # 11 bits of mantissa: logits move by 0.1 to 1.5 % of their spread (a small CNN, MobileNetV2),
-    # which flips only what lay at a threshold already. No ranking of images changes visibly. All
-    # flips that are allowed could be those of one label, which the mean over labels would hide.
+    # which flips only labels that were at a threshold already. No ranking changes visibly. All
+    # allowed flips could be those of one label, which the mean over labels would hide.
     "fp16": Limits(flips_per_1000=5.0, drop=0.5, label_drop=1.0),
     # 8 bits: flips at the thresholds are expected and mostly even out. What must stay is the
-    # ranking, of which mAP is the measure; 2 points are what the project promises. Of 20 labels
-    # one alone could lose 40 points within that, so each has its own limit: 3 points, which on a
-    # real fine-tuned model (MobileNetV2, 21 kinds of clothes) no label may really lose either.
+    # ranking, which mAP measures; 2 points are what the project promises. One of 20 labels could
+    # lose 40 points within that, so each has its own limit: 3 points, which no label of a real
+    # fine-tuned model (MobileNetV2, 21 kinds of clothes) really loses either.
     "int8": Limits(drop=2.0, label_drop=3.0),
 }
 
@@ -58,10 +72,10 @@ LIMITS: dict[Precision, Limits] = {
 def limits_for(
     precision: Precision, *, max_drop: float | None, max_label_drop: float | None
 ) -> Limits:
-    """Take the limits of a precision, with those that the user set instead.
+    """Return the limits of a precision, with those that the user set instead.
 
     Raises:
-        InputError: One that was set is no number, or below 0.
+        InputError: One that was set is NaN or below 0.
     """
     for name, points in (("--max-drop", max_drop), ("--max-label-drop", max_label_drop)):
         if points is not None and not points >= 0:
@@ -75,74 +89,83 @@ def limits_for(
 
 
 def judge(
-    fidelity: Fidelity, limits: Limits, name: str, *, progress: Progress = SILENT
-) -> Fidelity:
-    """Give the comparison as passed; says which limits the images are too few to test.
-
-    Args:
-        fidelity: What was found.
-        limits: What is allowed.
-        name: Of the model, for the messages.
-        progress: Where notes go.
+    fidelity: Fidelity, limits: Limits, *, progress: Progress = SILENT
+) -> tuple[Finding, ...]:
+    """Return the limits that are exceeded; note the limits that the images are too few to test.
 
     Raises:
-        FidelityError: A limit is exceeded; says which, by how much, and carries the comparison.
         DataError: No image shows any label, so there is no mAP to compare.
     """
     if math.isnan(fidelity.reference.mAP):
         raise DataError("No image of the check shows any label: the models cannot be judged.")
     _note_resolution(fidelity, limits, progress)
     _note_doubtful_labels(fidelity, limits, progress)
-    found = exceeded(fidelity, limits)
-    if found:
-        raise FidelityError(
-            f"{name} disagrees with its source on {fidelity.images} images: {'; '.join(found)}. "
-            "Nothing was written.",
-            replace(fidelity, passed=False),
-        )
-    return replace(fidelity, passed=True)
+    return tuple(exceeded(fidelity, limits))
 
 
-def exceeded(fidelity: Fidelity, limits: Limits) -> list[str]:
-    """Say in words which limits do not hold; nothing if all do."""
-    found = []
+def joined(findings: Iterable[Finding]) -> str:
+    """Return the messages as clauses of one sentence."""
+    return "; ".join(finding.message for finding in findings)
+
+
+def exceeded(fidelity: Fidelity, limits: Limits) -> list[Finding]:
+    """Return the limits that are exceeded."""
+    return [
+        *_exceeded_by_values(fidelity, limits),
+        *_exceeded_by_drops(fidelity, limits),
+    ]
+
+
+def _exceeded_by_values(fidelity: Fidelity, limits: Limits) -> list[Finding]:
+    findings = []
     if fidelity.inputs_max_abs > limits.inputs:
-        found.append(
-            f"the inputs of {fidelity.images - fidelity.inputs_equal} images differ, by up to "
-            f"{fidelity.inputs_max_abs:.2g} after normalisation: the models prepare images in "
-            "different ways (mean, deviation, order of colours, size or resize)"
+        differing = fidelity.images - fidelity.inputs_equal
+        message = (
+            f"the inputs of {differing} images differ, by up to {fidelity.inputs_max_abs:.2g} "
+            "after normalisation: the models prepare images in different ways (mean, deviation, "
+            "order of colours, size or resize)"
         )
+        findings.append(Finding("inputs", message))
     if math.isinf(fidelity.max_abs):
-        found.append("some of its logits are not numbers")
+        findings.append(Finding("not-finite", "some of its logits are NaN or infinity"))
     elif fidelity.max_abs > limits.max_abs:
-        found.append(f"a logit is off by {fidelity.max_abs:.2g}, allowed are {limits.max_abs:g}")
+        message = f"a logit is off by {fidelity.max_abs:.2g}, allowed are {limits.max_abs:g}"
+        findings.append(Finding("max-abs", message))
     if fidelity.probability_mean_abs > limits.probabilities:
-        found.append(
+        message = (
             f"probabilities are off by {fidelity.probability_mean_abs:.2g} on average, allowed "
             f"are {limits.probabilities:g}: is an activation applied twice, or not at all?"
         )
+        findings.append(Finding("probabilities", message))
     if fidelity.label_flips_per_1000 > limits.flips_per_1000:
-        found.append(
+        message = (
             f"{fidelity.label_flips_per_1000:.2f} of 1000 labels flip, "
             f"allowed are {limits.flips_per_1000:g}"
         )
-    drop = fidelity.drops.mAP
+        findings.append(Finding("flips", message))
+    return findings
+
+
+def _exceeded_by_drops(fidelity: Fidelity, limits: Limits) -> list[Finding]:
+    findings, drop = [], fidelity.drops.mAP
     if drop.points > limits.drop:
-        found.append(
+        message = (
             f"mAP fell by {drop.points:.2f} points ({_interval(drop)}), "
             f"allowed are {limits.drop:g} (--max-drop)"
         )
+        findings.append(Finding("drop", message))
     for label, drop in _lossy(fidelity, limits).items():
         if drop.low > 0:
-            found.append(
+            message = (
                 f"AP of {label!r} fell by {drop.points:.2f} points ({_interval(drop)}), "
                 f"allowed are {limits.label_drop:g} (--max-label-drop)"
             )
-    return found
+            findings.append(Finding("label-drop", message))
+    return findings
 
 
 def _lossy(fidelity: Fidelity, limits: Limits) -> dict[str, Drop]:
-    """Give the labels that lost more than is allowed, by accident or not.
+    """Return the labels that lost more than is allowed, by chance or not.
 
     A label that no image shows has no AP to lose: its points are NaN.
     """
@@ -157,7 +180,7 @@ def _interval(drop: Drop) -> str:
 
 
 def _note_doubtful_labels(fidelity: Fidelity, limits: Limits, progress: Progress) -> None:
-    """Name the labels whose loss is above the limit and may be an accident."""
+    """Name the labels whose loss exceeds the limit and may be chance."""
     doubtful = [
         f"{label!r} by {drop.points:.2f} with {fidelity.reference.labels[label].positives} "
         f"positives ({_interval(drop)})"
@@ -166,13 +189,13 @@ def _note_doubtful_labels(fidelity: Fidelity, limits: Limits, progress: Progress
     ]
     if doubtful:
         progress.note(
-            f"AP fell by more than the {limits.label_drop:g} points allowed, but by too little "
-            f"for so few images to tell it from accident: {'; '.join(doubtful)}. Check with more."
+            f"AP fell by more than the {limits.label_drop:g} points allowed, but with so few "
+            f"images that may be chance: {'; '.join(doubtful)}. Check with more."
         )
 
 
 def _note_resolution(fidelity: Fidelity, limits: Limits, progress: Progress) -> None:
-    """Say when one image alone moves a measure by more than its limit."""
+    """Note when a single image moves a measure by more than its limit."""
     labels = fidelity.reference.labels
     flip = 1000 / (fidelity.images * len(labels))
     if 0 < limits.flips_per_1000 < flip:

@@ -1,9 +1,8 @@
-"""Which images calibrate, which fit, and which judge; no image does two of these."""
+"""Which images calibrate, which fit, and which check; no image has two of these roles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeml.data import Dataset, SplitPlan, resolve_split, split_dataset
 from edgeml.data.framestore import cache_or_none
@@ -13,11 +12,11 @@ from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.calibration import Calibration, choose_calibration
 
-# Fewer than these are not divided: each part would be too small for what it is for.
-_ENOUGH_TO_DIVIDE = 60
+# Fewer images than these are not divided: each part would be too small for its role.
+_MIN_TO_DIVIDE = 60
 
-_OF_CALIBRATION = SplitPlan(val=0.3, test=0.0)
-"""How images for calibration alone are divided, so that some are left to fit with."""
+# Images that only calibrate are divided so that some are left to fit with.
+_CALIBRATION_SPLIT = SplitPlan(val=0.3, test=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +25,9 @@ class Roles:
 
     Attributes:
         calibration: For the ranges of INT8.
-        fitting: For every choice: the ranges' method, layers that stay float, thresholds.
-        reporting: For the figures that are told, and nothing else.
-        overlap: Images that have more than one of these roles.
+        fitting: For every choice: the method for ranges, layers that stay float, thresholds.
+        reporting: For the reported figures, and nothing else.
+        overlap: The number of images that have more than one of these roles.
     """
 
     calibration: Calibration | None
@@ -45,39 +44,39 @@ def assign_roles(
     allow_overlap: bool = False,
     progress: Progress = SILENT,
 ) -> Roles:
-    """Give each role its images.
+    """Assign images to their roles.
 
-    Of data whose split is known the train side calibrates, the validation side fits, and the test
-    side reports; data that serve both ends are divided here. Other data to check with report as a
-    whole, and of other data to calibrate with three of ten fit, unless they are few.
+    If the split of the data is known, the train part calibrates, the validation part fits and the
+    test part reports. One data set for both ends is divided here. Other data for checking only
+    report; of other data for calibration, three of ten fit, unless they are few.
 
     Args:
-        spec: Of the model; it may know how its data were divided.
-        calib: To calibrate and to fit with; None: neither, but for a validation side of `check`.
-        check: To report with.
-        allow_overlap: Let an image have two roles, and note it.
-        progress: Is told of what is doubtful.
+        spec: The spec of the model, which may state how its data were divided.
+        calib: Images to calibrate and to fit with; None: only a validation part of `check` fits.
+        check: Images to report with.
+        allow_overlap: Allow images to have two roles, and note it.
+        progress: Where doubts are noted.
 
     Raises:
         NotComparableError: The data name a label that the model does not know.
-        CalibrationError: Nothing is left to calibrate with, or an image has two roles.
-        DataError: Nothing is left to report with.
+        CalibrationError: There is no image to calibrate with, or an image has two roles.
+        DataError: There is no image to report with.
     """
     for dataset in (calib, check):
         if dataset is not None:
             check_labels(dataset, spec)
-    together = calib is not None and check is not None and calib.paths == check.paths
+    same = calib is not None and check is not None and calib.paths == check.paths
     reporting = fitting = calibration = None
     if check is not None:
-        divided = _divided(check, spec, anyhow=SplitPlan() if together else None)
+        divided = _divided(check, spec, default=SplitPlan() if same else None)
         reporting = check if divided is None else divided.part("test")
         fitting = None if divided is None else divided.part("val")
         if not len(reporting):
             raise DataError("The test part of the data to check with is empty.")
     if calib is not None:
-        plan = SplitPlan() if together else _OF_CALIBRATION
-        enough = together or len(calib) >= _ENOUGH_TO_DIVIDE
-        divided = _divided(calib, spec, anyhow=plan if enough else None)
+        plan = SplitPlan() if same else _CALIBRATION_SPLIT
+        enough = same or len(calib) >= _MIN_TO_DIVIDE
+        divided = _divided(calib, spec, default=plan if enough else None)
         source = calib if divided is None else divided.part("train")
         fitting = fitting if divided is None else divided.part("val")
         calibration = choose_calibration(source, spec.labels, progress=progress)
@@ -86,70 +85,62 @@ def assign_roles(
         fitting=fitting if fitting is not None and len(fitting) else None,
         reporting=reporting,
     )
-    return _without_overlap(roles, allow_overlap, progress)
+    return _count_overlap(roles, allowed=allow_overlap, progress=progress)
 
 
-def _divided(dataset: Dataset, spec: ModelSpec, *, anyhow: SplitPlan | None) -> Dataset | None:
-    """Divide data as they are known to be, or else by a plan of ours, if there is one."""
+def _divided(dataset: Dataset, spec: ModelSpec, *, default: SplitPlan | None) -> Dataset | None:
+    """Divide data by their known split, or else by the default; return None without either."""
     divided = resolve_split(dataset, spec, cache=cache_or_none())
-    if divided is None and anyhow is not None:
-        divided = split_dataset(dataset, anyhow, cache=cache_or_none())
+    if divided is None and default is not None:
+        divided = split_dataset(dataset, default, cache=cache_or_none())
     return divided
 
 
-def _without_overlap(roles: Roles, allowed: bool, progress: Progress) -> Roles:
-    """Refuse, or count, images whose bytes have two roles.
+def _count_overlap(roles: Roles, *, allowed: bool, progress: Progress) -> Roles:
+    """Count images whose bytes have two roles.
 
     Raises:
         CalibrationError: There are some, and none are allowed.
     """
-    sides = {
+    hashes = {
         "calibrated": roles.calibration.hashes if roles.calibration else (),
         "fitted": roles.fitting.hashes() if roles.fitting else (),
         "checked": roles.reporting.hashes() if roles.reporting else (),
     }
-    shared: set[str] = set()
+    overlap: set[str] = set()
     for first, second in (
         ("calibrated", "checked"),
         ("fitted", "checked"),
         ("calibrated", "fitted"),
     ):
-        both = set(sides[first]) & set(sides[second])
-        if both and not allowed:
-            mend = (
+        shared = set(hashes[first]) & set(hashes[second])
+        if shared and not allowed:
+            remedy = (
                 "Give --check other images, or one data set for both"
                 if second == "checked"
-                else "Divide the data anew, with edgeml data split"
+                else "Divide the data again, with edgeml data split"
             )
+            count = sum(each in shared for each in hashes[second])
             raise CalibrationError(
-                f"{_count(sides[second], both)} of {len(sides[second])} images that are {second} "
-                f"with are also {first} with, for example {_example(roles, both)!r}: the figures "
-                f"would flatter. {mend}, or --allow-overlap."
+                f"{count} of {len(hashes[second])} images that are {second} with are also {first} "
+                f"with, for example {_example(roles, shared)!r}: the figures would flatter the "
+                f"model. {remedy}, or --allow-overlap."
             )
-        shared |= both
-    if not shared:
+        overlap |= shared
+    if not overlap:
         return roles
     progress.note(
-        f"{len(shared)} images have more than one role of calibrating, fitting and checking: "
+        f"{len(overlap)} images have more than one role of calibrating, fitting and checking: "
         "the figures flatter the model."
     )
-    return Roles(
-        calibration=roles.calibration,
-        fitting=roles.fitting,
-        reporting=roles.reporting,
-        overlap=len(shared),
-    )
+    return replace(roles, overlap=len(overlap))
 
 
-def _count(hashes: Iterable[str], both: set[str]) -> int:
-    return sum(hash in both for hash in hashes)
-
-
-def _example(roles: Roles, both: set[str]) -> str:
-    """Name an image that is in both; fitting and reporting have paths, one of them is meant."""
+def _example(roles: Roles, hashes: set[str]) -> str:
+    """Return the name of an image with one of the hashes; it is in reporting or fitting."""
     for dataset in (roles.reporting, roles.fitting):
         if dataset is not None:
-            for path, hash in zip(dataset.paths, dataset.hashes(), strict=True):
-                if hash in both:
+            for path, each in zip(dataset.paths, dataset.hashes(), strict=True):
+                if each in hashes:
                     return path.name
     raise AssertionError("calibration shares images with one of the others")

@@ -25,7 +25,7 @@ from edgeml.network.checkpoint import load_checkpoint
 from edgeml.runtimes import open_runtime
 from edgeml.runtimes.onnx_file import write_onnx
 from edgeml.spec.model_spec import ModelSpec
-from edgeml_export.result import Input
+from edgeml_export.request import Input
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
-"""Whether a model file is sound, and whether it still means what its source does."""
+"""Whether a model file is sound, and whether it still gives the same labels as its source."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgeml.data import Dataset
 from edgeml.errors import (
+    EdgemlError,
     EngineMismatchError,
     InferenceError,
     InputError,
@@ -21,7 +21,7 @@ from edgeml.errors import (
 )
 from edgeml.files import sha256_of_file
 from edgeml.image.frame import Frame
-from edgeml.measure.compare import Fidelity, FidelityError, Outputs, measure, run_both
+from edgeml.measure.compare import Fidelity, Outputs, measure, run_both
 from edgeml.measure.evaluation import choose_part
 from edgeml.predict.inspection import model_files
 from edgeml.predict.predictor import Predictor
@@ -33,42 +33,42 @@ from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.legality import violations
 from edgeml_export.int8.targets import TARGETS, Target
-from edgeml_export.limits import Limits, exceeded, judge, limits_for
+from edgeml_export.limits import Finding, Limits, judge, limits_for
 
-# Findings in the one line of `sentence`.
-_MOST_TOLD = 3
+# Number of findings in the line of `sentence`.
+_MAX_FINDINGS = 3
 
-# Of FP16: a probability may be 1.0005.
+# FP16 may give a probability of 1.0005.
 _ROUNDING = 1e-3
 
-# Kernels are chosen by the size of a batch and round differently, INT8 by a whole step. An image
-# that sees its neighbour moves by as much as images differ from each other.
+# Kernels are chosen by batch size and round differently, INT8 by a full step. An image that
+# leaks into its neighbour moves it by as much as images differ from each other.
 _BATCH_NOISE = 0.1
 
-# Points of 100 that new thresholds may cost on images they were not fitted on. Below this it is
-# noise of some hundred images; thresholds of another model, or none, cost several times more.
+# Points of 100 that new thresholds may cost on images they were not fitted on. Less is noise of
+# a few hundred images; thresholds of another model, or none, cost several times more.
 _THRESHOLD_NOISE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verification:
-    """What was found out about a model file.
+    """What is known about a model file.
 
     Attributes:
         path: The file.
-        sha256: Of the file.
-        findings: What is wrong with it, a phrase each.
-        spec: What it says of itself; None if it cannot be opened.
+        sha256: Its digest.
+        findings: What is wrong with it.
+        spec: Its spec; None if it cannot be opened.
         scores: (N, labels) float32 probabilities of the source and of the model, if both were run.
-        limits: What is allowed to it; None if it cannot be opened.
-        fidelity: How it compares with its source; None without one, or if there is nothing to
+        limits: The allowed differences; None if it cannot be opened.
+        fidelity: The comparison with its source; None without one, or if there is nothing to
             compare.
         not_run: Why an engine was compared with its passport only; None if the model was run.
     """
 
     path: Path
     sha256: str
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     spec: ModelSpec | None = None
     scores: tuple[Scores, Scores] | None = None
     limits: Limits | None = None
@@ -81,30 +81,31 @@ class Verification:
         return not self.findings
 
     def sentence(self) -> str:
-        """Say in one line what was found."""
+        """Return the verdict in one line."""
         if self.passed and self.not_run:
             return (
-                f"{self.path.name} is whole and has its passport; it was not run: "
+                f"{self.path.name} is intact and matches its passport; it was not run: "
                 f"{self.not_run.rstrip('.')}."
             )
         if self.passed:
             return f"{self.path.name} is sound" + (
                 f" and agrees with its source on {self.fidelity.images} images."
                 if self.fidelity
-                else "; it was compared with no source."
+                else "; it was not compared with a source."
             )
-        told, more = self.findings[:_MOST_TOLD], len(self.findings) - _MOST_TOLD
+        messages = [finding.message for finding in self.findings]
+        more = len(messages) - _MAX_FINDINGS
         also = f"; and {more} more (--json lists them)" if more > 0 else ""
-        return f"{self.path.name} does not hold: {'; '.join(told)}{also}."
+        return f"{self.path.name} is not sound: {'; '.join(messages[:_MAX_FINDINGS])}{also}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml verify --json` prints."""
+        """Return what `edgeml verify --json` prints."""
         return {
             "path": str(self.path),
             "sha256": self.sha256,
             "precision": self.spec and self.spec.precision,
             "passed": self.passed,
-            "findings": list(self.findings),
+            "findings": [finding.message for finding in self.findings],
             "checks": self.fidelity and self.fidelity.to_dict(),
             "not_run": self.not_run,
         }
@@ -120,27 +121,27 @@ def verify(
     max_label_drop: float | None = None,
     progress: Progress = SILENT,
 ) -> Verification:
-    """Check that a model file is sound; with a source and images also that it means the same.
+    """Check that a model file is sound and, with a source and images, gives the same labels.
 
     Sound: it opens, its spec fits its tensors, its Q/DQ nodes are legal, and it gives finite
-    numbers for pictures of every kind, alone or in a batch, and the same either way. Of an engine
-    for another machine only its passport is compared with it. Meaning the same: within the limits
-    of its precision (`edgeml_export.limits`), with labels, groups and thresholds that serve as well
-    as the source's.
+    numbers for images of every kind, alone or in a batch, and the same either way. An engine for
+    another machine is only compared with its passport. The same labels: within the limits of its
+    precision (`edgeml_export.limits`), with labels, groups and thresholds that serve as well as
+    the source's.
 
     Args:
-        model: The file, of any format.
+        model: The file, in any format.
         against: The source.
-        data: Labelled images; of a known split the test part is used.
-        target: What its INT8 layout must suit; None is content with any of the targets. For
-            `openvino` it is also run there.
-        max_drop: Points of mAP that may be lost, instead of the precision's own limit.
-        max_label_drop: Points of AP that any one label may lose.
-        progress: Where the work shows itself.
+        data: Labelled images; if their split is known, the test part is used.
+        target: The device that its INT8 layout must suit; None accepts any target. For
+            `openvino` the model also runs there.
+        max_drop: Points of mAP that may be lost, instead of the limit of the precision.
+        max_label_drop: Points of AP that any single label may lose.
+        progress: Where the work is shown.
 
     Raises:
-        ModelLoadError: There is no such file, the source cannot be read, or an engine that is to
-            be compared with one cannot be run here.
+        ModelLoadError: There is no such file, the source cannot be read, or an engine that should
+            be compared with a source cannot run here.
         InputError: A source without data, or data without a source.
         MissingDependencyError: A runtime's library is not installed.
         DataError: The images do not suffice to judge.
@@ -151,110 +152,109 @@ def verify(
         raise InputError("To compare with a source, give both: --against SOURCE --data DATA.")
     digest = sha256_of_file(model_files(model)[0])
     if model.suffix.lower() == ".engine":
-        told = _by_passport(model, digest, compared=against is not None)
-        if told is not None:
-            return told
+        verification = _verify_passport(model, digest, compared=against is not None)
+        if verification is not None:
+            return verification
     try:
         opened = Predictor(model, runtime="openvino" if target == "openvino" else "auto")
     except (ModelLoadError, SpecError) as err:
-        return Verification(path=model, sha256=digest, findings=(_phrase(err),))
+        return Verification(path=model, sha256=digest, findings=(_finding("cannot-open", err),))
     with opened as candidate:
-        findings = [*unsound(candidate), *qdq_violations(model, target, progress)]
         limits = limits_for(
             candidate.spec.precision, max_drop=max_drop, max_label_drop=max_label_drop
         )
-        scores = fidelity = None
-        if not findings and against is not None and data is not None:
-            with Predictor(against) as reference:
-                findings, outputs = _beside(reference, candidate, data, progress)
-            if outputs:
-                scores = outputs.scores(reference.spec, candidate.spec)
-                fidelity, more = _judged(outputs, reference.spec, candidate.spec, limits, progress)
-                findings += more
-    return Verification(
-        path=model,
-        sha256=digest,
-        findings=tuple(findings),
-        spec=candidate.spec,
-        scores=scores,
-        limits=limits,
-        fidelity=fidelity and replace(fidelity, passed=not findings),
-    )
+        verification = Verification(
+            path=model,
+            sha256=digest,
+            findings=(*output_faults(candidate), *qdq_violations(model, target, progress)),
+            spec=candidate.spec,
+            limits=limits,
+        )
+        if not verification.passed or against is None or data is None:
+            return verification
+        with Predictor(against) as reference:
+            return _compared(verification, reference, candidate, data, progress)
 
 
-def _by_passport(engine: Path, digest: str, *, compared: bool) -> Verification | None:
-    """Judge an engine that cannot be run here; None of one that can.
+def _verify_passport(engine: Path, digest: str, *, compared: bool) -> Verification | None:
+    """Compare an engine that cannot run here with its passport; return None if it can run.
 
     Raises:
-        ModelLoadError: It is to be compared with a source, and cannot be run.
+        ModelLoadError: It should be compared with a source, and cannot run.
     """
     try:
         passport, _ = read_engine(engine)
     except EngineMismatchError as err:
-        return Verification(path=engine, sha256=digest, findings=(_phrase(err),))
-    why = incompatibility(passport)
-    if why is None:
+        return Verification(
+            path=engine, sha256=digest, findings=(_finding(f"engine-{err.reason}", err),)
+        )
+    reason = incompatibility(passport)
+    if reason is None:
         return None
     if compared:
-        raise ModelLoadError(f"{engine.name} cannot be compared on this machine: {why}")
-    return Verification(path=engine, sha256=digest, findings=(), spec=passport.spec, not_run=why)
+        raise ModelLoadError(f"{engine.name} cannot be compared on this machine: {reason}")
+    return Verification(path=engine, sha256=digest, findings=(), spec=passport.spec, not_run=reason)
 
 
-def _beside(
-    reference: Predictor, candidate: Predictor, data: Dataset, progress: Progress
-) -> tuple[list[str], Outputs | None]:
-    """Say where the specs part, and run both, if they are about the same labels."""
-    findings = other_meaning(reference.spec, candidate.spec)
-    if reference.spec.labels != candidate.spec.labels:
-        return findings, None
-    images = choose_part(data, reference.spec, None, progress=progress)
-    return findings, run_both(reference, candidate, images, progress=progress)
-
-
-def _judged(
-    outputs: Outputs,
-    reference: ModelSpec,
-    candidate: ModelSpec,
-    limits: Limits,
+def _compared(
+    verification: Verification,
+    reference: Predictor,
+    candidate: Predictor,
+    data: Dataset,
     progress: Progress,
-) -> tuple[Fidelity, list[str]]:
-    """Measure, and say which limits do not hold."""
-    fidelity = measure(outputs, reference, candidate)
-    with suppress(FidelityError):  # it says the same as a sentence about something written
-        judge(fidelity, limits, "", progress=progress)
-    findings = exceeded(fidelity, limits)
-    return fidelity, [*findings, *_lost_thresholds(outputs, fidelity, reference, candidate)]
+) -> Verification:
+    """Add the comparison of two models; models with different labels cannot be run together."""
+    before, after = reference.spec, candidate.spec
+    findings = spec_differences(before, after)
+    if before.labels != after.labels:
+        return replace(verification, findings=tuple(findings))
+    assert verification.limits is not None
+    images = choose_part(data, before, None, progress=progress)
+    outputs = run_both(reference, candidate, images, progress=progress)
+    fidelity = measure(outputs, before, after)
+    findings += judge(fidelity, verification.limits, progress=progress)
+    findings += _worse_thresholds(outputs, fidelity, before, after)
+    return replace(
+        verification,
+        findings=tuple(findings),
+        scores=outputs.scores(before, after),
+        fidelity=replace(fidelity, passed=not findings),
+    )
 
 
-def unsound(predictor: Predictor) -> list[str]:
-    """Run a model on drawn pictures, alone and in twos; say what is wrong with what it gives."""
-    frames = _pictures()
-    count = len(predictor.spec.labels)
+def output_faults(predictor: Predictor) -> list[Finding]:
+    """Run a model on drawn images, alone and in pairs, and return what is wrong with its output."""
+    frames = _draw_images()
+    labels = len(predictor.spec.labels)
     try:
         alone = np.concatenate([predictor.logits([frame]) for frame in frames])
-        found = _not_finite(alone, (len(frames), count))
-        if found:
-            return found
+        findings = _shape_faults(alone, (len(frames), labels))
+        if findings:
+            return findings
         pairs = [predictor.logits(frames[i : i + 2]) for i in range(0, len(frames), 2)]
     except InferenceError as err:
-        return [_phrase(err)]
-    found = _no_probabilities(alone, predictor.spec)
-    if found:
-        return found
+        return [_finding("inference", err)]
+    findings = _probability_faults(alone, predictor.spec)
+    if findings:
+        return findings
     together = np.concatenate(pairs)
-    found = _not_finite(together, (len(frames), count))
-    if found:
-        return [f"in a batch of two {one}" for one in found]
+    findings = _shape_faults(together, (len(frames), labels))
+    if findings:
+        return [replace(one, message=f"in a batch of two {one.message}") for one in findings]
     off = float(np.abs(together - alone).max())
     if off > _BATCH_NOISE * max(1.0, float(np.abs(alone).max())):
-        return [f"a picture's output depends on what else is in its batch: it is off by {off:.2g}"]
+        message = f"the output for an image depends on its batch: it is off by {off:.2g}"
+        return [Finding("batch", message)]
     return []
 
 
-def qdq_violations(model: Path, target: Target | None, progress: Progress = SILENT) -> list[str]:
-    """Say what is wrong with the Q/DQ nodes of an .onnx, for a target or, unnamed, for the best.
+def qdq_violations(
+    model: Path, target: Target | None, progress: Progress = SILENT
+) -> list[Finding]:
+    """Return what is wrong with the Q/DQ nodes of an .onnx for a target, or for the best target.
 
-    A device may lack the library that reads the graph: that is noted, unless a target is asked for.
+    A device may lack the library that reads the graph: then this is noted and nothing is checked,
+    unless a target is named.
 
     Raises:
         MissingDependencyError: A target is named, and onnx is not installed.
@@ -266,67 +266,74 @@ def qdq_violations(model: Path, target: Target | None, progress: Progress = SILE
     except MissingDependencyError as err:
         if target:
             raise
-        progress.note(f"Whether its Q/DQ nodes are legal was not looked at. {err}")
+        progress.note(f"Its Q/DQ nodes were not checked. {err}")
         return []
     except ModelLoadError as err:  # the runtime reads it, but not as one file
-        return [_phrase(err)]
-    asked = (target,) if target else TARGETS
-    return [_phrase(found) for found in min((violations(network, one) for one in asked), key=len)]
+        return [_finding("cannot-open", err)]
+    targets = (target,) if target else TARGETS
+    fewest = min((violations(network, one) for one in targets), key=len)
+    return [_finding(one.code, str(one)) for one in fewest]
 
 
-def other_meaning(reference: ModelSpec, candidate: ModelSpec) -> list[str]:
-    """Say where the words of two specs decide differently, whatever the networks give."""
+def spec_differences(reference: ModelSpec, candidate: ModelSpec) -> list[Finding]:
+    """Return where two specs decide differently, whatever the networks give."""
     if set(reference.labels) != set(candidate.labels):
-        named = sorted(set(reference.labels) ^ set(candidate.labels))
-        return [f"it has not the labels of its source: they differ in {', '.join(named)}"]
+        names = ", ".join(sorted(set(reference.labels) ^ set(candidate.labels)))
+        return [Finding("labels", f"its labels are not those of its source: {names}")]
     if reference.labels != candidate.labels:
         moved = [
-            f"{theirs!r} stands where {ours!r} should"
+            f"{theirs!r} is at the position of {ours!r}"
             for ours, theirs in zip(reference.labels, candidate.labels, strict=True)
             if ours != theirs
         ]
-        return [f"its labels are in another order than its source's: {moved[0]}"]
+        message = f"its labels are in another order than those of its source: {moved[0]}"
+        return [Finding("label-order", message)]
     if reference.groups != candidate.groups:
-        return ["its groups of labels are not those of its source"]
+        return [Finding("groups", "its groups of labels are not those of its source")]
     return []
 
 
-def _lost_thresholds(
+def _worse_thresholds(
     outputs: Outputs, fidelity: Fidelity, reference: ModelSpec, candidate: ModelSpec
-) -> list[str]:
-    """Say whether its thresholds decide worse than the source's would on the same outputs."""
+) -> list[Finding]:
+    """Return whether its thresholds decide worse on its outputs than those of the source."""
     if candidate.thresholds == reference.thresholds:
         return []
-    by_source = replace(candidate, thresholds=reference.thresholds)
-    before = measure(outputs, reference, by_source).exported
+    with_source_thresholds = replace(candidate, thresholds=reference.thresholds)
+    before = measure(outputs, reference, with_source_thresholds).exported
     for name in ("macro_F1", "OF1", "exact_match"):
         own, theirs = (100 * metrics.summary()[name] for metrics in (fidelity.exported, before))
         if theirs - own > _THRESHOLD_NOISE:
-            return [
-                f"its thresholds serve it worse than its source's would: {name} is {own:.1f} % "
-                f"with them, {theirs:.1f} % with those"
-            ]
+            message = (
+                "its thresholds are worse than those of its source: "
+                f"{name} is {own:.1f} % instead of {theirs:.1f} %"
+            )
+            return [Finding("thresholds", message)]
     return []
 
 
-def _no_probabilities(outputs: Any, spec: ModelSpec) -> list[str]:
-    """Say where a model that leaves no activation to be applied gives no probabilities."""
+def _probability_faults(outputs: Any, spec: ModelSpec) -> list[Finding]:
+    """Check that a model without an activation to apply gives probabilities."""
     low, high = float(outputs.min()), float(outputs.max())
     if spec.activation != "none" or (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         return []
-    return [f"its spec says that it gives probabilities, but they are {low:.3g} to {high:.3g}"]
+    message = f"its spec promises probabilities, but its output is {low:.3g} to {high:.3g}"
+    return [Finding("not-probabilities", message)]
 
 
-def _not_finite(outputs: Any, shape: tuple[int, int]) -> list[str]:
+def _shape_faults(outputs: Any, shape: tuple[int, int]) -> list[Finding]:
+    """Check the shape, and that all values are finite."""
     if outputs.shape != shape:
-        return [f"its output is {outputs.shape}, where {shape[1]} labels and {shape[0]} images are"]
+        message = f"its output is {outputs.shape} for {shape[0]} images and {shape[1]} labels"
+        return [Finding("output-shape", message)]
     broken = int((~np.isfinite(outputs)).any(axis=1).sum())
-    return (
-        [f"for {broken} of {shape[0]} drawn pictures it gives what is no number"] if broken else []
-    )
+    if broken:
+        message = f"for {broken} of {shape[0]} drawn images its output is NaN or infinity"
+        return [Finding("not-finite", message)]
+    return []
 
 
-def _pictures() -> list[Frame]:
+def _draw_images() -> list[Frame]:
     """Draw black, white, noise, shades, a shape, and saturated stripes: an even number."""
     rng = np.random.default_rng(0)
     size = (240, 320, 3)
@@ -340,6 +347,6 @@ def _pictures() -> list[Frame]:
     return [black, white, rng.integers(0, 256, size, np.uint8), shades, shape, stripes]
 
 
-def _phrase(said: object) -> str:
-    """Give an error, or a sentence, as a part of another."""
-    return str(said).rstrip(".")
+def _finding(code: str, message: EdgemlError | str) -> Finding:
+    """Return a finding whose message has no full stop, as a clause of a longer sentence."""
+    return Finding(code, str(message).rstrip("."))

@@ -221,7 +221,7 @@ class TestBadInput:
     ) -> None:
         out = tmp_path / "m.xml"
         line = edgeml.refused("export", tiny_onnx, "--fmt", "openvino", "--out", out, *words)
-        assert "openvino is no engine" in line
+        assert "openvino is not an engine" in line
         assert not out.exists()
 
     def test_an_empty_folder_is_refused(self, edgeml: Command, tmp_path: Path) -> None:

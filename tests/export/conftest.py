@@ -19,7 +19,7 @@ from edgeml.image.reading import read_image
 from edgeml.network.checkpoint import save_checkpoint
 from edgeml.network.model import build_model
 from edgeml.spec.provenance import Provenance
-from edgeml_export import _export
+from edgeml_export import pipeline
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.ranges import Ranges, measure_ranges
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
@@ -81,14 +81,10 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-speed = _export._speed
-"""What `untimed` takes away, for tests of it."""
-
-
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """INT8 is not timed beside FP32: that takes seconds, and says nothing here."""
-    monkeypatch.setattr(_export, "_speed", lambda job: None)
+    """Skip timing INT8 against FP32, which takes seconds."""
+    monkeypatch.setattr(pipeline, "measure_speed", lambda *_: None)
 
 
 def learn(model: nn.Module, batch: Tensor, targets: NDArray[np.int8], *, epochs: int) -> None:

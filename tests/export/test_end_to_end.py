@@ -17,11 +17,12 @@ from edgeml.errors import CalibrationError, DataError, InputError, NotComparable
 from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import score
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
-from edgeml_export import _export, export
+from edgeml_export import check, export, pipeline
 from edgeml_export.int8.legality import violations
+from edgeml_export.job import Job
 from edgeml_export.verify import verify
+from edgeml_export.write import Written, write_format
 from tests.command import Command
-from tests.export import conftest
 from tests.export.int8.outlier import Planted, plant_outlier
 from tests.notes import Notes
 
@@ -55,20 +56,19 @@ class TestThresholds:
     @pytest.fixture(autouse=True)
     def shifted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the INT8 network give every logit 0.2 more than it should."""
-        write = _export._write
 
-        def shifting(plan: object, source: Path, target: Path, *rest: object) -> object:
-            choice = write(plan, source, target, *rest)
-            model = onnx.load(target)
+        def shifting(job: Job, network: Path) -> Written:
+            written = write_format(job, network)
+            model = onnx.load(written.path)
             (head,) = (n for n in model.graph.node if n.output[0] == model.graph.output[0].name)
             for tensor in model.graph.initializer:
                 if tensor.name == head.input[2]:
                     bias = onnx.numpy_helper.to_array(tensor) + np.float32(0.2)
                     tensor.CopyFrom(onnx.numpy_helper.from_array(bias, tensor.name))
-            onnx.save(model, target)
-            return choice
+            onnx.save(model, written.path)
+            return written
 
-        monkeypatch.setattr(_export, "_write", shifting)
+        monkeypatch.setattr(pipeline, "write_format", shifting)
 
     @pytest.fixture
     def ungrouped(self, own: Path) -> Path:
@@ -168,7 +168,7 @@ class TestKeptRanges:
         kept = own.parent / "model.ranges.json"
         kept.write_text('{"format": "edgeml.ranges/1"', encoding="utf-8")
         with monkeypatch.context() as patch:
-            patch.setattr(_export, "assign_roles", lambda *given, **named: pytest.fail("work"))
+            patch.setattr(pipeline, "Predictor", pytest.fail)
             with pytest.raises(CalibrationError, match="is damaged: give --calib DATA"):
                 export(own, "onnx", precision="int8", check=data)
         export(own, "onnx", precision="int8", calib=data, method="minmax")
@@ -212,7 +212,7 @@ class TestServers:
     ) -> None:  # fmt: skip
         (tmp_path / "thesis").mkdir()
         (tmp_path / "thesis" / "text.txt").write_text("years of work")
-        monkeypatch.setattr(_export, "assign_roles", lambda *given, **named: pytest.fail("work"))
+        monkeypatch.setattr(pipeline, "Predictor", pytest.fail)
         with pytest.raises(InputError, match="holds something else"):
             export(own, server, check=data, out=tmp_path / "thesis")
         assert names_in(tmp_path / "thesis") == {"text.txt"}
@@ -245,8 +245,8 @@ def test_raw_frames_are_decided_as_prepared_ones_are(
 def test_int8_is_timed_beside_fp32_where_this_machine_can(
     target: str, own: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_export, "_speed", conftest.speed)
-    monkeypatch.setattr(_export, "_SPEED_SECONDS", 0.5)
+    monkeypatch.setattr(pipeline, "measure_speed", check.measure_speed)
+    monkeypatch.setattr(check, "SPEED_SECONDS", 0.5)
     notes = Notes()
     done = export(
         own, "onnx", precision="int8", target=target, calib=data, check=data,
@@ -272,11 +272,9 @@ def test_a_damaged_picture_to_check_with_is_found_before_the_search(
     bad.write_bytes(parts.part("test").paths[0].read_bytes()[:400])
     last = len(parts) - 1 - parts.split[::-1].index("test")
     paths = (*parts.paths[:last], bad, *parts.paths[last + 1 :])
-    searched = []
-    monkeypatch.setattr(_export, "_write", lambda *_: searched.append(_))
+    monkeypatch.setattr(pipeline, "write_fp32", lambda _: pytest.fail("work was done"))
     with pytest.raises(DataError, match=r"1 of 36 images cannot be read\..*cut short\.jpg"):
         export(own, "onnx", precision="int8", calib=parts, check=replace(parts, paths=paths))
-    assert not searched
 
 
 def test_an_overlap_that_was_allowed_stands_in_the_model(
@@ -322,7 +320,7 @@ class TestOverflow:
         self, edgeml: Command, overflowing: Path, pictures: Path, parts: Dataset
     ) -> None:
         check = replace(parts.part("test"), split=None)
-        with pytest.raises(FidelityError, match="not numbers"):
+        with pytest.raises(FidelityError, match="NaN or infinity"):
             export(overflowing, "onnx", precision="fp16", check=check)
         words = ["export", overflowing, "--fmt", "onnx", "--precision", "fp16", "--json"]
         result = edgeml(*words, "--check", pictures)
@@ -334,7 +332,7 @@ class TestOverflow:
 class TestRefusedBeforeWork:
     @pytest.fixture(autouse=True)
     def no_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_export, "_write", lambda *given: pytest.fail("work was done"))
+        monkeypatch.setattr(pipeline, "write_fp32", lambda _: pytest.fail("work was done"))
 
     @pytest.mark.parametrize("role", ["calib", "check"])
     def test_labels_that_the_model_does_not_know(self, role: str, own: Path, data: Dataset) -> None:

@@ -27,9 +27,12 @@ from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import evaluate_model
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model, write_onnx
 from edgeml.spec.provenance import Provenance
-from edgeml_export import _export, export
+from edgeml_export import check, export, pipeline
 from edgeml_export.int8.calibration import choose_calibration
+from edgeml_export.job import Job
+from edgeml_export.request import SUFFIXES
 from edgeml_export.to_openvino import openvino_from_onnx
+from edgeml_export.write import Written, write_format
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
@@ -210,20 +213,20 @@ def test_a_damaged_result_is_refused_and_leaves_no_trace(
 ) -> None:
     source = tmp_path / "m.onnx"
     shutil.copy(network, source)
-    target = tmp_path / f"out{_export.SUFFIXES[fmt]}"
+    target = tmp_path / f"out{SUFFIXES[fmt]}"
     if existing:
         target.write_text("older")
         target.with_suffix(".bin").write_text("older")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write = _export._write
 
-    def damaged(plan: object, source: Path, target: Path, *rest: object) -> None:
-        write(plan, source, target, *rest)
-        damage(target)
+    def damaged(job: Job, network: Path) -> Written:
+        written = write_format(job, network)
+        damage(written.path)
+        return written
 
-    monkeypatch.setattr(_export, "_write", damaged)
-    # From an .onnx, FP32 ONNX is no step; through the door beside the check it is one here.
-    monkeypatch.setattr(_export, "check_source", lambda *given: None)
+    monkeypatch.setattr(pipeline, "write_format", damaged)
+    # FP32 ONNX from FP32 ONNX is refused otherwise.
+    monkeypatch.setattr(pipeline, "check_source", lambda *_: None)
     with pytest.raises(FidelityError, match="disagrees with its source") as caught:
         export(source, fmt, precision=precision, calib=data, check=data, out=target)
     assert caught.value.fidelity.passed is False
@@ -242,7 +245,7 @@ def test_an_interrupted_export_leaves_no_trace(
     def interrupted(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_export, "run_both", interrupted)
+    monkeypatch.setattr(check, "run_both", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(own_run, "openvino", check=data)
     assert names_in(own_run) == {"model.safetensors"}
@@ -290,16 +293,16 @@ def test_an_xml_replaces_an_older_one_with_its_weights(tmp_path: Path) -> None:
         (
             {"fmt": "tflite"},
             InputError,
-            "format 'tflite'; known are onnx, openvino, trt, ",
+            "format 'tflite'; expected one of onnx, openvino, trt, ",
         ),
-        ({"precision": "int4"}, InputError, "precision 'int4'; known are fp32, fp16, int8"),
+        ({"precision": "int4"}, InputError, "precision 'int4'; expected one of fp32, fp16, int8"),
         (
             {"target": "riscv"},
             InputError,
-            "target 'riscv'; known are auto, x86, arm, ",
+            "target 'riscv'; expected one of auto, x86, arm, ",
         ),
-        ({"input": "bf16"}, InputError, "input 'bf16'; known are float32, uint8"),
-        ({"fmt": "openvino", "target": "x86"}, InputError, "leave --target away"),
+        ({"input": "bf16"}, InputError, "input 'bf16'; expected one of float32, uint8"),
+        ({"fmt": "openvino", "target": "x86"}, InputError, "omit --target"),
         ({"precision": "int8"}, CalibrationError, "--calib DATA"),
         ({"fmt": "trt"}, MissingDependencyError, r"pip install 'edgeml\[trt\]'"),
         ({"fmt": "trt", "precision": "int8"}, MissingDependencyError, "build TensorRT engines"),

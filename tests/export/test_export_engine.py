@@ -155,7 +155,7 @@ def test_an_fp16_file_is_built_as_it_is(network: Path, tmp_path: Path) -> None:
         ("fp16", {}, "is fp16 already: give --precision fp16"),
         ("fp16", {"precision": "int8", "retarget": True}, "is fp16 already"),
         ("fp32", {"precision": "int8", "retarget": True}, "no Q/DQ nodes to rewrite"),
-        ("fp32", {"target": "x86"}, "leave --target away"),
+        ("fp32", {"target": "x86"}, "omit --target"),
         ("fp32", {"precision": "fp16", "retarget": True}, "--retarget rewrites INT8 files"),
         ("fp32", {"engine": EngineOptions(capability=("9.9",))}, "no compute capability '9.9'"),
         ("fp32", {"engine": EngineOptions(portable="version")}, "by their capability"),
@@ -218,7 +218,7 @@ def test_without_a_gpu_tensorrt_builds_nothing_and_says_what_to_do(own_run: Path
 def test_without_a_gpu_none_can_be_built_for_and_that_is_said_before_any_work(
     own_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeml_export._export.Predictor", pytest.fail)
+    monkeypatch.setattr("edgeml_export.pipeline.Predictor", pytest.fail)
     with pytest.raises(ModelLoadError, match="No NVIDIA GPU can be used here"):
         export(own_run, "trt-rtx", engine=EngineOptions(capability="current"))
 
@@ -264,4 +264,4 @@ def test_the_batches_of_an_engine_are_told_in_a_line(
 ) -> None:
     with machine("11.4"):
         built = engine_from_onnx(network, tmp_path / "m.engine", EngineOptions(profile=profile))
-    assert told in EngineReport(built=built, products={}).sentence()
+    assert told in EngineReport(built=built, products={}, checked_by="onnx").sentence()

@@ -29,7 +29,7 @@ from edgeml_export.int8.histogram import METHODS, Method
 from edgeml_export.int8.layers import quantizable
 from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.targets import Target
-from edgeml_export.limits import Limits, exceeded
+from edgeml_export.limits import Limits, exceeded, joined
 
 _BATCH = 32
 
@@ -205,7 +205,7 @@ def choose_layers(
     excess = exceeded(plain, limits)
     if not excess:
         return choice
-    progress.note(f"Plain INT8 is outside the budget on the fitting images: {'; '.join(excess)}.")
+    progress.note(f"Plain INT8 is outside the budget on the fitting images: {joined(excess)}.")
     mixed = _mix(candidates, limits, choice.method, plain, 60 * minutes, progress)
     keep = mixed.in_float
     progress.note(
@@ -249,7 +249,7 @@ def _mix(
     if keep is None or len(keep) == len(names):
         raise FidelityError(
             f"INT8 exceeds its budget on {plain.images} fitting images: "
-            f"{'; '.join(exceeded(plain, limits))}. In {time.monotonic() - started:.0f} s no set "
+            f"{joined(exceeded(plain, limits))}. In {time.monotonic() - started:.0f} s no set "
             "of layers in floating point was found that stays within it. Nothing was written. "
             "Allow more with --max-drop and --max-label-drop, or use FP16.",
             replace(plain, passed=False),

@@ -241,5 +241,5 @@ def test_without_fitting_images_ranges_are_minmax_and_a_note_says_what_is_missin
     )
     assert alone.choice is not None
     assert (alone.choice.method, alone.choice.divergences, alone.checks) == ("minmax", {}, None)
-    assert any("no images to fit with: INT8 takes minmax ranges" in line for line in notes.lines)
+    assert any("no images to fit with: INT8 uses minmax ranges" in line for line in notes.lines)
     assert any("was not compared with its source" in line for line in notes.lines)

@@ -354,7 +354,7 @@ def test_verify_of_an_engine_for_another_machine_compares_it_with_its_passport(
 ) -> None:
     done = edgeml("verify", elsewhere)
     assert done.status == 0
-    assert "é net.engine is whole and has its passport; it was not run: No NVIDIA GPU" in done.out
+    assert "é net.engine is intact and matches its passport; it was not run: No" in done.out
     report = edgeml("verify", elsewhere, "--json").json
     assert (report["passed"], report["findings"], report["checks"]) == (True, [], None)
     assert "No NVIDIA GPU" in report["not_run"]
@@ -374,7 +374,7 @@ def test_an_engine_that_is_damaged_is_neither_inspected_nor_verified(
     assert "é net.engine is cut short" in edgeml.refused("inspect", elsewhere)
     done = edgeml("verify", elsewhere)
     assert done.status == 1
-    assert "é net.engine does not hold: é net.engine is cut short" in done.err
+    assert "é net.engine is not sound: é net.engine is cut short" in done.err
 
 
 def test_verify_against_a_source_needs_the_machine_of_the_engine(

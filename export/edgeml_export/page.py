@@ -20,7 +20,7 @@ def verify_page(result: Verification, source: Path, data: Path, html: Path) -> N
         reference=source.name,
         candidate=result.path.name,
         fidelity=result.fidelity,
-        findings=result.findings,
+        findings=[finding.message for finding in result.findings],
         max_drop=result.limits.drop,
         max_label_drop=result.limits.label_drop,
         scores=result.scores,

@@ -1,0 +1,163 @@
+"""What must be true before an export starts, so that it does not fail after minutes of work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeml.errors import (
+    CalibrationError,
+    InputError,
+    MissingDependencyError,
+    ModelLoadError,
+)
+from edgeml.files import check_writable
+from edgeml.report.check import check_report_libraries
+from edgeml.runtimes.onnx_file import read_onnx
+from edgeml.runtimes.onnx_graph import QUANTIZERS
+from edgeml.runtimes.tensorrt import bindings, cuda
+from edgeml.runtimes.tensorrt.engine_options import EngineOptions, capabilities
+from edgeml.runtimes.tensorrt.passport import Library
+from edgeml.spec.model_spec import ModelSpec, Precision
+from edgeml_export.int8.ranges import read_ranges
+from edgeml_export.request import SUFFIXES, ExportRequest
+from edgeml_export.serving import check_free
+
+_BUILD_ON_DEVICE_HINT = (
+    "--fmt onnx --target tensorrt writes the file, to be built on the device by edgeml or trtexec."
+)
+
+
+def precision_of_source(request: ExportRequest) -> Precision | None:
+    """Return the precision of an .onnx that is built or rewritten without being converted.
+
+    The graph decides, not the spec: files that other tools quantised do not state it.
+
+    Returns:
+        None for a source that is still to be converted: a checkpoint, or FP32.
+
+    Raises:
+        ModelLoadError: The source is not ONNX.
+    """
+    source = request.source
+    unconverted = request.library or request.retarget
+    if source.suffix != ".onnx" or not source.is_file() or not unconverted:
+        return None
+    from onnx import TensorProto
+
+    graph = read_onnx(source).graph
+    if any(node.op_type in QUANTIZERS for node in graph.node):
+        return "int8"
+    is_fp16 = any(tensor.data_type == TensorProto.FLOAT16 for tensor in graph.initializer)
+    return "fp16" if is_fp16 else None
+
+
+def check_prerequisites(request: ExportRequest, source_precision: Precision | None) -> None:
+    """Check options, libraries, images and the output path, before the source is opened.
+
+    Args:
+        request: What to write.
+        source_precision: From `precision_of_source`.
+
+    Raises:
+        InputError: An option does not apply, or the result cannot be written to its path.
+        MissingDependencyError: A library is not installed.
+        ModelLoadError: TensorRT needs a GPU to build on, and there is none.
+        CalibrationError: INT8 has no images and no stored ranges, or the ranges are damaged.
+    """
+    _check_engine_options(request.library, request.engine, request.fmt)
+    if request.library:
+        _check_builder(request.library)
+    if request.precision == "int8" and request.calib is None and source_precision != "int8":
+        _check_stored_ranges(request.ranges_path)
+    check_report_libraries("export")
+    if request.source.exists():
+        check_output(request)
+
+
+def _check_engine_options(library: Library | None, options: EngineOptions, fmt: str) -> None:
+    if library:
+        capabilities(library, options.portable, options.capability)
+        if options.capability == "current":
+            cuda.this_gpu()
+    elif options != EngineOptions():
+        raise InputError(
+            f"{fmt} is not an engine: --batch, --portable, --capability and --workspace are for "
+            "--fmt trt and trt-rtx."
+        )
+
+
+def _check_builder(library: Library) -> None:
+    try:
+        bindings.load(library, to="build TensorRT engines")
+        if library == "tensorrt":
+            cuda.this_gpu()
+    except MissingDependencyError as err:
+        raise MissingDependencyError(
+            f"{err}. Without it, {_BUILD_ON_DEVICE_HINT}", name=err.name
+        ) from err
+    except ModelLoadError as err:
+        raise ModelLoadError(f"{err} Without a GPU, {_BUILD_ON_DEVICE_HINT}") from err
+
+
+def _check_stored_ranges(path: Path) -> None:
+    if not path.is_file():
+        raise CalibrationError(
+            "INT8 needs images to measure the ranges of activations on: give --calib DATA. The "
+            "training data will do: only their train part is used."
+        )
+    read_ranges(path)
+
+
+def check_output(request: ExportRequest) -> None:
+    """Check that the result can be written to its path.
+
+    Raises:
+        InputError: The suffix belongs to another format, something else is at the path, or it is
+            not writable.
+    """
+    path, suffix = request.path, SUFFIXES.get(request.fmt)
+    if suffix and path.suffix != suffix:
+        raise InputError(f"{path.name!r} is no name for {request.fmt}: it must end in {suffix}.")
+    if suffix and path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder: choose another name with --out.")
+    if not suffix:
+        check_free(path)
+    check_writable(path)
+
+
+def check_source(
+    request: ExportRequest, spec: ModelSpec, source_precision: Precision | None
+) -> None:
+    """Check that the requested step is possible from this source.
+
+    Args:
+        request: What to write.
+        spec: The spec of the source.
+        source_precision: From `precision_of_source`.
+
+    Raises:
+        InputError: It is not; names a step that is.
+    """
+    source, name = request.source, repr(request.source.name)
+    if source.is_dir() or source.suffix == ".safetensors":
+        return
+    if source.suffix != ".onnx":
+        raise InputError(f"{name} cannot be exported: give the run folder or an .onnx.")
+    if source_precision is not None:
+        if request.precision != source_precision:
+            raise InputError(
+                f"{name} is {source_precision} already: give --precision {source_precision}, or "
+                "start from the FP32 model."
+            )
+    elif request.retarget:
+        raise InputError(f"{name} has no Q/DQ nodes to rewrite: omit --retarget.")
+    elif spec.precision != "fp32":
+        raise InputError(f"{name} is {spec.precision} already: start from the FP32 model.")
+    if request.fmt == "onnx" and request.precision == "fp32":
+        raise InputError(f"{name} is FP32 ONNX already.")
+    if request.path.resolve() == source.resolve():
+        raise InputError(f"{name} would be replaced: choose another name with --out.")
+    if request.input == "uint8" and spec.input != "uint8":
+        raise InputError("The input of an .onnx stays as it is: give the run folder for uint8.")
+    if request.slim:
+        raise InputError("--slim applies to checkpoints: give the run folder.")
