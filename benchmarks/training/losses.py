@@ -35,7 +35,7 @@ from edgeml.measure.metrics import average_precision
 from edgeml.measure.reliability import reliability
 from edgeml.measure.thresholds import fit_thresholds
 from edgeml.training.config import TrainConfig
-from edgeml.training.losses import Loss, Prior, build_loss
+from edgeml.training.losses import LabelCounts, Loss, build_loss
 
 WEIGHTS = Path("../shared/models/mobilenetv2_100/mobilenetv2_100_same_in1k.safetensors")
 SPLIT = Path("build/training/split.csv")
@@ -84,12 +84,12 @@ def features_of(dataset: Dataset, weights: Path, stored: Path) -> Floats:
 
 
 def linear_head(
-    features: Tensor, targets: Tensor, loss: Loss, prior: Prior, *, lr: float, seed: int
+    features: Tensor, targets: Tensor, loss: Loss, counts: LabelCounts, *, lr: float, seed: int
 ) -> nn.Linear:
     """Train a linear head from the labels' prevalences, as edgeml does."""
     torch.manual_seed(seed)
     head = nn.Linear(features.shape[1], targets.shape[1])
-    share = (prior.positives + 0.5) / (prior.known + 1.0)
+    share = (counts.positives + 0.5) / (counts.known + 1.0)
     with torch.no_grad():
         head.weight.zero_()
         head.bias.copy_(torch.from_numpy(np.log(share / (1 - share))))
@@ -162,15 +162,15 @@ def one_split(features: Floats, dataset: Dataset, seed: int) -> dict[str, tuple[
     inputs = torch.from_numpy(features)
     targets = dataset.targets
     known = np.full(targets.shape[1], train.sum())
-    prior = Prior(positives=targets[train].sum(axis=0, dtype=np.int64), known=known)
+    counts = LabelCounts(positives=targets[train].sum(axis=0, dtype=np.int64), known=known)
     groups = [[dataset.labels.index(name) for name in one.labels] for one in dataset.label_groups]
     results = {}
     for name, config in LOSSES.items():
-        loss = build_loss(config, prior, groups if config.group_loss == "softmax" else ())
+        loss = build_loss(config, counts, groups if config.group_loss == "softmax" else ())
         best = -1.0
         for lr in RATES:
             wanted = torch.from_numpy(targets[train]).float()
-            head = linear_head(inputs[train], wanted, loss, prior, lr=lr, seed=seed)
+            head = linear_head(inputs[train], wanted, loss, counts, lr=lr, seed=seed)
             with torch.inference_mode():
                 logits = head(inputs)
             scores = scores_of(logits, groups, softmax=name in SCORED_BY_SOFTMAX)

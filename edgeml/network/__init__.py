@@ -1,1 +1,1 @@
-"""DOOR torch: a network without its training."""
+"""DOOR torch: networks without their training."""

@@ -1,4 +1,4 @@
-"""Arguments of a network's constructor; light, since the command line reads them."""
+"""The type of a network's constructor arguments; light, because the command line imports it."""
 
 from __future__ import annotations
 

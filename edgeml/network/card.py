@@ -1,4 +1,4 @@
-"""What a file of weights says of how it was trained, in the keys of timm and its converters."""
+"""How weights were trained, as their file states it in the keys of timm and its converters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
 CONFIG_FILE = "config.json"
-"""Beside the weights in a folder laid out as timm's on the Hugging Face hub."""
+"""The file next to the weights in a folder with the layout of timm on the Hugging Face hub."""
 
 _PERMISSIVE = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc"}
@@ -25,19 +25,19 @@ _NO_COMMERCE = ("-nc", "noncommercial", "non-commercial", "research", "amlr")
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """How weights were trained; None or empty where nothing is said. Nothing is guessed.
+    """How weights were trained; None or empty where the file does not say. Nothing is guessed.
 
-    The share that was cropped for evaluation (`crop_pct`) is not read: edgeml squashes whole
-    pictures into the input, because a crop may cut a labelled thing away.
+    The crop share for evaluation (`crop_pct`) is not read: edgeml squashes the full image into the
+    input, because a crop may remove a labelled object.
 
     Attributes:
         architecture: timm's name of the network.
-        args: Arguments of its constructor. `pad_type` matters most: the same weights with the
-            padding of another framework give a tensor of the right shape and a wrong answer.
+        args: Arguments of its constructor. `pad_type` matters most: with the padding of another
+            framework the same weights give outputs of the right shape and wrong values.
         size: (height, width) of the input in pixels.
-        mean, std: Of the normalisation, on a scale of 0 to 1, RGB.
+        mean, std: The normalisation, on a scale of 0 to 1, RGB.
         interpolation: timm's name of the filter.
-        licence: Of the weights, as their publisher names it.
+        licence: The licence of the weights, as their publisher names it.
     """
 
     architecture: str | None = None
@@ -50,29 +50,29 @@ class Card:
 
 
 def read_card(file: Path, metadata: Mapping[str, str]) -> Card:
-    """Read the metadata of a .safetensors file, and where these are silent the config.json beside.
+    """Read the metadata of a .safetensors file; keys it lacks come from the config.json next to it.
 
     Raises:
-        SpecError: A value is not what its key promises; names file and key.
+        SpecError: A value does not have the type of its key; names file and key.
     """
-    told = _Told(file.name, {**_timm_config(file.with_name(CONFIG_FILE)), **metadata})
-    args = {**told.read("model_args", _args, {}), **told.read("create_kwargs", _args, {})}
-    if "pad_type" in told.values:
-        args["pad_type"] = str(told.values["pad_type"])
-    inner_size = args.pop("img_size", None)  # the size is chosen anew, and said in one place
+    values = _Values(file.name, {**_timm_config(file.with_name(CONFIG_FILE)), **metadata})
+    args = {**values.read("model_args", _args, {}), **values.read("create_kwargs", _args, {})}
+    if "pad_type" in values.by_key:
+        args["pad_type"] = str(values.by_key["pad_type"])
+    inner_size = args.pop("img_size", None)  # the input size has a field of its own
     return Card(
-        architecture=told.read("architecture", str, told.read("timm_model", str, None)),
+        architecture=values.read("architecture", str, values.read("timm_model", str, None)),
         args=args,
-        size=told.read("input_size", _size, None if inner_size is None else _size(inner_size)),
-        mean=told.read("mean", _triple, None),
-        std=told.read("std", _triple, None),
-        interpolation=told.read("interpolation", str, None),
-        licence=told.read("license", str, None),
+        size=values.read("input_size", _size, None if inner_size is None else _size(inner_size)),
+        mean=values.read("mean", _triple, None),
+        std=values.read("std", _triple, None),
+        interpolation=values.read("interpolation", str, None),
+        licence=values.read("license", str, None),
     )
 
 
 def card_of_config(config: PretrainedCfg) -> Card:
-    """Read timm's own entry of weights that it publishes."""
+    """Return the card of weights that timm publishes, from timm's own entry."""
     return Card(
         architecture=config.architecture,
         size=config.input_size[1:],
@@ -84,9 +84,9 @@ def card_of_config(config: PretrainedCfg) -> Card:
 
 
 def licence_note(licence: str | None) -> str:
-    """Say what a licence of weights means for who ships a model made of them; one line."""
+    """Return one line on what the licence of weights means for shipping a model based on them."""
     if licence is None:
-        return "note: the weights do not say their licence; find it before you ship this model"
+        return "note: the weights do not state their licence; find it before you ship this model"
     name = licence.lower()
     if name in _PERMISSIVE:
         return f"licence of the weights: {licence}"
@@ -96,14 +96,14 @@ def licence_note(licence: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """Values by key, from metadata (text) or JSON (anything), and the file they stand in."""
+class _Values:
+    """Values by key, from metadata (text) or JSON (any type), and the name of their file."""
 
     file: str
-    values: Mapping[str, Any]
+    by_key: Mapping[str, Any]
 
     def read(self, key: str, parse: Callable[[Any], Any], default: Any) -> Any:
-        value = self.values.get(key)
+        value = self.by_key.get(key)
         try:
             return default if value is None else parse(value)
         except (ValueError, TypeError) as err:
@@ -111,13 +111,15 @@ class _Told:
 
 
 def _timm_config(path: Path) -> dict[str, Any]:
-    """Read a config.json of timm; one of another tool says nothing to us."""
+    """Read a config.json of timm; return nothing for that of another tool."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as err:
-        raise SpecError(f"{str(path)!r} beside the weights cannot be read as JSON: {err}.") from err
+        raise SpecError(
+            f"{str(path)!r} next to the weights cannot be read as JSON: {err}."
+        ) from err
     if not isinstance(config, dict) or "architecture" not in config:
         return {}
     pretrained = config.get("pretrained_cfg", {})  # older files have its keys on the outer level
@@ -147,7 +149,7 @@ def _triple(value: Any) -> tuple[float, float, float]:
 
 
 def _list(value: Any) -> list[Any]:
-    """Take `0.5,0.5,0.5`, `[0.5, 0.5, 0.5]` as text, and lists."""
+    """Return a list from a list, a number, or text such as `0.5,0.5,0.5` or `[0.5, 0.5, 0.5]`."""
     if isinstance(value, str):
         return [part for part in value.strip("[]() ").split(",") if part]
     return list(value) if isinstance(value, (list, tuple)) else [value]

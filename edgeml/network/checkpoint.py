@@ -1,4 +1,4 @@
-"""Checkpoints: a .safetensors file that knows which model it holds and what its labels mean."""
+"""Checkpoints: a .safetensors file with weights, the definition of the network, and the spec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeml.errors import ModelLoadError, SpecError
 from edgeml.files import staged
 from edgeml.network.args import ModelArg
 from edgeml.network.model import build_model, head_of
-from edgeml.network.weights import MODEL_KEY, Built, load_weights, read_weights
+from edgeml.network.weights import MODEL_KEY, NetworkDefinition, load_weights, read_weights
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.spec.storage import spec_metadata
 
@@ -21,31 +21,31 @@ from edgeml.spec.storage import spec_metadata
 def save_checkpoint(
     path: Path, model: nn.Module, spec: ModelSpec, *, name: str, args: Mapping[str, ModelArg]
 ) -> None:
-    """Write a model's weights and meaning as one .safetensors file, whole or not at all.
+    """Write a model's weights and spec as one complete .safetensors file.
 
     Args:
-        path: Where to.
-        model: Its state is saved, on whatever device it is, and which head it has.
-        spec: Goes into the metadata as `edgeml`.
-        name: What `build_model` was given; goes into the metadata as `model`, with `args`.
+        path: The file to write.
+        model: Its state and the kind of its head are saved; it may be on any device.
+        spec: Stored in the metadata as `edgeml`.
+        name: The name passed to `build_model`; stored in the metadata as `model`, with `args`.
         args: Arguments of timm's constructor.
     """
-    # safetensors wants every tensor dense, in order and with memory of its own.
+    # safetensors needs dense, contiguous tensors that do not share memory.
     tensors = {key: value.cpu().contiguous().clone() for key, value in model.state_dict().items()}
     metadata = {
         **spec_metadata(spec),
-        MODEL_KEY: Built(name=name, args=args, head=head_of(model)).to_json(),
+        MODEL_KEY: NetworkDefinition(name=name, args=args, head=head_of(model)).to_json(),
         "format": "pt",
     }
     with staged(path) as temporary:
-        # `save_file` would leave a file that only its owner can read.
+        # `save_file` would write a file that only its owner can read.
         temporary.write_bytes(tensor_bytes(tensors, metadata))
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Serialise as safetensors; equal contents give equal bytes, and so equal digests.
+    """Serialise as safetensors, so that equal contents give equal bytes and equal digests.
 
-    The library writes the metadata in an order that differs from call to call.
+    The library alone writes the metadata in an order that differs from call to call.
     """
     data = save(dict(tensors), dict(metadata))
     length = int.from_bytes(data[:8], "little")
@@ -56,21 +56,25 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
-    """Build the model that a run folder or its .safetensors holds, in evaluation mode.
+    """Return the model of a run folder or of its .safetensors file, in evaluation mode.
 
     Raises:
-        ModelLoadError: The file is missing, damaged, or holds weights of another model.
-        SpecError: It does not say what it means: it is not a checkpoint of edgeml.
+        ModelLoadError: The file is missing or damaged, or holds weights of another model.
+        SpecError: The file has no spec: it is not an edgeml checkpoint.
     """
     weights = read_weights(path)
     spec = weights.spec
-    built = weights.built
-    if spec is None or built is None:
+    definition = weights.definition
+    if spec is None or definition is None:
         raise SpecError(
-            f"{weights.path.name!r} does not say which model and labels it holds: it is no "
-            "checkpoint of edgeml. To start a training from such weights, pass --weights."
+            f"{weights.path.name!r} does not state its model and labels: it is not an edgeml "
+            "checkpoint. To train from such weights, pass them with --weights."
         )
-    model = build_model(built.name, labels=len(spec.labels), args=built.args, head=built.head)
+    model = build_model(
+        definition.name, labels=len(spec.labels), args=definition.args, head=definition.head
+    )
     if not load_weights(model, weights, spec.labels):
-        raise ModelLoadError(f"The head in {weights.path.name!r} does not fit its labels.")
+        raise ModelLoadError(
+            f"The head in {weights.path.name!r} does not fit the labels of its spec."
+        )
     return model.eval(), spec

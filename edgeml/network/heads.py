@@ -1,4 +1,4 @@
-"""Heads: the layers that end in the labels, and what is done with them alone."""
+"""Heads: the final layers, whose outputs are the labels, and operations on them."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from edgeml.errors import InputError, ModelLoadError
 Head = Literal["linear", "csra"]
 """`linear`: one layer on pooled features; `csra`: residual attention over the positions."""
 
-# Share of the strongest position in a logit: the default of the authors' code. On frozen features
-# of MobileNetV2 (real weights, 224 px, 1,400 drawn pictures of up to two garments, three splits) a
+# Weight of the strongest position in a logit: the default of the authors' code. On frozen features
+# of MobileNetV2 (real weights, 224 px, 1,400 drawn images of up to two garments, three splits) a
 # linear head reached 0.862 mAP, this one 0.873 with 0.1, 0.877 with 0.3, 0.872 with 1.
 _ATTENTION = 0.3
 
-# A scaled head is checked to give scaled logits, up to the rounding of float32.
+# Scaling a head must scale the logits, up to the rounding of float32.
 _TOLERANCE = 1e-4
 
 
 class CsraHead(nn.Linear):
-    """Class-specific residual attention: each label's mean over the positions plus its maximum.
+    """Class-specific residual attention: each label's mean over all positions plus its maximum.
 
     With s the scores of a 1 x 1 classifier, logit = mean(s) + 0.3 max(s) + bias: Zhu and Wu,
     Residual Attention: A Simple but Effective Method for Multi-Label Recognition, ICCV 2021,
     equation 6 with the temperature at infinity, where attention is the maximum. It costs as much as
-    a linear head and sees small things in large pictures.
+    a linear head and detects small objects in large images.
 
-    The authors divide each label's weights by their norm and have no bias. Then nothing in the head
-    could carry a label's prevalence or a temperature, so here the weights are free and there is a
-    bias. Logits are linear in the bias and positively homogeneous in the weights: multiplying both
-    by a positive factor multiplies the logits by it.
+    The authors divide each label's weights by their norm and have no bias. Such a head cannot hold
+    a label's prevalence or a temperature, so here the weights are free and there is a bias. Logits
+    are linear in the bias and positively homogeneous in the weights: multiplying both by a positive
+    factor multiplies the logits by it.
 
     Attributes:
-        layout: How features come: maps `NCHW`, maps `NHWC`, or tokens `NLC`.
-        prefix: How many of the tokens are no positions (class token, registers).
-        replaced: Names in the state of the model that this head and its lack of pooling made
-            superfluous; published weights may have them.
+        layout: The layout of the features: maps `NCHW`, maps `NHWC`, or tokens `NLC`.
+        prefix: The number of leading tokens without a position (class token, registers).
+        replaced: State names of the pooling and head that this head replaced; published weights
+            may contain them.
     """
 
     def __init__(
@@ -70,29 +70,31 @@ class CsraHead(nn.Linear):
 
 
 def add_csra_head(model: nn.Module, labels: int, name: str) -> None:
-    """Put a CSRA head in the place of a timm model's pooling and classifier.
+    """Replace a timm model's pooling and classifier by a CSRA head.
 
     Raises:
-        ModelLoadError: The model has more than one head, or cannot do without its pooling.
+        ModelLoadError: The model has more than one head, or its pooling cannot be removed.
     """
-    told = f"The model {name!r} cannot have the head 'csra'"
+    refusal = f"The model {name!r} cannot have the head 'csra'"
     old = model.get_classifier()  # type: ignore[operator]
-    places = [place for place, module in model.named_modules() if module is old]
-    if len(places) != 1:
-        raise ModelLoadError(f"{told}: it has several heads. Take --head linear.")
+    paths = [path for path, module in model.named_modules() if module is old]
+    if len(paths) != 1:
+        raise ModelLoadError(f"{refusal}: it has several heads. Use --head linear.")
     before = frozenset(model.state_dict())
     size = probe_size(model)
     try:
         model.reset_classifier(0, "")  # type: ignore[operator]
         with torch.inference_mode():
             features = model.eval()(torch.zeros(1, 3, *size)).shape
-    except Exception as err:  # asserts and type errors: each architecture refuses in its own way
-        raise ModelLoadError(f"{told}: its pooling stays. Take --head linear.") from err
+    except Exception as err:  # architectures fail in different ways
+        raise ModelLoadError(
+            f"{refusal}: its pooling cannot be removed. Use --head linear."
+        ) from err
     layout: Literal["NCHW", "NHWC", "NLC"] = "NLC"
     if len(features) == 4:
         layout = "NHWC" if getattr(model, "output_fmt", "NCHW") == "NHWC" else "NCHW"
     elif len(features) != 3:
-        raise ModelLoadError(f"{told}: it gives no features at positions. Take --head linear.")
+        raise ModelLoadError(f"{refusal}: it has no features at positions. Use --head linear.")
     head = CsraHead(
         features[1 if layout == "NCHW" else -1],
         labels,
@@ -100,13 +102,13 @@ def add_csra_head(model: nn.Module, labels: int, name: str) -> None:
         prefix=getattr(model, "num_prefix_tokens", 0) if layout == "NLC" else 0,
         replaced=before - frozenset(model.state_dict()),
     )
-    parent, _, last = places[0].rpartition(".")
+    parent, _, last = paths[0].rpartition(".")
     setattr(model.get_submodule(parent), last, head)
     model.train()
 
 
 def head_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Give the layers that end in the labels, by name; a distilled transformer has two."""
+    """Return the layers whose outputs are the labels, by name; a distilled transformer has two."""
     inside = {id(module) for part in head_modules(model) for module in part.modules()}
     return {
         name: module
@@ -116,7 +118,7 @@ def head_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 def head_modules(model: nn.Module) -> tuple[nn.Module, ...]:
-    """Give what timm calls the classifier: one module, or two of a distilled transformer."""
+    """Return the classifier in timm's sense: one module, or two of a distilled transformer."""
     for module in model.modules():
         if isinstance(module, CsraHead):
             return (module,)
@@ -125,10 +127,10 @@ def head_modules(model: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def start_at_prevalence(model: nn.Module, prevalence: NDArray[np.float64]) -> None:
-    """Make the fresh head say what is known without looking: how frequent each label is.
+    """Initialise the head so that it predicts the frequency of each label for every image.
 
     The bias becomes the logit of the prevalence (Lin et al., focal loss, 2017, section 4.1), the
-    weights zero. No step is then spent on learning that most labels are absent.
+    weights zero. Training then spends no steps on learning that most labels are absent.
 
     Args:
         model: A network with a linear or a CSRA head.
@@ -146,27 +148,26 @@ def scale_head(model: nn.Module, factor: float) -> None:
     """Multiply all logits by a factor, by folding it into the head's weights and biases.
 
     A temperature T (Guo et al., On Calibration of Modern Neural Networks, 2017) is the factor
-    1 / T. The logits are compared before and after on a random picture.
+    1 / T. The logits of a random image are compared before and after.
 
     Raises:
         InputError: The factor is not a positive number.
-        ModelLoadError: The head is followed by something that does not scale along with it; the
-            model is left as it was.
+        ModelLoadError: Layers after the head do not scale with it; the model is unchanged.
     """
     if not (math.isfinite(factor) and factor > 0):
-        raise InputError(f"A head cannot be scaled by {factor}; give a positive number.")
+        raise InputError(f"A head cannot be scaled by {factor}; use a positive number.")
     expected = _probed(model) * factor
     layers = [
         layer for layer in head_layers(model).values() if layer.weight.shape[0] == expected.shape[1]
     ]
     parameters = [parameter for layer in layers for parameter in layer.parameters()]
-    kept = [parameter.detach().clone() for parameter in parameters]
+    originals = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter in parameters:
             parameter.mul_(factor)
     if not torch.allclose(_probed(model), expected, rtol=_TOLERANCE, atol=_TOLERANCE * factor):
         with torch.no_grad():
-            for parameter, value in zip(parameters, kept, strict=True):
+            for parameter, value in zip(parameters, originals, strict=True):
                 parameter.copy_(value)
         raise ModelLoadError(
             f"The logits of this {type(model).__name__} cannot be multiplied by {factor:g}: its "
@@ -175,7 +176,7 @@ def scale_head(model: nn.Module, factor: float) -> None:
 
 
 def probe_size(model: nn.Module) -> tuple[int, int]:
-    """Give a size (height, width) that the model takes: its own."""
+    """Return an input size (height, width) that the model accepts: its default."""
     embed = getattr(model, "patch_embed", None)
     size = getattr(embed, "img_size", None)
     if size is None:
@@ -184,14 +185,14 @@ def probe_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _probed(model: nn.Module) -> Tensor:
-    """Run the model in evaluation mode on one picture of fixed noise; give logits (1, labels)."""
+    """Run the model in evaluation mode on one image of fixed noise; return logits (1, labels)."""
     training = [module for module in model.modules() if module.training]
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, 3, *probe_size(model), generator=generator).to(device)
+    image = torch.randn(1, 3, *probe_size(model), generator=generator).to(device)
     try:
         with torch.no_grad():
-            return cast(Tensor, model.eval()(picture).float().cpu())
+            return cast(Tensor, model.eval()(image).float().cpu())
     finally:
         for module in training:
             module.training = True

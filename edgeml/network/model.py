@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from edgeml.errors import InputError, ModelLoadError
 from edgeml.network.args import ModelArg
 from edgeml.network.heads import CsraHead, Head, add_csra_head
-from edgeml.network.names import CNN, full_name
+from edgeml.network.names import CNN, check_name
 
 # Modules of timm whose networks are plain stacks of transformer blocks.
 _TRANSFORMERS = ("vision_transformer", "deit")
 
 _DROP_PATH = 0.1
 
-# What timm.create_model would take besides the model's own arguments. A checkpoint names its
-# arguments, and `checkpoint_path` would make it unpickle a file.
-_NOT_OURS_TO_PASS = frozenset(
+# Arguments of timm.create_model that are not the model's own. A checkpoint names its arguments, and
+# `checkpoint_path` would make it unpickle a file.
+_RESERVED_ARGS = frozenset(
     {
         "cache_dir", "checkpoint_path", "exportable", "features_only", "in_chans", "no_jit",
         "num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "scriptable",
@@ -34,8 +34,8 @@ class SmallCnn(nn.Module):
 
     Four 3 x 3 convolutions with batch normalisation and ReLU: on a CPU they train several times
     faster than depthwise ones of equal cost, and they stay accurate in INT8. Max pooling halves
-    the sides in between, and the head sees each feature's mean and its maximum over the picture.
-    The mean alone tells colours; a garment amid clutter is found by its maximum (ARCHITECTURE.md,
+    height and width in between, and the head sees each feature's mean and maximum over the image.
+    The mean alone suffices for colours; a garment amid clutter needs the maximum (ARCHITECTURE.md,
     2026-11-23, has the figures for the pooling in between).
     """
 
@@ -58,7 +58,7 @@ class SmallCnn(nn.Module):
         return cast(Tensor, self.head(pooled))
 
     def get_classifier(self) -> nn.Module:
-        """Give the last layer, under timm's name for it."""
+        """Return the last layer; the name is that of timm's method."""
         return self.head
 
 
@@ -76,29 +76,31 @@ def build_model(
     head: Head = "linear",
     tensors: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Build a network that maps (N, 3, H, W) to logits (N, labels). Never uses the network.
+    """Build a network that maps (N, 3, H, W) to logits (N, labels). Never downloads anything.
 
     Args:
-        name: `cnn`, or what `full_name` takes, with or without a tag: `resnet18.a1_in1k`.
-        labels: Width of the output.
+        name: `cnn` or a full name of timm, with or without a tag: `resnet18.a1_in1k`.
+        labels: The number of outputs.
         args: Arguments of timm's constructor.
         head: `linear` on pooled features, or `csra` in place of pooling and head.
-        tensors: Published weights of this very model, adapted as timm does; None: random ones.
+        tensors: Published weights of exactly this model, adapted as timm does; None: random ones.
 
     Raises:
-        InputError: No such head.
-        ModelLoadError: No such model (names the nearest), it does not take the arguments, or
-            cannot have this head.
+        InputError: The head does not exist.
+        ModelLoadError: The model does not exist (suggests similar names), does not accept the
+            arguments, or cannot have this head.
     """
-    name = full_name(name)
+    check_name(name)
     if head not in get_args(Head):
         raise InputError(f"There is no head {head!r}; known are {', '.join(get_args(Head))}.")
-    refused = sorted(_NOT_OURS_TO_PASS & args.keys())
+    refused = sorted(_RESERVED_ARGS & args.keys())
     if refused:
-        raise ModelLoadError(f"The model argument {refused[0]!r} is not one that can be chosen.")
+        raise ModelLoadError(
+            f"The model argument {refused[0]!r} is reserved. Remove it from --model-args."
+        )
     if name == CNN:
         if args:
-            raise ModelLoadError(f"The model 'cnn' takes no arguments; it was given {_told(args)}.")
+            raise ModelLoadError(f"The model 'cnn' takes no arguments, but got {_joined(args)}.")
         return SmallCnn(labels, head)
     overlay = None if tensors is None else {"state_dict": dict(tensors)}
     try:
@@ -107,74 +109,74 @@ def build_model(
             pretrained=tensors is not None,
             pretrained_cfg_overlay=overlay,
             num_classes=labels,
-            **args,  # type: ignore[arg-type]  # those that mypy means are refused above
+            **args,  # type: ignore[arg-type]  # the arguments that mypy objects to are refused above
         )
     except Exception as err:  # a constructor may raise anything on a value it did not expect
-        given = f" with {_told(args)}" if args else ""
-        raise ModelLoadError(f"timm cannot build {name!r}{given}: {_line(err)}") from err
+        options = f" with {_joined(args)}" if args else ""
+        raise ModelLoadError(f"timm cannot build {name!r}{options}: {_line(err)}") from err
     if head == "csra":
         add_csra_head(model, labels, name)
     return model
 
 
 def head_of(model: nn.Module) -> Head:
-    """Say which head a model was built with."""
+    """Return the kind of head that a model has."""
     return "csra" if any(isinstance(module, CsraHead) for module in model.modules()) else "linear"
 
 
 def training_args(name: str, args: Mapping[str, ModelArg]) -> dict[str, ModelArg]:
-    """Add what a model should be trained with to the arguments of its constructor.
+    """Return constructor arguments for training: `args`, with defaults for the family added.
 
-    That is stochastic depth of 0.1 for vision transformers (Huang et al., 2016): whole blocks are
-    left out at random. It has no parameters and does nothing outside of training.
+    Vision transformers get a stochastic depth of 0.1 (Huang et al., 2016), which skips blocks at
+    random. It has no parameters and no effect outside of training.
     """
-    architecture = full_name(name).split(".")[0]
+    architecture = name.partition(".")[0]
     if architecture == CNN or not timm.models.is_model_in_modules(architecture, _TRANSFORMERS):
         return dict(args)
     return {"drop_path_rate": _DROP_PATH, **args}
 
 
 def checkpoint_gradients(model: nn.Module, name: str) -> None:
-    """Make training forget activations and compute them again: less memory, more time.
+    """Let training discard activations and recompute them: less memory, more time.
 
     Raises:
-        InputError: timm cannot do this with the model.
+        InputError: timm does not support this for the model.
     """
     try:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError, TypeError) as err:
         raise InputError(
-            f"The model {name!r} cannot save memory by gradient checkpointing: take a smaller "
-            "--batch."
+            f"The model {name!r} does not support gradient checkpointing; lower --batch instead."
         ) from err
 
 
 def check_size(model: nn.Module, size: int, labels: int) -> None:
-    """Run the model once on nothing, so that a size it cannot take is told before training.
+    """Run the model once on zeros, so that an unsupported size is reported before training.
 
     Raises:
-        ModelLoadError: The model fails at this size, or does not give (N, labels).
+        ModelLoadError: The model fails at this size, or its output is not (N, labels).
     """
     model.eval()
     try:
         with torch.inference_mode():
             shape = tuple(model(torch.zeros(1, 3, size, size)).shape)
-    except Exception as err:  # asserts and shape errors from any depth of any architecture
+    except Exception as err:  # architectures fail in different ways
         raise ModelLoadError(
-            f"The model cannot take pictures of {size} x {size} pixels: {_line(err)}"
+            f"The model does not accept images of {size} x {size} pixels: {_line(err)}"
         ) from err
     if shape != (1, labels):
         raise ModelLoadError(
-            f"The model gives an output of shape {shape}, not (1, {labels}): no classifier."
+            f"The output of the model has the shape {shape} instead of (1, {labels}); it is not a "
+            "classifier."
         )
 
 
 def is_convolutional(model: nn.Module) -> bool:
-    """Say whether the model is normalised over batches, which marks the family of CNNs."""
+    """Return whether the model has batch normalisation, which distinguishes CNNs."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def _told(args: Mapping[str, ModelArg]) -> str:
+def _joined(args: Mapping[str, ModelArg]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in args.items())
 
 

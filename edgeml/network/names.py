@@ -1,4 +1,4 @@
-"""Names of models: which exist, what a short one stands for, which lie near a wrong one."""
+"""Names of models: completing short ones, refusing unknown ones, suggesting similar ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from edgeml.errors import ModelLoadError
 CNN = "cnn"
 """Our own small network."""
 
-# What timm's names end in when nothing is special: the width multiplier 1.00, the usual input.
+# The usual endings of timm's names: width multiplier 1.00, input of 224 pixels, patches of 16.
 _USUAL_ENDINGS = ("_100", "_224", "_patch16_224")
 
-# Named first when several would do: models for an edge device, and the teachers of such.
+# Suggested first: models for edge devices, and teachers for them.
 _SUGGESTED = (
     CNN, "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_lite0",
     "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small",
@@ -27,46 +27,57 @@ _SUGGESTED = (
 
 
 def full_name(name: str) -> str:
-    """Give the name that timm knows: `mobilenetv3_small` is `mobilenetv3_small_100`.
+    """Return the name that timm uses: `mobilenetv3_small_100` for `mobilenetv3_small`.
 
-    A tag of published weights stays where it is. What could be several models, such as `vit`, is
-    not guessed.
+    Names are completed where they enter edgeml: from the user's settings and from checkpoints. A
+    tag of published weights is preserved. An ambiguous name, such as `vit`, is not guessed.
 
     Raises:
-        ModelLoadError: There is no such model; names the nearest. `hf-hub:` and `local-dir:` names
-            are refused too: they would load anything.
+        ModelLoadError: As `check_name`.
     """
     architecture, dot, tag = name.partition(".")
-    known = {CNN, *timm.list_models()}
-    if name == CNN or (architecture in known and architecture != CNN):
-        return name
-    for ending in _USUAL_ENDINGS:
-        if architecture + ending in known:
-            return architecture + ending + dot + tag
-    near = near_names(architecture, known)
-    hint = f"; near it are {', '.join(near)}" if near else ""
-    raise ModelLoadError(f"There is no model {name!r}{hint}. Take 'cnn' or a name that timm knows.")
+    completed = (architecture + ending + dot + tag for ending in ("", *_USUAL_ENDINGS))
+    full = next((one for one in completed if _exists(one)), name)
+    check_name(full)
+    return full
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is neither `cnn` nor a full name of timm.
+
+    Raises:
+        ModelLoadError: The model does not exist; suggests similar names. `hf-hub:` and
+            `local-dir:` names are refused too, because they would load anything.
+    """
+    if _exists(name):
+        return
+    near = near_names(name.partition(".")[0], {CNN, *timm.list_models()})
+    hint = f"; similar names are {', '.join(near)}" if near else ""
+    raise ModelLoadError(f"There is no model {name!r}{hint}. Use 'cnn' or a model name of timm.")
+
+
+def _exists(name: str) -> bool:
+    return name == CNN or name.partition(".")[0] in timm.list_models()
 
 
 def near_names(name: str, known: Iterable[str], count: int = 4) -> list[str]:
-    """Give the names nearest to a wrong one, the likeliest first.
+    """Return the names most similar to a wrong one, best first.
 
-    First those that begin with it, then those that contain it, then, among the ones that we
-    suggest, those that it abbreviates (`ViT-B/16`), and last those that are spelt alike; case and
-    separators do not count.
+    The order: names that begin with it, names that contain it, suggested names that it abbreviates
+    (`ViT-B/16`), names with similar spelling. Case and separators do not count.
     """
-    wanted = _plain(name)
-    if not wanted:
+    query = _plain(name)
+    if not query:
         return []
     plain = {one: _plain(one) for one in known}
-    letters = re.compile(".*".join(wanted))
-    alike = difflib.get_close_matches(wanted, sorted(set(plain.values())), n=count, cutoff=0.6)
+    letters = re.compile(".*".join(query))
+    alike = difflib.get_close_matches(query, sorted(set(plain.values())), n=count, cutoff=0.6)
 
     def rank(one: str) -> tuple[int, bool, int, str]:
         text, suggested = plain[one], one in _SUGGESTED
-        if text.startswith(wanted):
+        if text.startswith(query):
             kind = 0
-        elif wanted in text:
+        elif query in text:
             kind = 1
         elif suggested and letters.match(text):
             kind = 2

@@ -1,4 +1,4 @@
-"""Weights to start from, and the preprocessing that they were trained with."""
+"""Weights to start from, and the preprocessing with which they were trained."""
 
 from __future__ import annotations
 
@@ -26,57 +26,58 @@ from edgeml.spec.model_spec import ModelSpec
 from edgeml.spec.storage import spec_in
 
 WEIGHTS_FILE = "model.safetensors"
-"""The weights in a run folder, and in a repository of timm on the Hugging Face hub."""
+"""The weights file of a run folder, and of a timm repository on the Hugging Face hub."""
 
 MODEL_KEY = "model"
-"""Where `Built` stands in the metadata of a checkpoint, as JSON."""
+"""The metadata key of a checkpoint that holds its `NetworkDefinition` as JSON."""
 
-# Modules of timm whose networks take `pad_type`.
+# Modules of timm whose networks have the argument `pad_type`.
 _PADDED_EITHER_WAY = ("efficientnet", "mobilenetv3")
 
 # Seconds after which the hub counts as unreachable.
-_PATIENCE_S = 10.0
+_HUB_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
-    """What `build_model` was given, besides the labels."""
+class NetworkDefinition:
+    """The arguments of `build_model`, except for the labels."""
 
     name: str
     args: Mapping[str, ModelArg]
     head: Head = "linear"
 
     def to_json(self) -> str:
-        """Write it as one line; a linear head goes without saying, as it did before others came."""
+        """Return one line of JSON; a linear head is omitted, as in files older than other heads."""
         head = {} if self.head == "linear" else {"head": self.head}
         return json.dumps({"name": self.name, "args": dict(self.args), **head})
 
     @classmethod
-    def from_json(cls, text: str, file: str) -> Built:
-        """Read what `to_json` wrote into a file.
+    def from_json(cls, text: str, file: str) -> NetworkDefinition:
+        """Read the output of `to_json` from the metadata of `file`; complete the model's name.
 
         Raises:
-            SpecError: It names no model.
+            SpecError: The text does not name a model.
+            ModelLoadError: The model does not exist.
         """
         try:
-            told = json.loads(text)
-            name, args, head = told["name"], told["args"], told.get("head", "linear")
+            fields = json.loads(text)
+            name, args, head = fields["name"], fields["args"], fields.get("head", "linear")
         except (ValueError, KeyError, TypeError, AttributeError) as err:
             raise SpecError(f"{file!r} does not name its model: {text[:80]!r}.") from err
         if not isinstance(name, str) or not isinstance(args, dict) or head not in get_args(Head):
             raise SpecError(f"{file!r} does not name its model: {text[:80]!r}.")
-        return cls(name=name, args=args, head=head)
+        return cls(name=full_name(name), args=args, head=head)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, and what their file says of itself.
+    """Tensors by name, with the metadata of their file.
 
     Attributes:
         path: The .safetensors file.
         tensors: By name, on the CPU.
-        metadata: Of the file, as it stands there.
-        card: How they were trained, as far as file, folder or hub say so.
+        metadata: The unchanged metadata of the file.
+        card: How the weights were trained, as far as file, folder or hub state it.
     """
 
     path: Path
@@ -90,25 +91,25 @@ class Weights:
         return spec_in(self.metadata)
 
     @property
-    def built(self) -> Built | None:
-        """How its model was built, if edgeml wrote the file."""
+    def definition(self) -> NetworkDefinition | None:
+        """The definition of the network, if edgeml wrote the file."""
         text = self.metadata.get(MODEL_KEY) if self.spec else None
-        return None if text is None else Built.from_json(text, self.path.name)
+        return None if text is None else NetworkDefinition.from_json(text, self.path.name)
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a .safetensors file, or that of a run folder. Pickles are never opened.
+    """Read a .safetensors file, or the one in a run folder. Pickles are never opened.
 
     Raises:
         ModelLoadError: The file is missing, damaged, or of another format.
-        SpecError: It says of itself what makes no sense.
+        SpecError: Its metadata are invalid.
     """
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
-        raise ModelLoadError(f"There are no weights {str(file)!r}.")
+        raise ModelLoadError(f"There are no weights {str(file)!r}. Check the path.")
     if file.suffix != ".safetensors":
         raise ModelLoadError(
-            f"{file.name!r} is not a .safetensors file. Other formats may hold code that would run "
+            f"{file.name!r} is not a .safetensors file. Other formats may contain code that runs "
             "on loading: convert it with safetensors.torch.save_file."
         )
     try:
@@ -123,12 +124,12 @@ def read_weights(path: Path) -> Weights:
 
 
 def _card_of_run(weights: Weights) -> Card:
-    """Read what edgeml itself wrote into the file; the config.json beside it is of the training."""
-    spec, built = cast(ModelSpec, weights.spec), weights.built
-    args = dict(built.args) if built else {}
+    """Return the card of an edgeml checkpoint; no timm config.json is read for it."""
+    spec, definition = cast(ModelSpec, weights.spec), weights.definition
+    args = dict(definition.args) if definition else {}
     args.pop("img_size", None)
     return Card(
-        architecture=full_name(built.name) if built else None,
+        architecture=definition.name if definition else None,
         args=args,
         size=spec.preprocess.size,
         licence=spec.provenance.weights_license,
@@ -136,45 +137,45 @@ def _card_of_run(weights: Weights) -> Card:
 
 
 def load_weights(model: nn.Module, weights: Weights, labels: Sequence[str]) -> bool:
-    """Put weights into a model; say whether its head came with them.
+    """Load weights into a model; return whether they include its head.
 
-    The head is left as it is, to be trained anew, if the file's is of another kind or width, or
-    for other labels. Position embeddings of a transformer are resampled if it sees another size.
+    The head is not loaded if the file has a head of another kind, width or label list. Position
+    embeddings of a transformer are resampled if its input size differs.
 
     Raises:
-        ModelLoadError: The weights are of another architecture, or tensors besides the head are
-            missing, left over or of another shape.
+        ModelLoadError: The weights are of another architecture, or tensors outside the head are
+            missing, superfluous or of another shape.
     """
     _check_architecture(model, weights)
-    wanted = model.state_dict()
+    expected = model.state_dict()
     tensors = {**weights.tensors, **_resampled_positions(model, weights)}
     head = {
         f"{layer}.{name}"
         for layer, module in head_layers(model).items()
         for name, _ in module.named_parameters()
     }
-    spec, built = weights.spec, weights.built
+    spec, definition = weights.spec, weights.definition
     with_head = (
         (spec is None or spec.labels == tuple(labels))
-        and (built.head if built else "linear") == head_of(model)
-        and all(key in tensors and tensors[key].shape == wanted[key].shape for key in head)
+        and (definition.head if definition else "linear") == head_of(model)
+        and all(key in tensors and tensors[key].shape == expected[key].shape for key in head)
     )
-    left_out = set() if with_head else head | _replaced(model)
-    expected = {key: value for key, value in wanted.items() if key not in left_out}
-    given = {key: value for key, value in tensors.items() if key not in left_out}
-    _check_keys(weights.path.name, expected, given)
-    model.load_state_dict(given, strict=False)
+    skipped = set() if with_head else head | _replaced(model)
+    expected = {key: value for key, value in expected.items() if key not in skipped}
+    tensors = {key: value for key, value in tensors.items() if key not in skipped}
+    _check_keys(weights.path.name, expected, tensors)
+    model.load_state_dict(tensors, strict=False)
     return with_head
 
 
 def _resampled_positions(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
-    """Stretch the grid of position embeddings to the model's, as timm does with its own weights."""
+    """Resample position embeddings to the model's grid, as timm does with its own weights."""
     theirs, mine = weights.tensors.get("pos_embed"), getattr(model, "pos_embed", None)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if theirs is None or mine is None or grid is None or theirs.shape == mine.shape:
         return {}
     if theirs.ndim != 3 or theirs.shape[2] != mine.shape[2]:
-        return {}  # of another model: the check of the keys says so
+        return {}  # of another model; `_check_keys` reports it
     prefix = 0 if getattr(model, "no_embed_class", False) else cast(int, model.num_prefix_tokens)
     return {"pos_embed": resample_abs_pos_embed(theirs, grid, num_prefix_tokens=prefix)}
 
@@ -185,73 +186,75 @@ def _replaced(model: nn.Module) -> frozenset[str]:
 
 
 def _check_architecture(model: nn.Module, weights: Weights) -> None:
-    """Refuse weights of another network even if they fit: `tf_` twins differ in the padding alone.
+    """Refuse weights of another network even if they fit: `tf_` variants differ only in padding.
 
     Raises:
         ModelLoadError: Names both.
     """
-    told, config = weights.card.architecture, getattr(model, "pretrained_cfg", None)
+    stated, config = weights.card.architecture, getattr(model, "pretrained_cfg", None)
     mine = config["architecture"] if config else CNN
-    if told is None or told.split(".")[0] not in (CNN, *timm.list_models()):
-        return  # the names of the tensors will tell
-    if told.split(".")[0] != mine:
+    if stated is None or stated.split(".")[0] not in (CNN, *timm.list_models()):
+        return  # then only the tensor names are checked
+    if stated.split(".")[0] != mine:
         raise ModelLoadError(
-            f"The weights in {weights.path.name!r} are of {told!r}, the model is {mine!r}: take "
-            f"--model {told}."
+            f"The weights in {weights.path.name!r} are of {stated!r}, but the model is {mine!r}. "
+            f"Use --model {stated}."
         )
 
 
 def published_weights(name: str) -> Weights:
-    """Fetch timm's published weights of a model: from the local cache, else from the hub.
+    """Return timm's published weights of a model, from the local cache or else from the hub.
+
+    Args:
+        name: A full name.
 
     Raises:
-        ModelLoadError: None are published as safetensors, or the hub cannot be reached.
+        ModelLoadError: No weights are published as safetensors, or the hub cannot be reached.
     """
     import huggingface_hub as hub
 
-    name = full_name(name)
     config = None if name == CNN else timm.models.get_pretrained_cfg(name)
     repository = config.hf_hub_id if config else None
     if config is None or repository is None:
-        raise ModelLoadError(f"No weights are published for {name!r}: train with --from-scratch.")
+        raise ModelLoadError(f"No weights are published for {name!r}. Train with --from-scratch.")
     try:
         try:
             path = hub.hf_hub_download(repository, WEIGHTS_FILE, local_files_only=True)
         except hub.errors.LocalEntryNotFoundError:
-            # The download itself would try for most of a minute to reach a hub that is not there.
-            hub.HfApi().model_info(repository, timeout=_PATIENCE_S)
+            # The download itself would try for most of a minute to reach an unreachable hub.
+            hub.HfApi().model_info(repository, timeout=_HUB_TIMEOUT_S)
             path = hub.hf_hub_download(repository, WEIGHTS_FILE)
-    except Exception as err:  # the HTTP library changed twice; its errors share no base with ours
+    except Exception as err:  # the HTTP errors of the library changed twice
         raise ModelLoadError(
             f"The weights of {name!r} cannot be fetched from {repository!r} ({_line(err)}). "
-            "Give a local file with --weights FILE, or train with --from-scratch."
+            "Pass a local file with --weights FILE, or train with --from-scratch."
         ) from err
     return replace(read_weights(Path(path)), card=card_of_config(config))
 
 
 def padding_note(name: str, weights: Weights, args: Mapping[str, ModelArg]) -> str | None:
-    """Warn of weights that do not say how their network pads, where networks differ in that.
+    """Return a warning if the padding of the network matters and the weights do not state it.
 
-    Weights from TensorFlow pad unevenly (`pad_type="same"`), others do not. The wrong choice costs
-    MobileNetV2 9 points of top-1, and nothing else shows it.
+    Networks from TensorFlow pad unevenly (`pad_type="same"`), others do not. The wrong choice costs
+    MobileNetV2 9 points of top-1 accuracy without any error. `name` is a full name.
     """
     known = weights.card.architecture or "pad_type" in weights.card.args or "pad_type" in args
-    architecture = full_name(name).split(".")[0]
+    architecture = name.partition(".")[0]
     if known or not timm.models.is_model_in_modules(architecture, _PADDED_EITHER_WAY):
         return None
     return (
-        f"warning: {weights.path.name!r} does not say how its network pads; if it comes from "
-        "TensorFlow, give --model-args pad_type=same"
+        f"warning: {weights.path.name!r} does not state the padding of its network; if it comes "
+        "from TensorFlow, use --model-args pad_type=same"
     )
 
 
 def preprocess_of(model: nn.Module, weights: Weights | None, size: int | None) -> Preprocess:
-    """Find how a model's pictures are prepared: what its weights say, else what timm says.
+    """Return the preprocessing of a model: that of its weights, else timm's default.
 
     Args:
-        model: A model of ours or of timm.
-        weights: Weights it starts from; an edgeml spec or timm's keys in them are followed.
-        size: Side of the input in pixels; None takes the model's own.
+        model: `cnn` or a model of timm.
+        weights: The initial weights; their spec or their card decides.
+        size: Side length of the input in pixels; None uses the model's default.
     """
     spec = weights.spec if weights else None
     if spec:
@@ -260,8 +263,8 @@ def preprocess_of(model: nn.Module, weights: Weights | None, size: int | None) -
     if hasattr(model, "pretrained_cfg"):
         config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     card = weights.card if weights else Card()
-    own = card.size or config.get("input_size", (3, 128, 128))[1:]
-    preprocess = Preprocess(size=own if size is None else (size, size))
+    default = card.size or config.get("input_size", (3, 128, 128))[1:]
+    preprocess = Preprocess(size=default if size is None else (size, size))
     filter_name = card.interpolation or config.get("interpolation")
     return replace(
         preprocess,
@@ -272,27 +275,31 @@ def preprocess_of(model: nn.Module, weights: Weights | None, size: int | None) -
 
 
 def _interpolation(timm_name: str) -> Interpolation:
-    """Map timm's filter to the nearest of ours; only bilinear is not some cubic."""
+    """Return our filter for timm's name: bilinear is linear, all others are kinds of cubic."""
     return "linear" if timm_name == "bilinear" else "cubic"
 
 
-def _check_keys(file: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    missing = [key for key in wanted if key not in given]
-    extra = [key for key in given if key not in wanted]
+def _check_keys(file: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    missing = [key for key in expected if key not in tensors]
+    extra = [key for key in tensors if key not in expected]
     reshaped = [
-        f"{key} {tuple(given[key].shape)} for {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        f"{key} {tuple(tensors[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in tensors and tensors[key].shape != expected[key].shape
     ]
     faults = [
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", reshaped))
+        f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for fault, keys in (
+            ("missing", missing),
+            ("unknown", extra),
+            ("of another shape", reshaped),
+        )
         if keys
     ]
     if faults:
         raise ModelLoadError(
             f"The weights in {file!r} do not fit the model: {'; '.join(faults)}. "
-            "Check the name of the model, and --model-args."
+            "Check --model and --model-args."
         )
 
 

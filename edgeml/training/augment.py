@@ -1,8 +1,8 @@
-"""Augmentation for labels that are colours: shapes move, hues stay.
+"""Augmentation for labels that are colours: shapes move, hues do not change.
 
-What becomes of a picture is a function of (seed, epoch, its index in the training set) alone: no
-generator has a state that a resumed training would have to restore, and threads may share the work.
-All is done by OpenCV on uint8 frames, and once in floating point at the end.
+The result depends only on (seed, epoch, index of the image in the training set): no generator has
+a state that a resumed run would have to restore, and threads may share the work. OpenCV does
+everything on uint8 frames, with one floating-point step at the end.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from edgeml.training.config import Augment
 from edgeml.training.randaugment import randaugment
 
 OVERSIZE = 1.15
-"""Training frames are this much larger than the input, so that zooming in stays sharp."""
+"""Training frames are larger than the input by this factor, so that zooming in stays sharp."""
 
 Draws = NDArray[np.float32]
-"""(13,) uniform in [0, 1): all the chance that one picture needs, RandAugment apart."""
+"""(13,) uniform in [0, 1): all random numbers of one image, except for RandAugment."""
 
 _DRAWS = 13
 
-# Streams of random numbers that must differ although seed and epoch are equal.
-_ORDER, _PICTURE, _OPERATIONS = 1, 2, 4
+# Keys of random streams that must differ although seed and epoch are equal.
+_ORDER, _IMAGE, _OPERATIONS = 1, 2, 4
 
 _TURN = np.radians(10)
-_ZOOM = (0.8, 1.1)  # share of the picture's side that is seen
+_ZOOM = (0.8, 1.1)  # visible share of the image's side
 _ASPECT = 0.1
 _SHIFT = 0.05
 _BRIGHTNESS = 0.2
@@ -40,13 +40,13 @@ _ERASE_AREA = {"colour_safe": (0.02, 0.12), "strong": (0.02, 0.25)}
 
 
 def order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Shuffle the indices 0 to `count` - 1 for one epoch."""
+    """Return the indices 0 to `count` - 1 in the random order of one epoch."""
     return np.random.default_rng((_ORDER, seed, epoch)).permutation(count)
 
 
-def draw(index: int, *, seed: int, epoch: int) -> Draws:
-    """Draw the random numbers (13,) in [0, 1) for the picture with this index."""
-    return np.random.default_rng((_PICTURE, seed, epoch, index)).random(_DRAWS, np.float32)
+def random_draws(index: int, *, seed: int, epoch: int) -> Draws:
+    """Return the random numbers (13,) in [0, 1) for the image with this index."""
+    return np.random.default_rng((_IMAGE, seed, epoch, index)).random(_DRAWS, np.float32)
 
 
 def training_batch(
@@ -58,53 +58,53 @@ def training_batch(
     seed: int,
     epoch: int,
 ) -> NDArray[np.float32]:
-    """Augment and normalise pictures for one step.
+    """Augment and normalise the images of one batch.
 
     Args:
-        frames: Whole pictures (H, W, 3) uint8 BGR; for the preset `none` of the input's size.
-        indices: Their places in the training set, which decide what becomes of them.
+        frames: Images (H, W, 3) uint8 BGR; for the preset `none` they have the input's size.
+        indices: Their indices in the training set, from which the randomness is derived.
         preprocess: Its size, mean, std and channels are applied.
         preset: `none`, `colour_safe` or `strong`.
-        seed: Decides, with the epoch, the rest.
-        epoch: From 0.
+        seed: The seed of the run.
+        epoch: Counts from 0.
 
     Returns:
         (N, 3, *size) float32 in channels-last memory.
     """
     if preset == "none":
         return preprocess.normalize(list(frames))
-    pictures = np.empty((len(frames), *preprocess.size, 3), np.float32)
-    for frame, index, picture in zip(frames, indices, pictures, strict=True):
+    batch = np.empty((len(frames), *preprocess.size, 3), np.float32)
+    for frame, index, image in zip(frames, indices, batch, strict=True):
         if preset == "strong":
             frame = randaugment(
                 frame, np.random.default_rng((_OPERATIONS, seed, epoch, int(index)))
             )
-        draws = draw(int(index), seed=seed, epoch=epoch)
-        augment_into(picture, frame, draws, preprocess, preset)
-    return pictures.transpose(0, 3, 1, 2)
+        draws = random_draws(int(index), seed=seed, epoch=epoch)
+        augment_into(image, frame, draws, preprocess, preset)
+    return batch.transpose(0, 3, 1, 2)
 
 
 def augment_into(
-    picture: NDArray[np.float32],
+    image: NDArray[np.float32],
     frame: Frame,
     draws: Draws,
     preprocess: Preprocess,
     preset: Augment = "colour_safe",
 ) -> None:
-    """Flip, turn, zoom, stretch, shift, light and cover a picture; normalise it.
+    """Flip, rotate, zoom, stretch, shift, light and erase in an image; normalise it.
 
-    Brightness scales all channels alike, contrast spreads each around its own mean, what is
-    covered takes the picture's mean colour: no hue changes, and grey stays grey.
+    Brightness scales all channels alike, contrast spreads each around its own mean, and erased
+    areas get the image's mean colour: no hue changes, and grey stays grey.
 
     Args:
-        picture: (*size, 3) float32, is written.
-        frame: A whole picture (H, W, 3) uint8 BGR.
+        image: (*size, 3) float32, the output.
+        frame: An image (H, W, 3) uint8 BGR.
         draws: (13,) in [0, 1).
         preprocess: Its size, mean, std and channels are applied.
-        preset: Decides how much is covered.
+        preset: Decides how much is erased.
     """
     height, width = preprocess.size
-    matrix = _moves(draws[:6], frame.shape[:2], preprocess.size)
+    matrix = _inverse_warp(draws[:6], frame.shape[:2], preprocess.size)
     moved = cv2.warpAffine(
         frame,
         matrix,
@@ -114,24 +114,24 @@ def augment_into(
     )
     mean = np.array(cv2.mean(moved)[:3], np.float32)
     if draws[8] < _ERASE_CHANCE[preset]:
-        rows, columns = _cover(draws[9:], preprocess.size, _ERASE_AREA[preset])
+        rows, columns = _erased(draws[9:], preprocess.size, _ERASE_AREA[preset])
         moved[rows, columns] = np.round(mean)
     contrast = 1 + _CONTRAST * (2 * draws[7] - 1)
     brightness = 1 + _BRIGHTNESS * (2 * draws[6] - 1)
-    _light_and_normalize(picture, moved, mean, contrast, brightness, preprocess)
+    _light_and_normalize(image, moved, mean, contrast, brightness, preprocess)
 
 
 def _light_and_normalize(
-    picture: NDArray[np.float32],
+    image: NDArray[np.float32],
     frame: NDArray[np.uint8] | cv2.typing.MatLike,
     mean: NDArray[np.float32],
     contrast: float,
     brightness: float,
     preprocess: Preprocess,
 ) -> None:
-    """Write ((x - mean) * contrast + mean) * brightness, normalised and in the channels' order.
+    """Write ((x - mean) * contrast + mean) * brightness, normalised and in channel order.
 
-    That is one scale and one offset a channel: a matrix product over the colours of a pixel.
+    This is one scale and one offset per channel: a matrix product over the colours of a pixel.
     """
     to_input = np.eye(3, dtype=np.float32)
     if preprocess.channels == "rgb":
@@ -141,14 +141,16 @@ def _light_and_normalize(
     lifted = to_input @ mean * (1 - contrast) * brightness / (255 * std)
     offset = lifted - np.array(preprocess.mean, np.float32) / std
     cv2.transform(
-        frame.astype(np.float32), np.column_stack([to_input * scale[:, None], offset]), picture
+        frame.astype(np.float32), np.column_stack([to_input * scale[:, None], offset]), image
     )
 
 
-def _moves(draws: Draws, source: tuple[int, ...], target: tuple[int, int]) -> NDArray[np.float64]:
-    """Give the map (2, 3) from the pixels of the output to those of the picture.
+def _inverse_warp(
+    draws: Draws, source: tuple[int, ...], target: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the map (2, 3) from the pixels of the output to those of the source.
 
-    A picture that is zoomed into may show any part of itself; any other moves a little.
+    With zoom the output may show any part of the source; without, it shifts a little.
     """
     flip, turn, zoom, aspect, right, down = draws.astype(np.float64)
     angle = _TURN * (2 * turn - 1)
@@ -159,26 +161,26 @@ def _moves(draws: Draws, source: tuple[int, ...], target: tuple[int, int]) -> ND
         width = -width
     reach = _SHIFT + max(0.0, 1 - side)
     cos, sin = np.cos(angle), np.sin(angle)
-    # In coordinates from -1 to 1 over each side, y downwards.
-    moves = np.array(
+    # In coordinates from -1 to 1 along each side, y downwards.
+    warp = np.array(
         [
             [cos * width, -sin * height, (2 * right - 1) * reach],
             [sin * width, cos * height, (2 * down - 1) * reach],
             [0, 0, 1],
         ]
     )
-    whole: NDArray[np.float64] = _to_pixels(source) @ moves @ np.linalg.inv(_to_pixels(target))
-    return whole[:2]
+    in_pixels: NDArray[np.float64] = _to_pixels(source) @ warp @ np.linalg.inv(_to_pixels(target))
+    return in_pixels[:2]
 
 
 def _to_pixels(size: tuple[int, ...]) -> NDArray[np.float64]:
-    """Map -1 to 1 to the outer edges of the pixels, whose centres are whole numbers."""
+    """Return the map from -1 to 1 to the outer edges of the pixels, whose centres are integers."""
     height, width = size
     return np.array([[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]])
 
 
-def _cover(draws: Draws, size: tuple[int, int], share: tuple[float, float]) -> tuple[slice, slice]:
-    """Give the rows and columns of one rectangle (Zhong et al., 2017)."""
+def _erased(draws: Draws, size: tuple[int, int], share: tuple[float, float]) -> tuple[slice, slice]:
+    """Return the rows and columns of one rectangle (Zhong et al., 2017)."""
     area, shape, across, along = (float(value) for value in draws)
     half = np.sqrt(share[0] + (share[1] - share[0]) * area) / 2
     stretch = np.exp(shape - 0.5)

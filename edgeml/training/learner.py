@@ -15,7 +15,7 @@ from edgeml.network.model import checkpoint_gradients, is_convolutional
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training.config import TrainConfig
 from edgeml.training.initial import InitialModel
-from edgeml.training.losses import Loss, Prior, build_loss, distillation, log_odds
+from edgeml.training.losses import LabelCounts, Loss, build_loss, distillation, log_odds
 from edgeml.training.mixing import mix
 from edgeml.training.optim import Ema, learning_rate, parameter_groups
 from edgeml.training.splits import SplitFrames
@@ -160,7 +160,10 @@ def build_learner(initial: InitialModel, split: SplitFrames, device: torch.devic
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
         loss=build_loss(
-            config, Prior.of(split.targets), initial.spec.softmax_groups(), device=device
+            config,
+            LabelCounts.of(split.targets),
+            initial.spec.softmax_groups(),
+            device=device,
         ),
         teacher=_teacher(initial, device),
         spec=initial.spec,

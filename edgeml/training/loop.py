@@ -189,7 +189,7 @@ def batch_maker(
 
 def _set_training(learner: Learner, *, head_only: bool) -> None:
     """Unfreeze the layers to train; frozen layers also keep their batch statistics."""
-    freeze_backbone(learner.model, head_only)
+    freeze_backbone(learner.model, frozen=head_only)
     if learner.config.freeze_bn:
         freeze_batch_norm(learner.model)
     training_mode(learner.model)

@@ -1,8 +1,8 @@
 """Losses for labels that may be unknown, soft, or one of a group.
 
-The multi-label losses are timm's, since 1.0.31 finite in half precision. What is added here:
-unknown targets are left out, and the labels of a group of which exactly one is present may be
-learned as one choice (softmax) instead of as many questions (sigmoid).
+The multi-label losses are timm's, which are finite in half precision since 1.0.31. This module
+adds that unknown targets are ignored, and that the labels of an exclusive group may be learned as
+one choice (softmax) instead of independently (sigmoid).
 """
 
 from __future__ import annotations
@@ -27,49 +27,48 @@ from edgeml.training.config import TrainConfig
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, L), targets (N, L) in [0, 1] or NaN where unknown -> one number, float32."""
 
-# An unknown label takes part in a loss over sets as an absent one that is surely not claimed.
-_SURELY_NOT = -1e4
+# The logit of an unknown label in a loss over sets: absent, and predicted absent with certainty.
+_CERTAINLY_ABSENT = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prior:
-    """What the training side says of the labels before anything is learned.
+class LabelCounts:
+    """How often each label is present and known in the training split.
 
     Attributes:
-        positives: (L,) pictures that are known to have each label.
-        known: (L,) pictures of which it is known whether they have it.
+        positives: (L,) images that are known to have each label.
+        known: (L,) images for which the label is known.
     """
 
     positives: NDArray[np.int64]
     known: NDArray[np.int64]
 
     @classmethod
-    def of(cls, targets: Targets) -> Prior:
+    def of(cls, targets: Targets) -> LabelCounts:
         """Count targets (N, L) of 1, 0 and -1."""
         return cls(positives=(targets > 0).sum(axis=0), known=(targets != UNKNOWN).sum(axis=0))
 
 
 def build_loss(
     config: TrainConfig,
-    prior: Prior,
+    counts: LabelCounts,
     groups: Sequence[Sequence[int]] = (),
     *,
     device: torch.device | None = None,
 ) -> Loss:
-    """Give the loss that a configuration asks for.
+    """Return the loss of a configuration.
 
     Args:
-        config: Its `loss`, `pos_weight`, `pos_weight_cap`, `smoothing` and `group_loss` count.
-        prior: Of the training side.
-        groups: Columns of each group of which exactly one label is present; they are learned as
-            one choice.
-        device: Where the logits will be.
+        config: Its `loss`, its parameters, `pos_weight`, `pos_weight_cap` and `smoothing` apply.
+        counts: The labels of the training split.
+        groups: The columns of each exclusive group to learn as one choice.
+        device: The device of the logits.
     """
-    elementwise = _elementwise(config, prior, device)
+    elementwise = _elementwise(config, counts, device)
     if not groups:
         return elementwise
-    alone = sorted(set(range(len(prior.known))) - {column for group in groups for column in group})
-    rest = _elementwise(config, _columns(prior, alone), device) if alone else None
+    alone = sorted(set(range(len(counts.known))) - {column for group in groups for column in group})
+    rest = _elementwise(config, _columns(counts, alone), device) if alone else None
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         parts = [
@@ -79,63 +78,63 @@ def build_loss(
         total = torch.stack(parts).sum()
         if rest is not None:
             total = total + len(alone) * rest(logits[:, alone], targets[:, alone])
-        # The mean over decisions: a group is one, and so is each label outside of them.
+        # The mean over decisions: one per group, and one per label outside of groups.
         return total / (len(groups) + len(alone))
 
     return loss
 
 
-def positive_weights(prior: Prior, rule: str, cap: float) -> Tensor | None:
-    """Weigh positives by negatives / positives, or by its root; (L,), at most `cap`."""
+def positive_weights(counts: LabelCounts, rule: str, cap: float) -> Tensor | None:
+    """Return (L,) weights of positives: negatives / positives or its root, at most `cap`."""
     if rule == "none":
         return None
-    positives = np.maximum(prior.positives, 1)
-    weights = np.maximum(prior.known - prior.positives, 1) / positives
+    positives = np.maximum(counts.positives, 1)
+    weights = np.maximum(counts.known - counts.positives, 1) / positives
     if rule == "sqrt":
         weights = np.sqrt(weights)
     return torch.from_numpy(np.minimum(weights, cap).astype(np.float32))
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Give the mean binary divergence of the student's labels from the teacher's.
+    """Return the mean binary divergence of the student's labels from the teacher's.
 
     One-versus-all distillation (Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023):
     each label is a Bernoulli variable. KL(teacher || student) at `temperature`, times its square
-    so that gradients keep their size (Hinton et al., 2015). Unknown labels are taught as well.
+    so that gradients keep their size (Hinton et al., 2015). Unknown labels are included.
 
     Args:
         student: Logits (N, L).
         teacher: Logits (N, L).
         temperature: Above 1 softens both.
     """
-    told, taught = teacher.float() / temperature, student.float() / temperature
-    share = told.sigmoid()
-    cross = functional.binary_cross_entropy_with_logits(taught, share)
-    entropy = functional.binary_cross_entropy_with_logits(told, share)
+    expected, logits = teacher.float() / temperature, student.float() / temperature
+    probabilities = expected.sigmoid()
+    cross = functional.binary_cross_entropy_with_logits(logits, probabilities)
+    entropy = functional.binary_cross_entropy_with_logits(expected, probabilities)
     return (cross - entropy) * temperature**2
 
 
 def log_odds(logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """Turn the logits of choices into those of questions: sigmoid of the result is the softmax.
+    """Convert softmax logits to sigmoid logits: sigmoid of the result is the softmax.
 
     Args:
         logits: (N, L).
-        groups: Columns of each group that was learned as one choice; others stay as they are.
+        groups: The columns of each group learned as one choice; other columns do not change.
     """
-    questions = logits.clone()
+    converted = logits.clone()
     for group in groups:
         columns = list(group)
         choice = logits[:, columns]
         itself = torch.eye(len(columns), dtype=torch.bool, device=logits.device)
         others = choice[:, None, :].masked_fill(itself, -torch.inf).logsumexp(dim=2)
-        questions[:, columns] = choice - others
-    return questions
+        converted[:, columns] = choice - others
+    return converted
 
 
-def _elementwise(config: TrainConfig, prior: Prior, device: torch.device | None) -> Loss:
-    """Build a loss over labels that are questions of their own."""
+def _elementwise(config: TrainConfig, counts: LabelCounts, device: torch.device | None) -> Loss:
+    """Return a loss over independent labels."""
     smoothing = config.smoothing
-    weights = positive_weights(prior, config.pos_weight, config.pos_weight_cap)
+    weights = positive_weights(counts, config.pos_weight, config.pos_weight_cap)
     weights = None if weights is None else weights.to(device)
     match config.loss:
         case "asl":
@@ -152,8 +151,8 @@ def _elementwise(config: TrainConfig, prior: Prior, device: torch.device | None)
             return _over_known(PolyBinaryCrossEntropy(smoothing=smoothing, reduction="none"))
         case "db":
             balanced = DistributionBalancedLoss(
-                prior.positives.tolist(),
-                int(prior.known.max(initial=2)),
+                counts.positives.tolist(),
+                int(counts.known.max(initial=2)),
                 smoothing=smoothing,
                 reduction="none",
             )
@@ -177,7 +176,7 @@ def _bce(smoothing: float, weights: Tensor | None) -> Loss:
 
 
 def _over_known(elements: Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """Average a loss (N, L) over the labels that are known, in float32."""
+    """Average a loss (N, L) over the known labels, in float32."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         known = ~targets.isnan()
@@ -188,19 +187,19 @@ def _over_known(elements: Callable[[Tensor, Tensor], Tensor]) -> Loss:
 
 
 def _over_sets(sets: Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """Leave unknown labels out of a loss that compares all labels with each other."""
+    """Exclude unknown labels from a loss that compares all labels with each other."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         unknown = targets.isnan()
-        return sets(logits.float().masked_fill(unknown, _SURELY_NOT), targets.nan_to_num(0.0))
+        return sets(logits.float().masked_fill(unknown, _CERTAINLY_ABSENT), targets.nan_to_num(0.0))
 
     return loss
 
 
 def _choice(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Give the cross-entropy of one choice among G labels, over the pictures where it is known.
+    """Return the cross-entropy of one choice among G labels, over the images where it is known.
 
-    Mixed pictures have soft targets whose sum is 1 as well.
+    Mixed images have soft targets whose sum is also 1.
     """
     sums = targets.sum(dim=1)
     known = (sums - 1).abs() < 1e-3  # false for NaN
@@ -210,6 +209,6 @@ def _choice(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     return each.sum() / known.sum().clamp(min=1)
 
 
-def _columns(prior: Prior, columns: Sequence[int]) -> Prior:
+def _columns(counts: LabelCounts, columns: Sequence[int]) -> LabelCounts:
     chosen = list(columns)
-    return Prior(positives=prior.positives[chosen], known=prior.known[chosen])
+    return LabelCounts(positives=counts.positives[chosen], known=counts.known[chosen])

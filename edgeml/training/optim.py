@@ -1,4 +1,4 @@
-"""How weights move: what decays, the learning rate over time, the average that is kept."""
+"""Optimization: weight decay, learning rates, frozen layers, and the average of the weights."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from edgeml.errors import InputError
 from edgeml.network.heads import head_modules
 from edgeml.network.model import SmallCnn, is_convolutional
 
-# Learned tokens and positions are no weights, whatever their shape. timm's own list lacks those
-# of attention pooling.
+# Learned tokens and positions do not decay, whatever their shape. timm's own list lacks those of
+# attention pooling.
 _EMBEDDING = re.compile(r"(^|[._])(pos_embed|(cls|dist|reg)_token|latent)$")
 
-# From this many features on, a transformer counts as large, as ViT-B and SigLIP do.
+# From this many features on, a transformer counts as wide, such as ViT-B and SigLIP.
 _WIDE = 768
 
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, *, layer_decay: float | None = None
 ) -> list[dict[str, object]]:
-    """Split parameters for AdamW: matrices and kernels decay; biases, norms and embeddings do not.
+    """Group parameters for AdamW: matrices and kernels decay; biases, norms and embeddings do not.
 
-    Decaying the head's bias pulls every label towards probability 0.5. Each group carries
-    `lr_scale`, by which the learning rate is to be multiplied. Frozen parameters are included: they
-    have no gradient, so the optimizer leaves them alone until they are thawed.
+    Decaying the head's bias would pull every label towards probability 0.5. Each group has an
+    `lr_scale`, a factor of the learning rate. Frozen parameters are included: without a gradient
+    the optimizer does not change them until they are unfrozen.
 
     Args:
         model: The network.
-        weight_decay: Of what decays.
-        layer_decay: Factor from each layer to the one before it, in (0, 1], the head's being 1
+        weight_decay: The decay of matrices and kernels.
+        layer_decay: The factor from each layer to the one before it, in (0, 1]; the head has 1
             (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021); None treats all layers alike.
 
     Raises:
-        InputError: The model has no order of layers.
+        InputError: timm does not know the order of the layers.
     """
     scales = {} if layer_decay is None else _layer_scales(model, layer_decay)
     exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        kept = (
+        exempted = (
             parameter.ndim <= 1
             or name.endswith(".bias")
             or _EMBEDDING.search(name) is not None
             or any(fnmatch.fnmatch(name, pattern) for pattern in exempt)
         )
-        groups.setdefault((scales.get(name, 1.0), kept), []).append(parameter)
+        groups.setdefault((scales.get(name, 1.0), exempted), []).append(parameter)
     return [
-        {"params": params, "weight_decay": 0.0 if kept else weight_decay, "lr_scale": scale}
-        for (scale, kept), params in sorted(groups.items(), key=lambda group: group[0])
+        {"params": params, "weight_decay": 0.0 if exempted else weight_decay, "lr_scale": scale}
+        for (scale, exempted), params in sorted(groups.items(), key=lambda group: group[0])
     ]
 
 
 def _layer_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:
-    """Give each parameter its share of the learning rate, by name."""
+    """Return the learning rate factor of each parameter, by name."""
     if not hasattr(model, "group_matcher"):
         raise InputError(
-            f"The layers of this {type(model).__name__} have no order: leave the layer decay away."
+            f"The layers of this {type(model).__name__} have no known order: omit --layer-decay."
         )
     layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
     last = max(layers.values())
@@ -70,7 +70,7 @@ def _layer_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:
 
 
 def default_lr(model: nn.Module, *, pretrained: bool) -> float:
-    """Give the peak learning rate for AdamW that suits a family of models."""
+    """Return the default peak learning rate for AdamW of a family of models."""
     if isinstance(model, SmallCnn) and not pretrained:
         return 5e-3
     if is_convolutional(model):
@@ -81,9 +81,9 @@ def default_lr(model: nn.Module, *, pretrained: bool) -> float:
 
 
 def default_layer_decay(model: nn.Module, *, pretrained: bool) -> float | None:
-    """Give the layer decay that suits a family: of pretrained transformers only.
+    """Return the default layer decay of a family of models: only pretrained transformers have one.
 
-    The wider they are, the more of what they know is worth keeping.
+    The wider a transformer is, the more of its pretrained features are worth preserving.
     """
     if not pretrained or is_convolutional(model) or not hasattr(model, "group_matcher"):
         return None
@@ -94,11 +94,11 @@ def _is_wide(model: nn.Module) -> bool:
     return int(getattr(model, "num_features", 0)) >= _WIDE
 
 
-def freeze_backbone(model: nn.Module, frozen: bool) -> None:
-    """Let only the head be trained, or everything again.
+def freeze_backbone(model: nn.Module, *, frozen: bool) -> None:
+    """Freeze or unfreeze all layers but the head.
 
-    Thawing thaws batch normalisation too: call `freeze_batch_norm` after it, if that is wanted. Put
-    the model in training mode with `training_mode`, or the statistics move all the same.
+    Unfreezing includes batch normalisation: call `freeze_batch_norm` afterwards to freeze it again.
+    Set training mode with `training_mode`, otherwise frozen statistics change too.
     """
     head = {id(parameter) for part in head_modules(model) for parameter in part.parameters()}
     for parameter in model.parameters():
@@ -106,10 +106,10 @@ def freeze_backbone(model: nn.Module, frozen: bool) -> None:
 
 
 def freeze_batch_norm(model: nn.Module) -> None:
-    """Keep batch normalisation as it came, scales and shifts included.
+    """Freeze batch normalisation, scales and shifts included.
 
-    With few pictures, or small batches, statistics that were measured on a million are the better
-    ones. Put the model in training mode with `training_mode`, or they move all the same.
+    With few images or small batches, the statistics of pretraining on a million images are better.
+    Set training mode with `training_mode`, otherwise they change all the same.
     """
     for module in _batch_norms(model):
         for parameter in module.parameters():
@@ -117,9 +117,9 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 
 def training_mode(model: nn.Module) -> None:
-    """Put a model in training mode, but for batch normalisation whose parameters are frozen.
+    """Set training mode, except for batch normalisation with frozen parameters.
 
-    What is frozen is told by the parameters themselves, so that a copy of a model knows it as well.
+    The parameters themselves hold that they are frozen, so it also holds for a copy of the model.
     """
     model.train()
     for module in _batch_norms(model):
@@ -133,9 +133,10 @@ def _batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float:
-    """Rise linearly to `peak` over the first `warmup` share of `steps`, then fall as a cosine to 0.
+    """Return the learning rate of a step: a linear rise to `peak`, then a cosine down to 0.
 
-    SGDR without restarts (Loshchilov and Hutter, 2017). `step` counts from 0.
+    The rise takes the first `warmup` share of `steps`. `step` counts from 0. This is SGDR without
+    restarts (Loshchilov and Hutter, 2017).
     """
     rising = round(steps * warmup)
     if step < rising:
@@ -147,14 +148,12 @@ class Ema:
     """A moving average of a model's weights and batch statistics.
 
     The decay warms up as min(decay, (1 + step) / (10 + step)), as in TensorFlow's
-    ExponentialMovingAverage: the average spans the last tenth of the steps so far, and the random
-    first weights are soon forgotten.
-
-    Both attributes together are its whole state: who sets them goes on as if never interrupted.
+    ExponentialMovingAverage: the average spans the last tenth of the steps so far, and soon no
+    longer depends on the random initial weights. The two attributes are its complete state.
 
     Attributes:
-        model: A copy of the model, in evaluation mode, that holds the average.
-        step: How many steps are in the average.
+        model: A copy of the model in evaluation mode; its weights are the average.
+        step: The number of steps in the average.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -163,14 +162,14 @@ class Ema:
         self.step = 0
 
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after one more step."""
+        """Add the weights after one more step to the average."""
         decay = min(self._decay, (1 + self.step) / (10 + self.step))
         self.step += 1
         with torch.no_grad():
-            for kept, new in zip(
+            for average, new in zip(
                 self.model.state_dict().values(), model.state_dict().values(), strict=True
             ):
-                if kept.is_floating_point():
-                    kept.lerp_(new, 1 - decay)
+                if average.is_floating_point():
+                    average.lerp_(new, 1 - decay)
                 else:
-                    kept.copy_(new)
+                    average.copy_(new)

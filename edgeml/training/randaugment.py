@@ -1,8 +1,8 @@
-"""RandAugment (Cubuk et al., 2020) on frames, with a generator of each picture's own.
+"""RandAugment (Cubuk et al., 2020) on frames, with a separate generator for each image.
 
 The operations, their strengths and their number are those of torchvision's `RandAugment`, which
-draws from the one generator of the process and therefore cannot be shared between threads or
-resumed exactly. Several of them change hues: not for labels that are colours.
+uses the global generator of the process: threads cannot share it, and a run cannot be resumed
+exactly. Several operations change hues: do not use it for labels that are colours.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ OPERATIONS = 2
 MAGNITUDE = 9
 _BINS = 30
 
-# What is moved into the picture from outside.
+# The colour outside of the image.
 _BORDER = (124, 116, 104)
 
 
 def randaugment(frame: Frame, rng: np.random.Generator) -> Frame:
-    """Apply two operations, drawn with their signs by `rng`, to a frame (H, W, 3) uint8 BGR."""
+    """Apply two random operations with random signs to a frame (H, W, 3) uint8 BGR."""
     for choice in rng.integers(len(_TABLE), size=OPERATIONS):
-        operation, most, signed = _TABLE[choice]
-        strength = most * MAGNITUDE / _BINS
+        operation, limit, signed = _TABLE[choice]
+        strength = limit * MAGNITUDE / _BINS
         if signed and rng.random() < 0.5:
             strength = -strength
         frame = operation(frame, strength)
@@ -34,32 +34,32 @@ def randaugment(frame: Frame, rng: np.random.Generator) -> Frame:
 
 
 def identity(frame: Frame, strength: float) -> Frame:
-    """Change nothing."""
+    """Return the frame unchanged."""
     return frame
 
 
 def shear_x(frame: Frame, strength: float) -> Frame:
-    """Shift each row by its height times `strength`."""
+    """Shift each row by its vertical position times `strength`."""
     return _warp(frame, [[1, strength, 0], [0, 1, 0]])
 
 
 def shear_y(frame: Frame, strength: float) -> Frame:
-    """Shift each column by its place times `strength`."""
+    """Shift each column by its horizontal position times `strength`."""
     return _warp(frame, [[1, 0, 0], [strength, 1, 0]])
 
 
 def translate_x(frame: Frame, strength: float) -> Frame:
-    """Move by `strength` times the width."""
+    """Shift by `strength` times the width."""
     return _warp(frame, [[1, 0, strength * frame.shape[1]], [0, 1, 0]])
 
 
 def translate_y(frame: Frame, strength: float) -> Frame:
-    """Move by `strength` times the height."""
+    """Shift by `strength` times the height."""
     return _warp(frame, [[1, 0, 0], [0, 1, strength * frame.shape[0]]])
 
 
 def rotate(frame: Frame, strength: float) -> Frame:
-    """Turn by `strength` degrees around the middle."""
+    """Rotate by `strength` degrees around the centre."""
     height, width = frame.shape[:2]
     return _warp(frame, cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), strength, 1))
 
@@ -70,19 +70,19 @@ def brightness(frame: Frame, strength: float) -> Frame:
 
 
 def colour(frame: Frame, strength: float) -> Frame:
-    """Blend with the picture in grey."""
+    """Blend with the greyscale image."""
     grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return _blend(frame, grey, strength)
 
 
 def contrast(frame: Frame, strength: float) -> Frame:
-    """Blend with the mean grey of the picture."""
+    """Blend with the mean grey of the image."""
     mean = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).mean()
     return _blend(frame, np.full_like(frame, round(float(mean))), strength)
 
 
 def sharpness(frame: Frame, strength: float) -> Frame:
-    """Blend with a smoothed picture."""
+    """Blend with the smoothed image."""
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
     return _blend(frame, cv2.filter2D(frame, -1, kernel), strength)
 
@@ -93,12 +93,12 @@ def posterize(frame: Frame, strength: float) -> Frame:
 
 
 def solarize(frame: Frame, strength: float) -> Frame:
-    """Invert what is as bright as 1 - `strength` or brighter."""
+    """Invert values of at least 1 - `strength`."""
     return np.where(frame >= 255 * (1 - strength), 255 - frame, frame)
 
 
 def autocontrast(frame: Frame, strength: float) -> Frame:
-    """Stretch each channel to the whole range."""
+    """Stretch each channel to the full range."""
     low, high = frame.min(axis=(0, 1)).astype(float), frame.max(axis=(0, 1)).astype(float)
     span = np.where(high > low, high - low, 1)
     scale, offset = np.where(high > low, 255 / span, 1), np.where(high > low, low, 0)
@@ -124,11 +124,11 @@ def _warp(frame: Frame, matrix: object) -> Frame:
 
 
 def _blend(frame: Frame, other: object, strength: float) -> Frame:
-    """Go from `other` through the frame: 1 + `strength` of the way, cut off at 0 and 255."""
+    """Extrapolate from `other` to the frame by the factor 1 + `strength`; clip to 0..255."""
     return cv2.addWeighted(frame, 1 + strength, other, -strength, 0)  # type: ignore[call-overload,no-any-return]
 
 
-# Name, the most that it does at full magnitude, and whether it has two directions.
+# Operation, its strength at full magnitude, and whether its sign is random.
 _TABLE: tuple[tuple[Callable[[Frame, float], Frame], float, bool], ...] = (
     (identity, 0, False),
     (shear_x, 0.3, True),

@@ -1,4 +1,4 @@
-"""A checkpoint says what it is, comes back as it went, and cannot make us load anything else."""
+"""A checkpoint names its model, loads exactly as saved, and cannot cause other files to load."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ SPEC = ModelSpec(
     ("name", "args"),
     [("cnn", {}), ("test_vit", {"img_size": 64}), ("mobilenetv2_035", {"pad_type": "same"})],
 )
-def test_a_checkpoint_comes_back_as_it_went(
+def test_a_checkpoint_loads_exactly_as_saved(
     tmp_path: Path, name: str, args: dict[str, str | int]
 ) -> None:
     model = build_model(name, labels=3, args=args).eval().to(memory_format=torch.channels_last)
     save_checkpoint(tmp_path / "model.safetensors", model, SPEC, name=name, args=args)
-    pictures = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     for source in (tmp_path, tmp_path / "model.safetensors"):
         loaded, spec = load_checkpoint(source)
         assert spec == SPEC
         assert not loaded.training
         with torch.inference_mode():
-            assert torch.allclose(loaded(pictures), model(pictures), atol=1e-5)
+            assert torch.allclose(loaded(images), model(images), atol=1e-5)
         for key, value in model.state_dict().items():
             assert torch.equal(loaded.state_dict()[key], value)
 
@@ -62,12 +62,12 @@ def test_the_metadata_name_the_model_and_its_arguments(tmp_path: Path) -> None:
 def rewritten(path: Path, **metadata: str) -> Path:
     """Write the weights of a 3-label CNN under other metadata."""
     tensors = build_model("cnn", labels=3, args={}).state_dict()
-    told = {"edgeml": SPEC.to_json(), "model": '{"name": "cnn", "args": {}}', **metadata}
-    save_file(tensors, path, {key: value for key, value in told.items() if value})
+    metadata = {"edgeml": SPEC.to_json(), "model": '{"name": "cnn", "args": {}}', **metadata}
+    save_file(tensors, path, {key: value for key, value in metadata.items() if value})
     return path
 
 
-def test_a_file_without_a_spec_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_file_without_a_spec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="--weights"):
         load_checkpoint(rewritten(tmp_path / "x.safetensors", edgeml=""))
 
@@ -84,7 +84,7 @@ def test_a_file_without_a_spec_is_no_checkpoint(tmp_path: Path) -> None:
         '{"name": "cnn", "args": {}, "head": ["csra"]}',
     ],
 )
-def test_a_model_entry_that_makes_no_sense_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_model_entry_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(SpecError, match="does not name its model"):
         load_checkpoint(rewritten(tmp_path / "x.safetensors", model=text))
 
@@ -113,23 +113,23 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn", "test_resnet", "test_vit"])
-def test_an_attention_head_comes_back(tmp_path: Path, name: str) -> None:
+def test_an_attention_head_is_saved_and_loaded(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
     size = 160 if name == "test_vit" else 64
     model = build_model(name, labels=3, args={}, head="csra").eval()
     save_checkpoint(tmp_path / "model.safetensors", model, SPEC, name=name, args={})
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        told = json.loads(file.metadata()["model"])
-    assert told == {"name": name, "args": {}, "head": "csra"}
+        metadata = json.loads(file.metadata()["model"])
+    assert metadata == {"name": name, "args": {}, "head": "csra"}
     loaded, _ = load_checkpoint(tmp_path)
     assert head_of(loaded) == "csra"
-    pictures = torch.randn(2, 3, size, size)
+    images = torch.randn(2, 3, size, size)
     with torch.inference_mode():
-        assert torch.equal(loaded(pictures), model(pictures))
+        assert torch.equal(loaded(images), model(images))
 
 
-def test_a_short_name_in_a_checkpoint_is_understood(tmp_path: Path) -> None:
-    model = build_model("mobilenetv3_small", labels=3, args={})
+def test_a_short_name_in_a_checkpoint_is_completed(tmp_path: Path) -> None:
+    model = build_model("mobilenetv3_small_100", labels=3, args={})
     save_checkpoint(tmp_path / "m.safetensors", model, SPEC, name="mobilenetv3_small", args={})
     loaded, _ = load_checkpoint(tmp_path / "m.safetensors")
     assert loaded.state_dict().keys() == model.state_dict().keys()

@@ -1,4 +1,4 @@
-"""The attention head by its formula, and scaling: every family's logits times a factor."""
+"""The attention head follows its formula; scaling multiplies the logits of every family."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_attention_head_follows_its_formula(layout: str) -> None:
     np.testing.assert_allclose(logits, by_hand(tokens.numpy() @ weight.T, bias), atol=1e-5)
 
 
-def test_class_tokens_and_registers_are_no_positions() -> None:
+def test_class_tokens_and_registers_do_not_count_as_positions() -> None:
     torch.manual_seed(0)
     head = CsraHead(6, 4, layout="NLC", prefix=2)
     tokens = torch.randn(2, 9, 6)
@@ -60,13 +60,13 @@ def test_class_tokens_and_registers_are_no_positions() -> None:
         assert torch.equal(head(tokens), logits)
 
 
-def test_a_transformer_hands_its_prefix_to_the_head() -> None:
+def test_a_transformer_passes_its_prefix_to_the_head() -> None:
     model = build_model("test_vit", labels=3, args={}, head="csra")
     assert (model.head.prefix, model.head.layout) == (1, "NLC")
 
 
 @pytest.mark.parametrize("name", WITH_ATTENTION)
-def test_an_attention_head_takes_the_place_of_pooling_and_head(name: str) -> None:
+def test_an_attention_head_replaces_pooling_and_head(name: str) -> None:
     model = build_model(name, labels=5, args={}, head="csra")
     assert head_of(model) == "csra"
     assert model.training
@@ -81,7 +81,7 @@ def test_an_attention_head_takes_the_place_of_pooling_and_head(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "efficientvit_b0"])
-def test_a_model_that_cannot_have_an_attention_head_says_so(name: str) -> None:
+def test_a_model_that_cannot_have_an_attention_head_is_refused(name: str) -> None:
     with pytest.raises(ModelLoadError, match=rf"'{name}' cannot have the head 'csra'.*linear"):
         build_model(name, labels=3, args={}, head="csra")
 
@@ -122,16 +122,16 @@ def test_a_scaled_head_gives_scaled_logits(name: str, head: str, factor: float) 
         for layer in head_layers(model).values():
             layer.bias.uniform_(-2, 2)
     model.eval()
-    pictures = torch.randn(3, 3, *probe_size(model))
+    images = torch.randn(3, 3, *probe_size(model))
     with torch.inference_mode():
-        before = model(pictures)
+        before = model(images)
         scale_head(model, factor)
-        after = model(pictures)
+        after = model(images)
     assert before.abs().max() > 0.1
     torch.testing.assert_close(after, factor * before, rtol=1e-5, atol=1e-5 * factor)
 
 
-def test_scaling_leaves_each_part_of_a_model_in_its_mode() -> None:
+def test_scaling_preserves_the_mode_of_each_module() -> None:
     model = build_model("test_resnet", labels=3, args={})
     model.layer1.eval()
     modes = [module.training for module in model.modules()]
@@ -142,20 +142,20 @@ def test_scaling_leaves_each_part_of_a_model_in_its_mode() -> None:
 
 
 class Squeezed(nn.Module):
-    """Ends in a layer that does not keep a factor."""
+    """Ends in a layer that is not linear."""
 
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(3, 4)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.head(pictures.mean(dim=(2, 3))))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.head(images.mean(dim=(2, 3))))
 
     def get_classifier(self) -> nn.Module:
         return self.head
 
 
-def test_a_head_that_cannot_be_scaled_is_left_as_it_was() -> None:
+def test_a_head_that_cannot_be_scaled_is_unchanged() -> None:
     model = Squeezed()
     weight, bias = model.head.weight.clone(), model.head.bias.clone()
     with pytest.raises(ModelLoadError, match="Squeezed cannot be multiplied by 3"):
@@ -165,6 +165,6 @@ def test_a_head_that_cannot_be_scaled_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_factor_that_is_no_positive_number_is_refused(factor: float) -> None:
+def test_a_factor_that_is_not_a_positive_number_is_refused(factor: float) -> None:
     with pytest.raises(InputError, match="positive"):
         scale_head(build_model("cnn", labels=2, args={}), factor)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.train
         ("vit_base_patch16_siglip_gap", "vit_base_patch16_siglip_gap_224"),
     ],
 )
-def test_a_name_without_its_usual_ending_is_understood(short: str, full: str) -> None:
+def test_a_name_without_its_usual_ending_is_completed(short: str, full: str) -> None:
     assert full_name(short) == full
 
 
@@ -52,7 +52,7 @@ def test_a_name_without_its_usual_ending_is_understood(short: str, full: str) ->
         ("-", []),
     ],
 )
-def test_the_nearest_names_come_first(wrong: str, nearest: list[str]) -> None:
+def test_the_most_similar_names_come_first(wrong: str, nearest: list[str]) -> None:
     near = near_names(wrong, [CNN, *timm.list_models()])
     assert near[: len(nearest)] == nearest
     assert bool(near) == bool(nearest)
@@ -62,16 +62,16 @@ def test_the_nearest_names_come_first(wrong: str, nearest: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/model", "local-dir:/tmp/x", "", "cnn.v2", ".a1"])
-def test_what_is_not_in_timms_list_is_refused(name: str) -> None:
+def test_names_outside_timms_list_are_refused(name: str) -> None:
     with pytest.raises(ModelLoadError, match="There is no model"):
         full_name(name)
 
 
-def test_what_is_suggested_exists() -> None:
+def test_suggested_names_exist() -> None:
     assert {full_name(name) for name in _SUGGESTED} == set(_SUGGESTED)
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_answered(text: str) -> None:
+def test_any_text_gets_suggestions_or_none(text: str) -> None:
     near = near_names(text, ["cnn", "resnet18", "vit_tiny_patch16_224"])
     assert set(near) <= {"cnn", "resnet18", "vit_tiny_patch16_224"}

@@ -1,4 +1,4 @@
-"""Weights to start from: what fits, what does not, and the preprocessing they bring along."""
+"""Initial weights: which ones fit, which do not, and the preprocessing that they imply."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "weights.safetensors"
 
 
-def test_a_backbone_is_taken_and_a_head_of_another_width_is_not(file: Path) -> None:
+def test_a_backbone_is_loaded_without_a_head_of_another_width(file: Path) -> None:
     source = build_model("test_resnet", labels=10, args={})
     saved(file, source)
     model = build_model("test_resnet", labels=3, args={})
@@ -53,7 +53,7 @@ def test_a_backbone_is_taken_and_a_head_of_another_width_is_not(file: Path) -> N
     assert torch.equal(model.get_classifier().weight, head)
 
 
-def test_a_head_of_the_same_labels_is_taken(file: Path) -> None:
+def test_a_head_of_the_same_labels_is_loaded(file: Path) -> None:
     source = build_model("cnn", labels=3, args={})
     spec = ModelSpec(labels=LABELS, thresholds=(0.5,) * 3, preprocess=Preprocess(size=(32, 32)))
     saved(file, source, {"edgeml": spec.to_json()})
@@ -62,7 +62,7 @@ def test_a_head_of_the_same_labels_is_taken(file: Path) -> None:
     assert torch.equal(model.head.weight, source.head.weight)
 
 
-def test_a_head_of_other_labels_is_not_taken(file: Path) -> None:
+def test_a_head_of_other_labels_is_not_loaded(file: Path) -> None:
     spec = ModelSpec(labels=LABELS, thresholds=(0.5,) * 3, preprocess=Preprocess(size=(32, 32)))
     saved(file, build_model("cnn", labels=3, args={}), {"edgeml": spec.to_json()})
     model = build_model("cnn", labels=3, args={})
@@ -84,14 +84,14 @@ def test_weights_of_another_shape_are_refused(file: Path) -> None:
         load_weights(model, read_weights(file), LABELS)
 
 
-def test_a_pickle_is_refused_unopened(tmp_path: Path) -> None:
+def test_a_pickle_is_refused_without_opening_it(tmp_path: Path) -> None:
     for name in ("weights.pth", "disguised.safetensors"):
         (tmp_path / name).write_bytes(pickle.dumps({"conv1.weight": 1}))
         with pytest.raises(ModelLoadError, match="safetensors"):
             read_weights(tmp_path / name)
 
 
-def test_a_file_that_is_cut_short_is_refused(file: Path) -> None:
+def test_a_truncated_file_is_refused(file: Path) -> None:
     saved(file, build_model("cnn", labels=3, args={}))
     file.write_bytes(file.read_bytes()[:100_000])
     with pytest.raises(ModelLoadError, match="cannot be read"):
@@ -103,18 +103,18 @@ def test_missing_weights_are_named() -> None:
         read_weights(Path("nowhere.safetensors"))
 
 
-def test_the_preprocessing_comes_from_timm_unless_the_file_says_more(file: Path) -> None:
+def test_the_preprocessing_comes_from_timm_unless_the_file_states_it(file: Path) -> None:
     model = build_model("mobilenetv2_100", labels=3, args={})
     timms = preprocess_of(model, None, 160)
     assert timms == Preprocess(size=(160, 160), interpolation="cubic")  # ImageNet's mean and std
-    told = {"mean": "0.5,0.5,0.5", "std": "0.25,0.5,0.5", "interpolation": "bilinear"}
-    files = preprocess_of(model, read_weights(saved(file, model, told)), None)
+    metadata = {"mean": "0.5,0.5,0.5", "std": "0.25,0.5,0.5", "interpolation": "bilinear"}
+    files = preprocess_of(model, read_weights(saved(file, model, metadata)), None)
     assert files == Preprocess(
         size=(224, 224), interpolation="linear", mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 0.5)
     )
 
 
-def test_the_preprocessing_of_a_checkpoint_is_kept(file: Path) -> None:
+def test_the_preprocessing_of_a_checkpoint_is_used(file: Path) -> None:
     preprocess = Preprocess(size=(48, 48), resize="letterbox", mean=(0.1, 0.2, 0.3))
     spec = ModelSpec(labels=LABELS, thresholds=(0.5,) * 3, preprocess=preprocess)
     model = build_model("cnn", labels=3, args={})
@@ -130,7 +130,7 @@ def test_a_mean_that_is_not_three_numbers_is_refused(file: Path) -> None:
             read_weights(file)
 
 
-def test_the_real_weights_bring_their_preprocessing(mobilenet_weights: Path) -> None:
+def test_the_real_weights_imply_their_preprocessing(mobilenet_weights: Path) -> None:
     model = build_model("mobilenetv2_100", labels=21, args={"pad_type": "same"})
     weights = read_weights(mobilenet_weights)
     assert weights.card.args == {"pad_type": "same"}
@@ -138,7 +138,7 @@ def test_the_real_weights_bring_their_preprocessing(mobilenet_weights: Path) -> 
     assert padding_note("mobilenetv2_100", weights, {}) is None
     assert not load_weights(model, weights, [str(i) for i in range(21)])
     preprocess = preprocess_of(model, weights, 160)
-    # As the README beside the file says.
+    # As stated in the README next to the file.
     assert (preprocess.mean, preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
     assert preprocess.interpolation == "cubic"
 
@@ -152,7 +152,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_published_weights_are_taken_from_the_cache(hub_cache: Path) -> None:
+def test_published_weights_come_from_the_cache(hub_cache: Path) -> None:
     repository = hub_cache / "models--timm--test_resnet.r160_in1k"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text("0" * 40)
@@ -179,32 +179,34 @@ def test_without_a_network_published_weights_fail_at_once(
         published_weights("test_resnet")
 
 
-def test_a_hub_that_does_not_answer_is_given_up_soon(
+def test_a_hub_that_does_not_answer_times_out_soon(
     hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
 
-    monkeypatch.setattr(weights_module, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(weights_module, "_HUB_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_hub = huggingface_hub.HfApi(f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: silent_hub)
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(ModelLoadError, match=r"test_resnet.*--weights FILE.*--from-scratch"):
             published_weights("test_resnet")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - started < 5
 
 
-def test_published_weights_bring_their_own_card(hub_cache: Path) -> None:
+def test_published_weights_have_the_card_of_timm(hub_cache: Path) -> None:
     repository = hub_cache / "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs/main").write_text("0" * 40)
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
-    source = build_model("vit_tiny", labels=1000, args={})
+    source = build_model("vit_tiny_patch16_224", labels=1000, args={})
     saved(snapshot / "model.safetensors", source, {"format": "pt"})
-    weights = published_weights("vit_tiny")
+    weights = published_weights("vit_tiny_patch16_224")
     assert weights.card.licence == "apache-2.0"
-    model = build_model("vit_tiny", labels=3, args={}, head="csra", tensors=weights.tensors)
+    model = build_model(
+        "vit_tiny_patch16_224", labels=3, args={}, head="csra", tensors=weights.tensors
+    )
     assert torch.equal(model.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
     assert preprocess_of(model, weights, None) == Preprocess(
         size=(224, 224), interpolation="cubic", mean=(0.5,) * 3, std=(0.5,) * 3
@@ -221,7 +223,7 @@ def test_no_file_of_the_package_unpickles() -> None:
         assert "torch.load" not in source.read_text(encoding="utf-8")
 
 
-def test_a_folder_as_timm_publishes_it_is_read(tmp_path: Path) -> None:
+def test_a_folder_in_timms_layout_is_read(tmp_path: Path) -> None:
     model = build_model("mobilenetv2_035", labels=3, args={"pad_type": "same"})
     saved(tmp_path / "model.safetensors", model)
     config = {
@@ -238,7 +240,7 @@ def test_a_folder_as_timm_publishes_it_is_read(tmp_path: Path) -> None:
     assert preprocess_of(model, weights, 64).size == (64, 64)
 
 
-def test_a_run_hands_on_how_its_model_was_built(tmp_path: Path) -> None:
+def test_the_card_of_a_run_comes_from_its_checkpoint(tmp_path: Path) -> None:
     args = {"pad_type": "same", "drop_rate": 0.1}
     model = build_model("mobilenetv2_035", labels=3, args=args)
     spec = ModelSpec(
@@ -248,35 +250,37 @@ def test_a_run_hands_on_how_its_model_was_built(tmp_path: Path) -> None:
         provenance=Provenance(weights_license="cc-by-nc-4.0"),
     )
     save_checkpoint(tmp_path / "model.safetensors", model, spec, name="mobilenetv2_035", args=args)
-    (tmp_path / "config.json").write_text("of a training, and damaged")
+    (tmp_path / "config.json").write_text("not JSON")
     card = read_weights(tmp_path).card
     assert (card.architecture, card.args) == ("mobilenetv2_035", args)
     assert (card.size, card.licence) == ((48, 64), "cc-by-nc-4.0")
 
 
-def test_weights_of_a_twin_that_pads_otherwise_are_refused_although_they_fit(file: Path) -> None:
+def test_weights_with_another_padding_are_refused_although_they_fit(file: Path) -> None:
     source = build_model("tf_mobilenetv3_small_minimal_100", labels=3, args={})
     model = build_model("mobilenetv3_small_100", labels=3, args={})
     saved(file, model, {"architecture": "tf_mobilenetv3_small_100.in1k"})
-    with pytest.raises(ModelLoadError, match="take --model tf_mobilenetv3_small_100"):
+    with pytest.raises(ModelLoadError, match="Use --model tf_mobilenetv3_small_100"):
         load_weights(model, read_weights(file), LABELS)
     saved(file, source, {"architecture": "my_own_net"})  # timm does not know it: the keys decide
     with pytest.raises(ModelLoadError, match="do not fit"):
         load_weights(model, read_weights(file), LABELS)
 
 
-def test_weights_that_do_not_say_how_they_pad_are_told_about(file: Path) -> None:
+def test_weights_that_do_not_state_their_padding_cause_a_note(file: Path) -> None:
     weights = read_weights(saved(file, build_model("mobilenetv2_035", labels=3, args={})))
     note = padding_note("mobilenetv2_035", weights, {})
     assert note is not None
-    assert "'weights.safetensors' does not say how its network pads" in note
+    assert "'weights.safetensors' does not state the padding of its network" in note
     assert padding_note("mobilenetv2_035", weights, {"pad_type": "same"}) is None
-    for indifferent in ("cnn", "resnet18", "vit_tiny"):
+    for indifferent in ("cnn", "resnet18", "vit_tiny_patch16_224"):
         assert padding_note(indifferent, weights, {}) is None
 
 
 @pytest.mark.parametrize("name", ["cnn", "test_resnet", "test_vit"])
-def test_a_linear_file_gives_its_backbone_to_an_attention_head(file: Path, name: str) -> None:
+def test_a_model_with_an_attention_head_loads_the_backbone_of_a_linear_one(
+    file: Path, name: str
+) -> None:
     source = build_model(name, labels=3, args={})
     model = build_model(name, labels=3, args={}, head="csra")
     head = {key: value.clone() for key, value in model.state_dict().items()}
@@ -289,7 +293,7 @@ def test_a_linear_file_gives_its_backbone_to_an_attention_head(file: Path, name:
 
 
 @pytest.mark.parametrize("size", [96, 224])
-def test_a_transformer_may_see_another_size_than_its_weights_did(file: Path, size: int) -> None:
+def test_a_transformer_may_have_another_input_size_than_its_weights(file: Path, size: int) -> None:
     source = build_model("test_vit", labels=3, args={})
     saved(file, source)
     args = {"img_size": size}
@@ -298,7 +302,7 @@ def test_a_transformer_may_see_another_size_than_its_weights_did(file: Path, siz
     assert load_weights(model, read_weights(file), LABELS)
     assert model.pos_embed.shape == (1, 1 + (size // 16) ** 2, 64)
     for key, value in timms.state_dict().items():
-        if not key.startswith("head"):  # timm always begins a new one
+        if not key.startswith("head"):  # timm always creates a new one
             assert torch.equal(model.state_dict()[key], value), key
 
 
@@ -310,7 +314,7 @@ def test_positions_of_another_width_are_refused(file: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_an_attention_pool_in_the_file_is_left_out(file: Path) -> None:
+def test_an_attention_pool_in_the_file_is_ignored(file: Path) -> None:
     source = build_model("vit_base_patch16_siglip_224", labels=3, args={})
     saved(file, source)
     model = build_model("vit_base_patch16_siglip_224", labels=3, args={}, head="csra")

@@ -21,36 +21,36 @@ STILL[:, 2] = (1 - 0.8) / (1.1 - 0.8)  # where the zoom is exactly 1
 
 def augmented(frames: np.ndarray, draws: np.ndarray, preprocess: Preprocess = PLAIN) -> np.ndarray:
     """Augment with these draws: (N, 3, H, W)."""
-    pictures = np.empty((len(frames), *preprocess.size, 3), np.float32)
-    for picture, frame, own in zip(pictures, frames, draws, strict=True):
-        augment.augment_into(picture, frame, own, preprocess)
-    return pictures.transpose(0, 3, 1, 2)
+    images = np.empty((len(frames), *preprocess.size, 3), np.float32)
+    for image, frame, own in zip(images, frames, draws, strict=True):
+        augment.augment_into(image, frame, own, preprocess)
+    return images.transpose(0, 3, 1, 2)
 
 
 def drawn(count: int) -> np.ndarray:
-    return np.stack([augment.draw(index, seed=0, epoch=0) for index in range(count)])
+    return np.stack([augment.random_draws(index, seed=0, epoch=0) for index in range(count)])
 
 
-def test_a_picture_of_one_colour_keeps_its_hue_and_its_saturation() -> None:
+def test_a_image_of_one_colour_keeps_its_hue_and_its_saturation() -> None:
     blue_green_red = np.array([40, 90, 200], np.uint8)
     frames = np.broadcast_to(blue_green_red, (32, 28, 28, 3)).copy()
-    pictures = augmented(frames, drawn(32))
-    red, green, blue = pictures.transpose(1, 0, 2, 3)
+    images = augmented(frames, drawn(32))
+    red, green, blue = images.transpose(1, 0, 2, 3)
     # Ratios of channels decide both hue and saturation in HSV; brightness alone may change.
     np.testing.assert_allclose(green / red, 90 / 200, rtol=1e-4)
     np.testing.assert_allclose(blue / red, 40 / 200, rtol=1e-4)
     assert np.ptp(red.mean(axis=(1, 2))) > 0.1
 
 
-def test_grey_pictures_stay_grey() -> None:
+def test_grey_images_stay_grey() -> None:
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (16, 28, 28, 1), dtype=np.uint8).repeat(3, axis=3)
-    pictures = augmented(grey, drawn(16))
-    np.testing.assert_allclose(pictures[:, 0], pictures[:, 2], atol=1e-5)
+    images = augmented(grey, drawn(16))
+    np.testing.assert_allclose(images[:, 0], images[:, 2], atol=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["colour_safe", "strong"])
-def test_what_becomes_of_a_picture_does_not_depend_on_its_batch(preset: Augment) -> None:
+def test_what_becomes_of_a_image_does_not_depend_on_its_batch(preset: Augment) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
 
     def batch(rows: list[int]) -> np.ndarray:
@@ -82,8 +82,8 @@ def test_the_strong_preset_does_more_than_the_safe_one() -> None:
 def test_the_draws_differ_with_seed_epoch_and_index(other: dict[str, int]) -> None:
     key = {"seed": 3, "epoch": 2, "index": 7}
     changed = {**key, **other}
-    a = augment.draw(key["index"], seed=key["seed"], epoch=key["epoch"])
-    b = augment.draw(changed["index"], seed=changed["seed"], epoch=changed["epoch"])
+    a = augment.random_draws(key["index"], seed=key["seed"], epoch=key["epoch"])
+    b = augment.random_draws(changed["index"], seed=changed["seed"], epoch=changed["epoch"])
     assert not np.array_equal(a, b)
 
 
@@ -110,7 +110,7 @@ def test_channels_come_in_the_order_that_the_preprocessing_names() -> None:
     )
 
 
-def test_half_of_the_pictures_are_mirrored() -> None:
+def test_half_of_the_images_are_mirrored() -> None:
     frame = np.zeros((24, 24, 3), np.uint8)
     frame[:, :12] = 255
     mirrored = STILL.copy()
@@ -134,12 +134,12 @@ def test_turning_agrees_with_opencv() -> None:
     assert difference[4:-4, 4:-4].max() < 3
 
 
-def test_one_in_four_pictures_is_partly_covered_with_its_mean_colour() -> None:
+def test_one_in_four_images_is_partly_covered_with_its_mean_colour() -> None:
     frames = np.random.default_rng(3).integers(0, 256, (400, 26, 26, 3), dtype=np.uint8)
     draws = drawn(400)
     draws[:, :8] = STILL[:, :8]
-    pictures = augmented(frames, draws)
+    images = augmented(frames, draws)
     # Noise has no two equal pixels side by side; a cover has.
-    flat = (np.diff(pictures, axis=3) == 0).all(axis=1).mean(axis=(1, 2))
+    flat = (np.diff(images, axis=3) == 0).all(axis=1).mean(axis=(1, 2))
     assert 0.18 < (flat > 0.005).mean() < 0.32
     assert flat.max() < 0.2

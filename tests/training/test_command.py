@@ -1,4 +1,4 @@
-"""`edgeml train` as a user meets it: flags, files of settings, a run that goes on."""
+"""`edgeml train` on the command line: flags, settings files, resuming."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return colour_folders(tmp_path_factory.mktemp("data") / "ph otos ü", each=10)
 
 
-def test_flags_win_over_a_file_of_settings(edgeml: Command, photos: Path, tmp_path: Path) -> None:
+def test_flags_win_over_a_settings_file(edgeml: Command, photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "my settings.yaml"
     file.write_text("epochs: 50\nbatch: 4\naugment: none\n", encoding="utf-8")
     run = tmp_path / "run"
     done = edgeml("train", photos, "--config", file, *QUICK, "--out", run, "--json")
     assert done.status == 0, done.err
-    told = read_settings(run / "config.yaml")
-    assert (told["epochs"], told["batch"], told["augment"]) == (2, 4, "none")
+    message = read_settings(run / "config.yaml")
+    assert (message["epochs"], message["batch"], message["augment"]) == (2, 4, "none")
     assert isinstance(done.json, dict)
     assert {"path", "images", "metrics", "labels"} <= done.json.keys()
 
@@ -65,7 +65,7 @@ def test_every_kind_of_flag_reaches_the_settings(
     ]
 
 
-def test_there_is_a_flag_for_every_setting_and_it_is_explained(
+def test_every_setting_has_a_flag_with_help(
     edgeml: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -75,11 +75,13 @@ def test_there_is_a_flag_for_every_setting_and_it_is_explained(
         assert setting.help[:30] in shown, name
 
 
-def test_a_killed_run_goes_on_with_no_flag_but_resume(
+def test_a_killed_run_resumes_without_other_flags(
     edgeml: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = edgeml("train", photos, *QUICK, "--batch", 4, "--out", tmp_path / "whole")
-    assert whole.status == 0, whole.err
+    uninterrupted = edgeml(
+        "train", photos, *QUICK, "--batch", 4, "--out", tmp_path / "uninterrupted"
+    )
+    assert uninterrupted.status == 0, uninterrupted.err
     run = tmp_path / "run"
 
     def interrupt(*args: Any, **more: Any) -> None:
@@ -93,10 +95,10 @@ def test_a_killed_run_goes_on_with_no_flag_but_resume(
     resumed = edgeml("train", photos, "--resume", "--out", run)
     assert resumed.status == 0, resumed.err
     weights = (run / "model.safetensors").read_bytes()
-    assert weights == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert weights == (tmp_path / "uninterrupted" / "model.safetensors").read_bytes()
 
 
-def test_resume_refuses_other_settings_and_what_is_no_run(
+def test_resume_refuses_other_settings_and_folders_without_a_run(
     edgeml: Command, photos: Path, tmp_path: Path
 ) -> None:
     none = tmp_path / "none"
@@ -109,11 +111,11 @@ def test_resume_refuses_other_settings_and_what_is_no_run(
     file = tmp_path / "x.yaml"
     file.write_text("lr: 1", encoding="utf-8")
     line = edgeml.refused("train", photos, "--resume", "--config", file, "--out", run)
-    assert "leave --config away" in line
+    assert "omit --config" in line
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--loss", "bcee"), "bce"),
         (("--epochs", "many"), "valid integer"),
@@ -125,7 +127,7 @@ def test_resume_refuses_other_settings_and_what_is_no_run(
         (("--objective", "best"), "macro_f1"),
         (("--objective", "precision>=2"), "precision>="),
         (("--weights", "absent.safetensors"), "no weights"),
-        (("--weights", "x", "--pretrained"), "start from one of them"),
+        (("--weights", "x", "--pretrained"), "exclude each other"),
         (("--device", "tpu"), "no device 'tpu'"),
         (("--lrr", 1), "--lr"),
         (("--find", "seed"), "lr"),
@@ -133,17 +135,17 @@ def test_resume_refuses_other_settings_and_what_is_no_run(
         (("--delimiter", ""), "delimiter"),
     ],
 )
-def test_a_wrong_flag_is_answered_in_one_line(
-    edgeml: Command, photos: Path, tmp_path: Path, words: tuple[object, ...], told: str
+def test_a_wrong_flag_is_refused_in_one_line(
+    edgeml: Command, photos: Path, tmp_path: Path, words: tuple[object, ...], message: str
 ) -> None:
     done = edgeml("train", photos, "--out", tmp_path / "run", *words)
     assert (done.status, done.out) == (2, "")
-    assert told in done.err.splitlines()[-1]
+    assert message in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_key_in_a_file_is_answered_with_the_near_one(
+def test_a_wrong_key_in_a_file_is_refused_with_its_line(
     edgeml: Command, photos: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "x.yaml"
@@ -179,7 +181,7 @@ def test_the_learning_rate_is_searched_for_without_training(
     assert not (run / "model.safetensors").exists()
 
 
-def test_the_command_has_a_flag_of_its_own_for_nothing_that_is_a_setting() -> None:
+def test_the_command_does_not_duplicate_the_flag_of_a_setting() -> None:
     own = {"data", "out", "config", "resume", "overwrite", "find", "json"}
     assert not own & {name for name, _, _ in config.settings()}
     assert cli.app

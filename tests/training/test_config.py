@@ -1,4 +1,4 @@
-"""Settings: from YAML, from flags, checked in one place, written so that they read back equal."""
+"""Settings: read from YAML and flags, checked in one place, and equal when read back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(text: str, folder: Path) -> dict[str, Any]:
     return read_settings(path)
 
 
-def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
+def test_written_settings_read_back_equal(tmp_path: Path) -> None:
     config = TrainConfig(
         model="mobilenetv2_100",
         model_args={"pad_type": "same", "drop_rate": 0.1, "flag": True},
@@ -53,36 +53,36 @@ def test_any_settings_read_back_equal(tmp_path_factory: Any, **values: Any) -> N
     assert TrainConfig(**read(config.to_yaml(), folder)) == config
 
 
-def test_numbers_may_be_written_as_people_do(tmp_path: Path) -> None:
-    # YAML 1.1 takes 1e-3 for text.
+def test_numbers_may_be_written_in_scientific_notation(tmp_path: Path) -> None:
+    # YAML 1.1 reads 1e-3 as text.
     assert read("lr: 1e-3\nepochs: 20\nsize: null", tmp_path) == {
         "lr": 0.001, "epochs": 20, "size": None
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("epochs: 3\nmodle: cnn", "line 2: there is no setting 'modle'; did you mean 'model'"),
         ("epochs: 3\n\nlr: fast", "line 3: lr is 'fast'"),
         ("augment: colour-safe", "line 1: augment is 'colour-safe'"),
         ("groups: {a: b}", "line 1: groups is"),
-        ("epochs: [", "is no YAML"),
-        ("- epochs", "holds no settings"),
+        ("epochs: [", "is not valid YAML"),
+        ("- epochs", "contains no settings"),
         ("3: 4", "there is no setting '3'"),
-        ("!!python/object/apply:os.system ['true']", "is no YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
         ("a: &a [*a]", "there is no setting 'a'"),
     ],
 )
-def test_a_bad_line_is_named(text: str, told: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_named(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         TrainConfig(**read(text, tmp_path))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "config.yaml" in str(caught.value)
 
 
-def test_an_empty_file_sets_nothing_and_a_missing_one_is_told(tmp_path: Path) -> None:
-    assert read("# all as it is\n", tmp_path) == {}
+def test_an_empty_file_sets_nothing_and_a_missing_one_is_refused(tmp_path: Path) -> None:
+    assert read("# only a comment\n", tmp_path) == {}
     with pytest.raises(InputError, match="Cannot read"):
         read_settings(tmp_path / "absent.yaml")
 
@@ -101,8 +101,8 @@ def test_any_text_gives_settings_or_one_clear_error(tmp_path_factory: Any, text:
 
 
 @pytest.mark.parametrize("name", [name for name, kind, _ in settings() if choices(kind)])
-def test_a_choice_that_does_not_exist_is_answered_with_those_that_do(name: str) -> None:
-    with pytest.raises(InputError, match="known are"):
+def test_an_unknown_choice_is_refused_with_the_existing_ones(name: str) -> None:
+    with pytest.raises(InputError, match="the choices are"):
         TrainConfig(**{name: "nonsense"})
 
 
@@ -110,7 +110,7 @@ def test_a_choice_that_does_not_exist_is_answered_with_those_that_do(name: str) 
     ("name", "low", "high"),
     [(name, one.low, one.high) for name, _, one in settings() if one.low > -1e9],
 )
-def test_a_number_out_of_range_is_answered_with_the_range(
+def test_a_number_out_of_range_is_refused_with_the_range(
     name: str, low: float, high: float
 ) -> None:
     with pytest.raises(InputError, match=f"{name} is .*; it must be {low:g}"):
@@ -120,14 +120,14 @@ def test_a_number_out_of_range_is_answered_with_the_range(
             TrainConfig(**{name: high + 1})
 
 
-def test_every_setting_says_what_it_means() -> None:
+def test_every_setting_has_a_help_text() -> None:
     for name, _, setting in settings():
         assert setting.help, name
         assert setting.panel, name
 
 
 def test_settings_that_exclude_each_other_are_refused() -> None:
-    with pytest.raises(InputError, match="start from one of them"):
+    with pytest.raises(InputError, match="exclude each other"):
         TrainConfig(weights=Path("x"), pretrained=True)
     with pytest.raises(InputError, match="macro_f1"):
         TrainConfig(objective="best_f1")

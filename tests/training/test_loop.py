@@ -1,4 +1,4 @@
-"""Training from end to end, on pictures that are drawn for it."""
+"""Training from end to end, on images that are drawn for it."""
 
 from __future__ import annotations
 
@@ -262,9 +262,9 @@ def test_fp16_on_a_cpu_is_refused(shapes: Dataset, tmp_path: Path) -> None:
         train(shapes, replace(TINY, amp="fp16"), tmp_path / "run")
 
 
-def test_bad_pictures_are_left_out_by_name_if_asked(shapes: Dataset, tmp_path: Path) -> None:
+def test_bad_images_are_left_out_by_name_if_asked(shapes: Dataset, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"not a picture")
+    bad.write_bytes(b"not a image")
     damaged = replace(shapes, paths=(*shapes.paths[:5], bad, *shapes.paths[6:]))
     notes = Notes()
     config = replace(TINY, epochs=1, skip_bad=True)
@@ -343,10 +343,10 @@ def test_a_timm_transformer_trains_at_another_size_than_its_own(
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
 
 
-def test_unreadable_pictures_are_refused_before_training(shapes: Dataset, tmp_path: Path) -> None:
+def test_unreadable_images_are_refused_before_training(shapes: Dataset, tmp_path: Path) -> None:
     bad, worse = tmp_path / "bad.jpg", tmp_path / "worse.jpg"
-    bad.write_bytes(b"not a picture")
-    worse.write_bytes(b"no picture either")
+    bad.write_bytes(b"not a image")
+    worse.write_bytes(b"no image either")
     paths = (*shapes.paths[:5], bad, *shapes.paths[6:-1], worse)
     with pytest.raises(DataError, match=r"2 of 64 images cannot be read.*bad\.jpg.*worse\.jpg"):
         train(replace(shapes, paths=paths), TINY, tmp_path / "run")

@@ -103,7 +103,7 @@ def test_transformers_and_pretrained_models_get_smaller_steps() -> None:
 
 
 def scales_of(model: nn.Module, layer_decay: float) -> dict[str, tuple[float, float]]:
-    """Give (lr_scale, weight_decay) of each parameter by name."""
+    """Return (lr_scale, weight_decay) of each parameter by name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         names[id(parameter)]: (group["lr_scale"], group["weight_decay"])
@@ -183,10 +183,10 @@ def test_a_frozen_backbone_keeps_weights_and_statistics_and_the_head_learns(head
     torch.manual_seed(0)
     model = build_model("test_efficientnet", labels=3, args={}, head=head)
     before = state_of(model)
-    freeze_backbone(model, True)
+    freeze_backbone(model, frozen=True)
     one_step(model)
     assert changed(model, before) == {"classifier.weight", "classifier.bias"}
-    freeze_backbone(model, False)
+    freeze_backbone(model, frozen=False)
     one_step(model)
     assert changed(model, before) == set(before)
 
@@ -212,7 +212,7 @@ def test_frozen_batch_norms_stay_in_copies_and_after_every_call() -> None:
 
 def test_the_optimizer_of_a_frozen_model_serves_the_thawed_one() -> None:
     model = build_model("cnn", labels=2, args={})
-    freeze_backbone(model, True)
+    freeze_backbone(model, frozen=True)
     groups = parameter_groups(model, 0.05)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 

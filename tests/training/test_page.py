@@ -46,19 +46,19 @@ NAN_EPOCH = Epoch(**{**{field.name: math.nan for field in fields(Epoch)}, "epoch
 
 
 def scored(
-    pictures: int, labels: tuple[str, ...] = LABELS, *, seed: int = 0, unknown: float = 0.0
+    images: int, labels: tuple[str, ...] = LABELS, *, seed: int = 0, unknown: float = 0.0
 ) -> ScoredSplit:
     """Draw targets, and scores that follow them with some errors."""
     random = np.random.default_rng(seed)
-    targets = (random.random((pictures, len(labels))) < 0.4).astype(np.int8)
+    targets = (random.random((images, len(labels))) < 0.4).astype(np.int8)
     if labels == LABELS:
-        targets[:, :3] = np.eye(3, dtype=np.int8)[random.integers(0, 3, pictures)]
+        targets[:, :3] = np.eye(3, dtype=np.int8)[random.integers(0, 3, images)]
     logits = 2.5 * targets - 1 + random.normal(size=targets.shape)
     targets[random.random(targets.shape) < unknown] = -1
     return ScoredSplit(
         scores=(1 / (1 + np.exp(-logits))).astype(np.float32),
         targets=targets,
-        paths=tuple(Path(f"gone/{row}.jpg") for row in range(pictures)),
+        paths=tuple(Path(f"gone/{row}.jpg") for row in range(images)),
     )
 
 
@@ -72,7 +72,7 @@ def spec_of(labels: tuple[str, ...], groups: tuple[LabelGroup, ...] = ()) -> Mod
 
 
 def training(**changes: Any) -> Training:
-    made = Training(
+    inputs = Training(
         title="A run",
         history=[replace(EPOCH, epoch=epoch, val_loss=1 / epoch) for epoch in range(1, 5)],
         spec=replace(spec_of(LABELS, (COLOUR,)), thresholds=THRESHOLDS),
@@ -85,29 +85,29 @@ def training(**changes: Any) -> Training:
         facts={"Versions": "torch 2.15.0"},
         best_epoch=3,
     )
-    return replace(made, **changes)
+    return replace(inputs, **changes)
 
 
-def other_labels(labels: tuple[str, ...], pictures: int = 20, **changes: Any) -> Training:
-    """Give a training with other labels, in no group."""
+def other_labels(labels: tuple[str, ...], images: int = 20, **changes: Any) -> Training:
+    """Return a training with other labels, in no group."""
     return training(
         spec=spec_of(labels),
-        val=scored(pictures, labels, seed=1),
-        test=scored(pictures, labels, seed=2),
+        val=scored(images, labels, seed=1),
+        test=scored(images, labels, seed=2),
         uncalibrated=None,
         **changes,
     )
 
 
-def written(made: Training, out: Path) -> tuple[Page, dict[str, Any]]:
+def written(inputs: Training, out: Path) -> tuple[Page, dict[str, Any]]:
     """Write a report; give its page, checked, and its JSON, read as strictly as can be."""
-    train_report(made, out)
+    train_report(inputs, out)
     return check_page(out), strict_json(out.with_name("report.json").read_text("utf-8"))
 
 
-def measured(made: Training) -> dict[str, Any]:
-    """Give what would stand in report.json, without drawing a page."""
-    return strict_json(report_json(made, analyse(made)))
+def measured(inputs: Training) -> dict[str, Any]:
+    """Return what would stand in report.json, without drawing a page."""
+    return strict_json(report_json(inputs, analyse(inputs)))
 
 
 def strict_json(text: str) -> dict[str, Any]:
@@ -144,9 +144,9 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_the_json_holds_what_scikit_learn_measures() -> None:
-    made = training()
-    document = measured(made)
-    sides = {"val": made.val, "test": made.test}
+    inputs = training()
+    document = measured(inputs)
+    sides = {"val": inputs.val, "test": inputs.test}
     assert set(document["metrics"]) == set(sides)
     for name, side in sides.items():
         assert side
@@ -156,9 +156,9 @@ def test_the_json_holds_what_scikit_learn_measures() -> None:
         )
         AP = sk.average_precision_score(truth, side.scores, average=None)
         for column, label in enumerate(LABELS):
-            found = document["labels"][label]
-            assert found["threshold"] == THRESHOLDS[column]
-            assert found[name] == {
+            entry = document["labels"][label]
+            assert entry["threshold"] == THRESHOLDS[column]
+            assert entry[name] == {
                 "AP": pytest.approx(AP[column], rel=1e-5),
                 "precision": pytest.approx(precision[column], rel=1e-5),
                 "recall": pytest.approx(recall[column], rel=1e-5),
@@ -175,9 +175,9 @@ def test_the_json_holds_what_scikit_learn_measures() -> None:
 
 
 def test_the_json_holds_confusion_cooccurrence_and_curves_of_the_test_side() -> None:
-    made = training()
-    document = measured(made)
-    side = made.test
+    inputs = training()
+    document = measured(inputs)
+    side = inputs.test
     assert side
     assert document["side"] == "test"
     matrix = sk.confusion_matrix(
@@ -192,48 +192,48 @@ def test_the_json_holds_confusion_cooccurrence_and_curves_of_the_test_side() -> 
             both = sum(t[row] == 1 and t[column] == 1 for t in side.targets)
             assert document["cooccurrence"]["counts"][row][column] == both
     for column, label in enumerate(LABELS):
-        found = document["precision_recall"][label]
+        entry = document["precision_recall"][label]
         precision, recall, _ = sk.precision_recall_curve(
             side.targets[:, column], side.scores[:, column]
         )
-        for point in zip(found["recall"], found["precision"], strict=True):
+        for point in zip(entry["recall"], entry["precision"], strict=True):
             assert np.isclose(np.c_[recall, precision], point, rtol=1e-5).all(axis=1).any()
-        area = (np.diff(found["recall"], prepend=0) * found["precision"]).sum()
+        area = (np.diff(entry["recall"], prepend=0) * entry["precision"]).sum()
         assert area == pytest.approx(document["labels"][label]["test"]["AP"], rel=1e-4)
         numbers = document["labels"][label]["test"]
-        assert found["mark"] == [numbers["recall"], numbers["precision"]]
-        assert found["prevalence"] == pytest.approx(numbers["positives"] / 80)
+        assert entry["mark"] == [numbers["recall"], numbers["precision"]]
+        assert entry["prevalence"] == pytest.approx(numbers["positives"] / 80)
 
 
 def test_the_json_holds_reliability_before_and_after_the_temperature() -> None:
-    made = training()
-    document = measured(made)
+    inputs = training()
+    document = measured(inputs)
     assert document["temperature"] == 1.25
-    assert made.test is not None
-    assert made.uncalibrated is not None
+    assert inputs.test is not None
+    assert inputs.uncalibrated is not None
     for name, scores, targets in (
-        ("val_before", made.uncalibrated, made.val.targets),
-        ("val", made.val.scores, made.val.targets),
-        ("test", made.test.scores, made.test.targets),
+        ("val_before", inputs.uncalibrated, inputs.val.targets),
+        ("val", inputs.val.scores, inputs.val.targets),
+        ("test", inputs.test.scores, inputs.test.targets),
     ):
-        found, gap, total = document["reliability"][name], 0.0, scores.size
+        entry, gap, total = document["reliability"][name], 0.0, scores.size
         for low in range(15):
             inside = np.minimum(scores.astype(float) * 15 // 1, 14) == low
-            assert found["count"][low] == inside.sum()
+            assert entry["count"][low] == inside.sum()
             if inside.any():
-                assert found["confidence"][low] == pytest.approx(scores[inside].mean(), rel=1e-4)
-                assert found["frequency"][low] == pytest.approx(targets[inside].mean(), rel=1e-4)
+                assert entry["confidence"][low] == pytest.approx(scores[inside].mean(), rel=1e-4)
+                assert entry["frequency"][low] == pytest.approx(targets[inside].mean(), rel=1e-4)
                 gap += abs(scores[inside].mean() - targets[inside].mean()) * inside.sum() / total
             else:
-                assert found["confidence"][low] is None
-        assert found["ece"] == pytest.approx(gap, rel=1e-4)
-        assert found["brier"] == pytest.approx(np.square(scores - targets).mean(), rel=1e-4)
+                assert entry["confidence"][low] is None
+        assert entry["ece"] == pytest.approx(gap, rel=1e-4)
+        assert entry["brier"] == pytest.approx(np.square(scores - targets).mean(), rel=1e-4)
 
 
 def test_the_json_holds_the_history_and_what_was_handed_in(out: Path) -> None:
-    made = training(held_out=evaluate(np.eye(6, dtype=np.float32), np.eye(6, dtype=np.int8),
+    inputs = training(held_out=evaluate(np.eye(6, dtype=np.float32), np.eye(6, dtype=np.int8),
                                       training().spec), held_out_name="red + dress")  # fmt: skip
-    page, document = written(made, out)
+    page, document = written(inputs, out)
     assert document["schema"] == "edgeml.train/1"
     assert document["best_epoch"] == 3
     assert [row["epoch"] for row in document["history"]] == [1, 2, 3, 4]
@@ -251,9 +251,9 @@ def test_the_json_holds_the_history_and_what_was_handed_in(out: Path) -> None:
 
 
 def test_the_csv_has_a_row_for_each_label_with_the_numbers_of_the_json() -> None:
-    made = training()
-    document = measured(made)
-    rows = list(csv.DictReader(per_label_csv(made, analyse(made)).splitlines()))
+    inputs = training()
+    document = measured(inputs)
+    rows = list(csv.DictReader(per_label_csv(inputs, analyse(inputs)).splitlines()))
     assert [row["label"] for row in rows] == list(LABELS)
     assert [row["group"] for row in rows] == ["colour"] * 3 + [""] * 3
     for row in rows:
@@ -311,12 +311,12 @@ def test_unknown_targets_are_counted_in_nothing_and_told(out: Path) -> None:
     page, document = written(training(test=test), out)
     known = test.targets != -1
     for column, label in enumerate(LABELS):
-        found = document["labels"][label]["test"]
+        entry = document["labels"][label]["test"]
         rows = known[:, column]
         truth, present = test.targets[rows, column], decided(test)[rows, column]
-        assert found["known"] == rows.sum()
-        assert found["precision"] == pytest.approx(sk.precision_score(truth, present), rel=1e-5)
-        assert found["recall"] == pytest.approx(sk.recall_score(truth, present), rel=1e-5)
+        assert entry["known"] == rows.sum()
+        assert entry["precision"] == pytest.approx(sk.precision_score(truth, present), rel=1e-5)
+        assert entry["recall"] == pytest.approx(sk.recall_score(truth, present), rel=1e-5)
     assert "|Known,|test|" in "|".join(page.pieces)
     assert "the truth is unknown" in words(page)
 
@@ -331,24 +331,24 @@ def test_pairs_that_are_confused_are_counted_within_a_group_and_among_the_rest()
     scores[:2, 4] = 0.9  # two shirts for dresses
     scores[2, 3] = 0.9
     side = ScoredSplit(scores=scores, targets=targets, paths=(Path("a"),) * 5)
-    found = analyse(training(test=side)).confused
-    assert [(one.truth, one.predicted, one.count, one.positives) for one in found] == [
+    entry = analyse(training(test=side)).confused
+    assert [(one.truth, one.predicted, one.count, one.positives) for one in entry] == [
         ("red", "green", 4, 5),
         ("shirt", "dress", 2, 3),
     ]
 
 
-def test_the_worst_pictures_come_first_with_their_labels_in_words(tmp_path: Path) -> None:
+def test_the_worst_images_come_first_with_their_labels_in_words(tmp_path: Path) -> None:
     targets = np.zeros((4, 6), np.int8)
     targets[:, [0, 3]] = 1
     scores = np.where(targets > 0, 0.9, 0.1).astype(np.float32)
-    scores[1, [3, 4]] = 0.25, 0.9375  # the shirt is missed, a dress is found
-    scores[2, 5] = 0.996  # kids are found, surely
+    scores[1, [3, 4]] = 0.25, 0.9375  # the shirt is missed, a dress is entry
+    scores[2, 5] = 0.996  # kids are entry, surely
     targets[2, 4] = -1
     scores[2, 4] = 0.75
     paths = tuple(tmp_path / f"{name}.jpg" for name in "abcd")
     cv2.imwrite(str(paths[2]), np.full((30, 50, 3), 200, np.uint8))
-    paths[1].write_bytes(b"no picture")
+    paths[1].write_bytes(b"no image")
     side = ScoredSplit(scores=scores, targets=targets, paths=paths)
     page, document = written(training(test=side), tmp_path / "out" / "report.html")
     # The mean of -log(probability of the truth) over known labels: 1.05 for c, 0.76 for b.
@@ -368,7 +368,7 @@ def test_the_worst_pictures_come_first_with_their_labels_in_words(tmp_path: Path
     assert len(page.all("img")) == 1
 
 
-def test_pictures_that_are_gone_are_shown_as_missing(usual: Usual) -> None:
+def test_images_that_are_gone_are_shown_as_missing(usual: Usual) -> None:
     page, document = usual
     assert words(page).count("image missing") == len(document["worst"]) > 0
     assert not page.all("img")
@@ -408,7 +408,7 @@ def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path) -> None:
 
     labels = (evil("label"), *LABELS[1:])
     colour = replace(COLOUR, name=evil("group"), labels=labels[:3])
-    made = training(
+    inputs = training(
         spec=spec_of(labels, (colour,)),
         title=evil("title"),
         config={evil("key"): evil("value")},
@@ -416,10 +416,10 @@ def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path) -> None:
         audit=[(evil("check"), evil("result"))],
         held_out_name=evil("held out"),
     )
-    held = evaluate(made.val.scores, made.val.targets, made.spec)
-    assert made.test
-    paths = tuple(Path(evil("file").replace("/", "")) for _ in made.test.paths)
-    page, _ = written(replace(made, held_out=held, test=replace(made.test, paths=paths)), out)
+    held = evaluate(inputs.val.scores, inputs.val.targets, inputs.spec)
+    assert inputs.test
+    paths = tuple(Path(evil("file").replace("/", "")) for _ in inputs.test.paths)
+    page, _ = written(replace(inputs, held_out=held, test=replace(inputs.test, paths=paths)), out)
     for place in ("label", "group", "title", "fact", "said", "check", "result", "held out"):
         assert evil(place) in page.text
     for place in ("key", "value"):
@@ -436,7 +436,7 @@ def test_names_of_any_script_and_length_are_shown(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "made",
+    "inputs",
     [
         training(history=[EPOCH], best_epoch=1),
         training(history=[], uncalibrated=None, audit=(), config={}, facts={}),
@@ -451,11 +451,11 @@ def test_names_of_any_script_and_length_are_shown(out: Path) -> None:
         ),
         other_labels(("yes", "no"), 3),
     ],
-    ids=["one epoch", "little said", "nothing known", "a gap", "many epochs", "one picture",
+    ids=["one epoch", "little said", "nothing known", "a gap", "many epochs", "one image",
          "two labels"],
 )  # fmt: skip
-def test_little_or_odd_data_make_a_sound_page(out: Path, made: Training) -> None:
-    page, _ = written(made, out)
+def test_little_or_odd_data_make_a_sound_page(out: Path, inputs: Training) -> None:
+    page, _ = written(inputs, out)
     assert "Label by label" in page.text
 
 
@@ -467,7 +467,7 @@ def test_a_side_on_which_nothing_is_present_or_known_makes_a_sound_page(out: Pat
     assert document["metrics"]["val"]["mAP"] is document["metrics"]["test"]["mAP"] is None
 
 
-def test_a_side_without_an_error_has_no_worst_picture(out: Path) -> None:
+def test_a_side_without_an_error_has_no_worst_image(out: Path) -> None:
     side = scored(12)
     perfect = replace(side, scores=np.where(side.targets > 0, 0.99, 0.01).astype(np.float32))
     page, document = written(training(test=perfect), out)
@@ -485,11 +485,11 @@ def test_of_80_labels_the_24_worst_curves_are_drawn_and_the_page_stays_under_3_m
         noise = random.integers(0, 256, (200, 200, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"{name}.bmp"), noise)
     labels = tuple(f"a label with quite a long name {index:02}" for index in range(80))
-    made = other_labels(labels, 120)
+    inputs = other_labels(labels, 120)
     paths = tuple(tmp_path / f"{row % 24}.bmp" for row in range(120))
-    assert made.test
+    assert inputs.test
     page, document = written(
-        replace(made, test=replace(made.test, paths=paths)), tmp_path / "report.html"
+        replace(inputs, test=replace(inputs.test, paths=paths)), tmp_path / "report.html"
     )
     assert "The 24 labels with the lowest AP are shown, out of 80" in words(page)
     AP = {name: of["test"]["AP"] for name, of in document["labels"].items()}
@@ -542,14 +542,14 @@ def test_any_sides_can_be_measured_and_written(data: st.DataObject) -> None:
             targets=drawn[:, :, 0].astype(np.int8), scores=drawn[:, :, 1], paths=(Path("x"),) * rows
         )
 
-    made = training(spec=spec_of(labels, groups), val=side(), test=side(), uncalibrated=None)
-    found = analyse(made)
-    document = strict_json(report_json(made, found))
-    shown = made.test if document["side"] == "test" else made.val
+    inputs = training(spec=spec_of(labels, groups), val=side(), test=side(), uncalibrated=None)
+    entry = analyse(inputs)
+    document = strict_json(report_json(inputs, entry))
+    shown = inputs.test if document["side"] == "test" else inputs.val
     assert shown
     wrong = [one for one in document["worst"] if one["truth"] != one["predicted"]]
     assert len(wrong) == len(document["worst"]) <= len(shown.targets)
-    assert len(per_label_csv(made, found).splitlines()) == width + 1
+    assert len(per_label_csv(inputs, entry).splitlines()) == width + 1
 
 
 def test_a_heatmap_has_a_cell_for_each_count_with_its_names() -> None:

@@ -14,14 +14,14 @@ pytestmark = pytest.mark.train
 
 
 def frame() -> Frame:
-    """A smooth picture with all levels, and channels that differ."""
+    """A smooth image with all levels, and channels that differ."""
     y, x = np.mgrid[0:48, 0:64]
     channels = [x * 4, y * 5, 255 - (x + y) * 2]
     return np.clip(np.stack(channels, axis=2), 0, 255).astype(np.uint8)
 
 
-def as_torch(picture: Frame) -> torch.Tensor:
-    return torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)
+def as_torch(image: Frame) -> torch.Tensor:
+    return torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)
 
 
 def as_frame(tensor: torch.Tensor) -> Frame:
@@ -76,7 +76,7 @@ def test_moves_bring_in_a_grey_border() -> None:
     np.testing.assert_array_equal(moved[:, 16:], frame()[:, :48])
 
 
-def test_the_same_generator_gives_the_same_picture_and_another_one_another() -> None:
+def test_the_same_generator_gives_the_same_image_and_another_one_another() -> None:
     first, again, other = (
         ops.randaugment(frame(), np.random.default_rng(seed)) for seed in (5, 5, 6)
     )
@@ -84,7 +84,7 @@ def test_the_same_generator_gives_the_same_picture_and_another_one_another() -> 
     assert not np.array_equal(first, other)
 
 
-def test_a_picture_is_never_changed_in_place() -> None:
+def test_a_image_is_never_changed_in_place() -> None:
     original = frame()
     for seed in range(40):
         ops.randaugment(original, np.random.default_rng(seed))

@@ -1,4 +1,4 @@
-"""A teacher answers in its student's order, and sees pictures as it was taught."""
+"""A teacher answers in its student's order, and sees images as it was taught."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def test_a_teacher_answers_in_the_order_of_its_student(tmp_path: Path) -> None:
     teacher = load_teacher(teacher_in(tmp_path, SPEC.preprocess), ("塗", "rot"))
     assert teacher.column_order == (2, 0)
     assert not teacher.model.training
-    pictures = torch.randn(2, 3, 64, 64)
-    logits = teacher.logits(pictures, SPEC.preprocess)
+    images = torch.randn(2, 3, 64, 64)
+    logits = teacher.logits(images, SPEC.preprocess)
     assert not logits.requires_grad
     model, _ = load_checkpoint(tmp_path)
     with torch.inference_mode():
-        assert torch.equal(logits, model(pictures)[:, [2, 0]])
+        assert torch.equal(logits, model(images)[:, [2, 0]])
 
 
-def test_a_teacher_sees_pictures_as_it_was_taught(tmp_path: Path) -> None:
+def test_a_teacher_sees_images_as_it_was_taught(tmp_path: Path) -> None:
     own = Preprocess(size=(64, 64), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), channels="bgr")
     teacher = load_teacher(teacher_in(tmp_path, own), SPEC.labels)
     frames = list(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
