@@ -81,9 +81,9 @@ def require_gpu() -> None:
     Raises:
         SkippedError: Says what the doctor says of the driver.
     """
-    from edgeml.doctor.gpu import ask_driver, examine
+    from edgeml.doctor.gpu import examine, query_driver
 
-    driver = ask_driver()
+    driver = query_driver()
     if not driver.gpus:
         found = next(f for f in examine(driver) if f.name == "cuda driver")
         raise SkippedError(f"no NVIDIA GPU can be used: {found.detail}")

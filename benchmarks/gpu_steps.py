@@ -59,12 +59,13 @@ def machine(notes: Notes, work: Path) -> None:
         asked = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
         notes.figure("nvidia_smi", done.stdout.strip().splitlines())
-    from edgeml.doctor.gpu import ask_driver, examine
+    from edgeml.doctor import gpu, tensorrt
 
-    driver = ask_driver()
+    driver = gpu.query_driver()
     notes.figure("driver", {"kernel": driver.kernel, "cuda": driver.cuda, "error": driver.error})
-    notes.figure("gpus", [asdict(gpu) for gpu in driver.gpus])
-    notes.figure("doctor", [finding.to_dict() for finding in examine(driver)])
+    notes.figure("gpus", [asdict(one) for one in driver.gpus])
+    findings = [*gpu.examine(driver), *tensorrt.examine(driver)]
+    notes.figure("doctor", [finding.to_dict() for finding in findings])
 
 
 def _version(name: str) -> str | None:

@@ -24,7 +24,7 @@ def doctor(
             print_json([issue.to_dict() for issue in KNOWN_ISSUES])
             return
         for issue in KNOWN_ISSUES:
-            typer.echo(f"{issue.name}: {issue.what}\n      {issue.mend}\n      {issue.link}")
+            typer.echo(f"{issue.name}: {issue.what}\n      {issue.fix}\n      {issue.link}")
         return
     findings = examine()
     if json:
@@ -33,5 +33,5 @@ def doctor(
     marks = {True: "ok", False: "NO", None: "-"}
     for finding in findings:
         typer.echo(f"{marks[finding.ok]:>2}  {finding.name}: {finding.detail}")
-        for line in filter(None, (finding.mend, finding.see)):
+        for line in filter(None, (finding.fix, finding.see)):
             typer.echo(f"      {line}")

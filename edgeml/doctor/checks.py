@@ -1,7 +1,7 @@
-"""What works on this machine, what does not, why, and the line that mends it.
+"""What works on this machine, what does not, why, and the command that fixes it.
 
-Nothing is installed and nothing heavy imported: versions come from the packages' metadata, and a
-library that has to be loaded to be asked is loaded in a process of its own, which may crash.
+Nothing is installed, and nothing heavy is imported: versions come from the packages' metadata, and
+a library that has to be loaded is loaded in another process, which may crash.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
 
-from edgeml.doctor import gpu, probes
+from edgeml.doctor import gpu, probes, tensorrt
 from edgeml.doctor.gpu import Driver
 from edgeml.doctor.probes import Finding as Finding
 from edgeml.runtimes.known_issues import known_issue
@@ -29,18 +29,19 @@ _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxr
 
 
 def examine() -> list[Finding]:
-    """Look at everything that edgeml may use. Takes some seconds."""
-    driver = gpu.ask_driver()
+    """Check everything that edgeml may use, which takes some seconds."""
+    driver = gpu.query_driver()
     return [
         _python(),
-        _installed("numpy", mend="pip install 'numpy>=2.0'", needed=True),
+        _installed("numpy", fix="pip install 'numpy>=2.0'", needed=True),
         _opencv(),
         _onnxruntime(driver),
         _openvino(),
         *gpu.examine(driver),
+        *tensorrt.examine(driver),
         _torch(),
-        _installed("timm", mend="pip install 'edgeml[train]'"),
-        _installed("onnx", mend="pip install 'edgeml[export]'"),
+        _installed("timm", fix="pip install 'edgeml[train]'"),
+        _installed("onnx", fix="pip install 'edgeml[export]'"),
         *_processor(),
         _camera(),
         _display(),
@@ -48,22 +49,24 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Finding:
-    ok = sys.version_info >= (3, 11)
+    ok = sys.version_info >= (3, 10)
     bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
     return Finding(
         name="python",
         ok=ok,
         detail=f"{platform.python_version()}, {bits}, {platform.platform()}",
-        mend=None if ok else "install Python 3.11 or newer, then edgeml with its pip",
+        code="" if ok else "too-old",
+        fix=None if ok else "install Python 3.10 or newer, then edgeml with its pip",
     )
 
 
-def _installed(name: str, *, mend: str, needed: bool = False) -> Finding:
-    """Tell a package's version; nothing is known of whether it can be imported."""
+def _installed(name: str, *, fix: str, needed: bool = False) -> Finding:
+    """Report a package's version, without an attempt to import it."""
     version = probes.version_of(name)
     if version:
         return Finding(name=name, ok=True, detail=version)
-    return Finding(name=name, ok=False if needed else None, detail="not installed", mend=mend)
+    ok = False if needed else None
+    return Finding(name=name, ok=ok, code="absent", detail="not installed", fix=fix)
 
 
 def _opencv() -> Finding:
@@ -71,17 +74,18 @@ def _opencv() -> Finding:
     if len(found) > 1:
         return _conflict("opencv", found, keep=found[0])
     if not found and not util.find_spec("cv2"):
-        mend = "pip install opencv-python"
-        return Finding(name="opencv", ok=False, detail="not installed", mend=mend)
-    answer, error = probes.ask("import cv2; print(json.dumps(cv2.__version__))")
+        fix = "pip install opencv-python"
+        return Finding(name="opencv", ok=False, code="absent", detail="not installed", fix=fix)
+    version, error = probes.run_python("import cv2; print(json.dumps(cv2.__version__))")
     package = found[0] if found else "not from pip"
     if error:
-        mend = f"pip install --force-reinstall {package if found else 'opencv-python-headless'}"
+        fix = f"pip install --force-reinstall {package if found else 'opencv-python-headless'}"
         if "libGL" in error or "libgthread" in error:
-            mend = f"pip uninstall -y {package} && pip install opencv-python-headless"
-        return Finding(name="opencv", ok=False, detail=f"{package}: {error}", mend=mend)
+            fix = f"pip uninstall -y {package} && pip install opencv-python-headless"
+        detail = f"{package}: {error}"
+        return Finding(name="opencv", ok=False, code="broken", detail=detail, fix=fix)
     windows = "; it cannot open windows" if "headless" in package else ""
-    return Finding(name="opencv", ok=True, detail=f"{answer} ({package}){windows}")
+    return Finding(name="opencv", ok=True, detail=f"{version} ({package}){windows}")
 
 
 def _onnxruntime(driver: Driver) -> Finding:
@@ -92,24 +96,30 @@ def _onnxruntime(driver: Driver) -> Finding:
         return _conflict(name, found, keep=keep, see=known_issue("onnxruntime-twice").link)
     if not found and not util.find_spec("onnxruntime"):
         return Finding(
-            name=name, ok=None, detail="not installed", mend="pip install 'edgeml[onnx]'"
+            name=name,
+            ok=None,
+            code="absent",
+            detail="not installed",
+            fix="pip install 'edgeml[onnx]'",
         )
     package = found[0] if found else "not from pip"
-    answer, error = probes.ask(
+    answer, error = probes.run_python(
         "import onnxruntime as ort; print(json.dumps([ort.__version__, "
         "*(p.removesuffix('ExecutionProvider') for p in ort.get_available_providers())]))"
     )
     if error:
-        mend = f"pip install --force-reinstall {found[0] if found else 'onnxruntime'}"
-        return Finding(name=name, ok=False, detail=f"{package}: {error}", mend=mend)
+        fix = f"pip install --force-reinstall {found[0] if found else 'onnxruntime'}"
+        detail = f"{package}: {error}"
+        return Finding(name=name, ok=False, code="broken", detail=detail, fix=fix)
     version, *providers = answer
     detail = f"{version} ({package}): {', '.join(providers)}"
     if package == "onnxruntime-gpu" and not driver.present:
         return Finding(
             name=name,
             ok=False,
+            code="no-driver",
             detail=f"{detail}; but there is no CUDA driver, so it would run on the CPU",
-            mend="pip uninstall -y onnxruntime-gpu && pip install onnxruntime",
+            fix="pip uninstall -y onnxruntime-gpu && pip install onnxruntime",
         )
     return Finding(name=name, ok=True, detail=detail)
 
@@ -118,47 +128,57 @@ def _openvino() -> Finding:
     version = probes.version_of("openvino")
     if not version:
         return Finding(
-            name="openvino", ok=None, detail="not installed", mend="pip install 'edgeml[openvino]'"
+            name="openvino",
+            ok=None,
+            code="absent",
+            detail="not installed",
+            fix="pip install 'edgeml[openvino]'",
         )
-    devices, error = probes.ask(
+    devices, error = probes.run_python(
         "import openvino as ov; core = ov.Core(); print(json.dumps("
         "[f'{d} ({core.get_property(d, \"FULL_DEVICE_NAME\")})' for d in core.available_devices]))"
     )
     if error:
-        mend = "pip install --force-reinstall openvino"
-        return Finding(name="openvino", ok=False, detail=f"{version}: {error}", mend=mend)
+        fix = "pip install --force-reinstall openvino"
+        detail = f"{version}: {error}"
+        return Finding(name="openvino", ok=False, code="broken", detail=detail, fix=fix)
     return Finding(name="openvino", ok=True, detail=f"{version}: {', '.join(devices)}")
 
 
 def _torch() -> Finding:
-    """Judge torch and torchvision as a pair, from their files: importing takes seconds."""
-    torch, vision = probes.built("torch"), probes.built("torchvision")
+    """Check torch and torchvision as a pair, from their files: importing takes seconds."""
+    torch, vision = probes.full_version("torch"), probes.full_version("torchvision")
     reinstall = "pip uninstall -y torch torchvision && pip install torch torchvision"
     if not torch:
-        mend = "pip install 'edgeml[train]'"
-        return Finding(name="torch", ok=None, detail="not installed", mend=mend)
+        fix = "pip install 'edgeml[train]'"
+        return Finding(name="torch", ok=None, code="absent", detail="not installed", fix=fix)
     pair = f"torch {torch}, torchvision {vision or 'not installed'}"
     if not vision:
         return Finding(
-            name="torch", ok=False, detail=f"{pair}; timm needs it", mend="pip install torchvision"
+            name="torch",
+            ok=False,
+            code="no-torchvision",
+            detail=f"{pair}; timm needs it",
+            fix="pip install torchvision",
         )
     needed = _torch_needed_by_torchvision()
     if needed and not _satisfies(torch, *needed):
-        why = f"this torchvision wants torch {''.join(needed)}"
-        return Finding(name="torch", ok=False, detail=f"{pair}; {why}", mend=reinstall)
+        detail = f"{pair}; this torchvision needs torch {''.join(needed)}"
+        return Finding(name="torch", ok=False, code="mismatch", detail=detail, fix=reinstall)
     ours, theirs = torch.partition("+")[2], vision.partition("+")[2]
     if ours != theirs:
-        why = f"built for {ours or 'no CUDA'} and {theirs or 'no CUDA'}: take both from one index"
-        return Finding(name="torch", ok=False, detail=f"{pair}; {why}", mend=reinstall)
+        builds = f"built for {ours or 'no CUDA'} and {theirs or 'no CUDA'}"
+        detail = f"{pair}; {builds}: install both from one index"
+        return Finding(name="torch", ok=False, code="other-builds", detail=detail, fix=reinstall)
     return Finding(name="torch", ok=True, detail=pair)
 
 
 def _processor() -> Iterator[Finding]:
-    """Say what the processor's instructions mean for INT8 and for FP32."""
+    """Report what the processor's instructions mean for INT8 and for FP32."""
     text = probes.read(Path("/proc/cpuinfo"))
     listed = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
     if not listed:
-        yield Finding(name="processor", ok=None, detail=f"{platform.machine()}: cannot be told")
+        yield Finding(name="processor", ok=None, detail=f"{platform.machine()}: unknown")
         return
     flags = set(listed[1].split())
     int8 = flags & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
@@ -171,8 +191,8 @@ def _processor() -> Iterator[Finding]:
     bf16 = flags & {"avx512_bf16", "amx_bf16", "bf16"}
     if bf16:
         detail = (
-            f"{', '.join(sorted(bf16))}: left to itself OpenVINO runs FP32 files in bfloat16 here; "
-            "edgeml's precision='exact' keeps FP32, 'fast' allows it"
+            f"{', '.join(sorted(bf16))}: by default OpenVINO runs FP32 files in bfloat16 here; "
+            "edgeml's precision='exact' keeps FP32, 'fast' allows bfloat16"
         )
     else:
         detail = "none: FP32 files run in FP32"
@@ -188,8 +208,9 @@ def _camera() -> Finding:
         return Finding(
             name="camera",
             ok=False,
+            code="permission",
             detail=f"no permission to open {', '.join(closed)}",
-            mend="sudo usermod -aG video $USER, then log in again",
+            fix="sudo usermod -aG video $USER, then log in again",
         )
     return Finding(name="camera", ok=True, detail=", ".join(nodes))
 
@@ -208,24 +229,25 @@ def _conflict(name: str, found: Sequence[str], *, keep: str, see: str | None = N
     return Finding(
         name=name,
         ok=False,
+        code="conflict",
         detail=f"{' and '.join(found)} are all installed, in the same folder: keep one",
-        mend=f"pip uninstall -y {' '.join(found)} && pip install {keep}",
+        fix=f"pip uninstall -y {' '.join(found)} && pip install {keep}",
         see=see,
     )
 
 
 def _torch_needed_by_torchvision() -> tuple[str, str] | None:
-    """Give what torchvision's metadata asks for, such as ("==", "2.13.0")."""
+    """Return the torch that torchvision's metadata requires, such as ("==", "2.13.0")."""
     for line in metadata.requires("torchvision") or []:
-        if asked := re.match(r"torch\s*\(?\s*(==|>=)\s*([\d.]+)", line):
-            return asked[1], asked[2]
+        if match := re.match(r"torch\s*\(?\s*(==|>=)\s*([\d.]+)", line):
+            return match[1], match[2]
     return None
 
 
-def _satisfies(version: str, comparison: str, wanted: str) -> bool:
-    """Compare releases; what stands behind a + is not part of one."""
+def _satisfies(version: str, comparison: str, needed: str) -> bool:
+    """Compare releases, without the local version behind a +."""
     ours, theirs = (
         [int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3]]
-        for text in (version, wanted)
+        for text in (version, needed)
     )
     return ours == theirs if comparison == "==" else ours >= theirs

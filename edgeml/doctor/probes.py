@@ -1,4 +1,4 @@
-"""How a machine is asked: by metadata, by files, and by libraries in a process of their own."""
+"""How a machine is examined: by metadata, by files, and by libraries in another process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 _DRIVERS = (
     "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
@@ -29,54 +29,62 @@ _DRIVERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The state of one part of a machine.
 
     Attributes:
-        name: What.
-        ok: True: works. False: broken, or in the way. None: absent, and only some need it.
-        detail: What was seen, and what follows from it.
-        mend: The line that mends it, or brings it; None where there is nothing to do.
+        name: The part.
+        ok: True: it works. False: it is broken, or in the way. None: absent, and not always needed.
+        detail: What was found, and what follows from it.
+        code: What is wrong, in a word that stays; empty if nothing is.
+        fix: The command that fixes or installs it; None if there is nothing to do.
         see: A link to where it is reported or documented.
     """
 
     name: str
     ok: bool | None
     detail: str
-    mend: str | None = None
+    code: str = ""
+    fix: str | None = None
     see: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml doctor --json` prints."""
-        return asdict(self)
+        """Return what `edgeml doctor --json` prints."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "detail": self.detail,
+            "mend": self.fix,
+            "see": self.see,
+        }
 
 
 def version_of(name: str) -> str | None:
-    """Give an installed package's version from its metadata; nothing is imported."""
+    """Return an installed package's version from its metadata; nothing is imported."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def built(name: str) -> str | None:
-    """Give a version with what it was built for, such as `+cpu`, which metadata may lack."""
+def full_version(name: str) -> str | None:
+    """Return a version with its build, such as `+cpu`, which metadata may lack."""
     version = version_of(name)
     spec = util.find_spec(name)
     if not version or not spec or not spec.origin:
         return version
     text = read(Path(spec.origin).with_name("version.py"))
-    told = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
-    return told[1] if told else version
+    match = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return match[1] if match else version
 
 
 def driver_file() -> str | None:
-    """Find NVIDIA's driver library where it usually lies."""
+    """Return the path of NVIDIA's driver library, from its usual places."""
     return next((path for path in _DRIVERS if Path(path).exists()), None)
 
 
-def ask(code: str) -> tuple[Any, str | None]:
-    """Run Python code in a process of its own; give what it printed as JSON, or an error line."""
-    # With our own search path, as -c alone would look in the working directory first.
+def run_python(code: str) -> tuple[Any, str | None]:
+    """Run Python code in another process; return the JSON that it printed, or an error line."""
+    # With this process's search path, as -c alone would search the working directory first.
     start = "import json, sys; sys.path[:] = sys.argv[1:]; "
     try:
         done = subprocess.run(
@@ -84,10 +92,10 @@ def ask(code: str) -> tuple[Any, str | None]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=PATIENCE_S,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return None, f"no answer within {PATIENCE_S:.0f} s"
+        return None, f"no answer within {TIMEOUT_S:.0f} s"
     last = done.stdout.strip().rpartition("\n")[2]
     if done.returncode == 0:
         with suppress(ValueError):  # a library may print as it ends
@@ -97,7 +105,7 @@ def ask(code: str) -> tuple[Any, str | None]:
 
 
 def read(path: Path) -> str:
-    """Give a small file's text; nothing where there is none or it cannot be read."""
+    """Return a small file's text; nothing if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Machines put together from fakes, for the doctor to examine."""
+"""Machines built from fakes, for the doctor to examine."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def examined(
     requires: Mapping[str, list[str]] | None = None,
     libraries: Libraries | None = None,
 ) -> dict[str, Finding]:
-    """Examine a machine, and check what holds of every finding; give them by name.
+    """Examine a machine, check properties of every finding, and return them by name.
 
     Args:
-        monkeypatch: Puts the machine in place.
+        monkeypatch: Replaces this machine.
         versions: Installed packages.
-        files: Texts by path; a module's name says that it can be found; `driver` is where it lies.
-        answers: What a child process says whose code imports this module.
-        requires: What packages ask for.
-        libraries: As `gpu.find_libraries` gives them.
+        files: Texts by path; a module's name means that it is installed; `driver` is its path.
+        answers: The result of a child process whose code imports this module.
+        requires: Requirements of packages.
+        libraries: The result of `gpu.find_libraries`.
     """
     texts = files or {}
 
@@ -42,7 +42,7 @@ def examined(
             raise metadata.PackageNotFoundError(name)
         return versions[name]
 
-    def ask(code: str) -> tuple[Any, str | None]:
+    def run_python(code: str) -> tuple[Any, str | None]:
         for module, answer in (answers or {}).items():
             if f"import {module}" in code:
                 return answer
@@ -55,7 +55,7 @@ def examined(
         "find_spec",
         lambda name: SimpleNamespace(origin=f"/{name}/__init__.py") if name in texts else None,
     )
-    monkeypatch.setattr(probes, "ask", ask)
+    monkeypatch.setattr(probes, "run_python", run_python)
     monkeypatch.setattr(probes, "read", lambda path: texts.get(path.as_posix(), ""))
     monkeypatch.setattr(probes, "driver_file", lambda: texts.get("driver"))
     monkeypatch.setattr(gpu, "find_libraries", lambda: libraries or {})
@@ -64,6 +64,6 @@ def examined(
         assert "\n" not in finding.detail
         assert finding.detail
         if finding.ok is False:
-            assert finding.mend, f"{finding.name} says what is wrong but not what to do"
+            assert finding.fix, f"{finding.name} does not say how to fix it"
     assert len({finding.name for finding in found}) == len(found)
     return {finding.name: finding for finding in found}

@@ -1,4 +1,4 @@
-"""Broken machines are put together from fakes; the doctor must name what is wrong, and mend it."""
+"""Broken machines, built from fakes: the doctor must say what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edgeml.doctor import probes
 from edgeml.doctor.checks import examine
 
 
-def test_both_onnxruntimes_at_once_are_a_conflict_with_the_line_that_mends_it(machine: Any) -> None:
+def test_both_onnxruntimes_at_once_are_a_conflict(machine: Any) -> None:
     found = machine({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})["onnxruntime"]
-    assert found.ok is False
+    assert (found.ok, found.code) == (False, "conflict")
     assert "onnxruntime and onnxruntime-gpu" in found.detail
-    assert found.mend == ("pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime")
+    assert found.fix == ("pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime")
 
 
 def test_of_both_onnxruntimes_the_one_for_gpus_is_kept_where_there_is_a_driver(
@@ -27,19 +27,18 @@ def test_of_both_onnxruntimes_the_one_for_gpus_is_kept_where_there_is_a_driver(
 ) -> None:
     both = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"}
     found = machine(both, files={"driver": "/usr/lib64/libcuda.so.1"})["onnxruntime"]
-    assert found.mend.endswith("pip install onnxruntime-gpu")
+    assert found.fix.endswith("pip install onnxruntime-gpu")
 
 
-def test_onnxruntime_for_gpus_without_a_driver_is_told(machine: Any) -> None:
+def test_onnxruntime_for_gpus_needs_a_driver(machine: Any) -> None:
     found = machine({"onnxruntime-gpu": "1.32.0"})["onnxruntime"]
-    assert found.ok is False
-    assert "no CUDA driver" in found.detail
+    assert (found.ok, found.code) == (False, "no-driver")
 
 
 def test_two_opencvs_at_once_are_a_conflict(machine: Any) -> None:
     found = machine({"opencv-python": "5.0", "opencv-python-headless": "5.0"})["opencv"]
-    assert found.ok is False
-    assert found.mend == (
+    assert (found.ok, found.code) == (False, "conflict")
+    assert found.fix == (
         "pip uninstall -y opencv-python opencv-python-headless && pip install opencv-python"
     )
 
@@ -56,12 +55,12 @@ def test_an_opencv_without_its_graphics_library_is_replaced_by_the_headless_one(
     error = "ImportError: libGL.so.1: cannot open shared object file"
     answers = {"cv2": (None, error)}
     found = machine({"opencv-python": "5.0"}, answers=answers)["opencv"]
-    assert found.ok is False
+    assert (found.ok, found.code) == (False, "broken")
     assert error in found.detail
-    assert found.mend.endswith("pip install opencv-python-headless")
+    assert found.fix.endswith("pip install opencv-python-headless")
 
 
-def test_a_headless_opencv_is_told_to_open_no_windows(machine: Any) -> None:
+def test_a_headless_opencv_opens_no_windows(machine: Any) -> None:
     answers = {"cv2": ("5.0", None)}
     found = machine({"opencv-python-headless": "5.0"}, answers=answers)["opencv"]
     assert found.ok is True
@@ -69,12 +68,12 @@ def test_a_headless_opencv_is_told_to_open_no_windows(machine: Any) -> None:
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
-def test_a_library_that_cannot_be_loaded_is_told_with_its_error(machine: Any, library: str) -> None:
+def test_a_library_that_cannot_be_loaded_is_broken(machine: Any, library: str) -> None:
     answers = {library: (None, "ImportError: undefined symbol: foo")}
     found = machine({library: "1.0"}, answers=answers)[library]
-    assert found.ok is False
+    assert (found.ok, found.code) == (False, "broken")
     assert "undefined symbol: foo" in found.detail
-    assert found.mend == f"pip install --force-reinstall {library}"
+    assert found.fix == f"pip install --force-reinstall {library}"
 
 
 def torch_files(torch: str, vision: str) -> dict[str, str]:
@@ -86,14 +85,14 @@ def torch_files(torch: str, vision: str) -> dict[str, str]:
     }
 
 
-def test_torch_for_cpus_beside_torchvision_for_cuda_is_told(machine: Any) -> None:
+def test_torch_for_cpus_does_not_fit_torchvision_for_cuda(machine: Any) -> None:
     found = machine(
         {"torch": "2.13.0+cpu", "torchvision": "0.28.0"},
         files=torch_files("2.13.0+cpu", "0.28.0+cu130"),
         requires={"torchvision": ["numpy", "torch==2.13.0"]},
     )["torch"]
-    assert found.ok is False
-    assert "built for cpu and cu130" in found.detail
+    assert (found.ok, found.code) == (False, "other-builds")
+    assert "cpu and cu130" in found.detail
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ def test_torch_for_cpus_beside_torchvision_for_cuda_is_told(machine: Any) -> Non
         ("2.15.0", "torchdata==1.0", True),
     ],
 )
-def test_torch_must_be_what_torchvision_asks_for(
+def test_torch_must_be_the_version_that_torchvision_requires(
     machine: Any, torch: str, requirement: str, fits: bool
 ) -> None:
     tag = torch.partition("+")[2]
@@ -119,13 +118,13 @@ def test_torch_must_be_what_torchvision_asks_for(
         files=torch_files(torch, vision),
         requires={"torchvision": [requirement, "gdown; extra == 'gdown'"]},
     )["torch"]
-    assert found.ok is fits
+    assert (found.ok, found.code) == (fits, "" if fits else "mismatch")
 
 
-def test_torch_without_torchvision_is_told_as_timm_needs_it(machine: Any) -> None:
+def test_torch_needs_torchvision_for_timm(machine: Any) -> None:
     found = machine({"torch": "2.15.0"})["torch"]
-    assert found.ok is False
-    assert found.mend == "pip install torchvision"
+    assert (found.ok, found.code) == (False, "no-torchvision")
+    assert found.fix == "pip install torchvision"
 
 
 CPUINFO = "processor\t: 0\n{key}\t\t: fpu {flags} sse\nbugs\t: spectre\n"
@@ -143,7 +142,7 @@ CPUINFO = "processor\t: 0\n{key}\t\t: fpu {flags} sse\nbugs\t: spectre\n"
         ("Features", "asimd", None, None),
     ],
 )
-def test_the_processors_flags_say_what_int8_and_bf16_bring(
+def test_the_processors_flags_decide_about_int8_and_bf16(
     machine: Any, key: str, flags: str, int8: bool | None, bf16: bool | None
 ) -> None:
     found = machine({}, files={"/proc/cpuinfo": CPUINFO.format(key=key, flags=flags)})
@@ -152,23 +151,23 @@ def test_the_processors_flags_say_what_int8_and_bf16_bring(
     assert ("bfloat16" in found["processor, BF16"].detail) is bool(bf16)
 
 
-def test_a_bare_machine_is_told_what_brings_each_part(machine: Any) -> None:
+def test_a_bare_machine_lists_how_to_install_each_part(machine: Any) -> None:
     found = machine({})
     assert found["numpy"].ok is False
     assert found["opencv"].ok is False
     for name, extra in {"onnxruntime": "onnx", "openvino": "openvino", "torch": "train"}.items():
         assert found[name].ok is None
-        assert found[name].mend == f"pip install 'edgeml[{extra}]'"
+        assert found[name].fix == f"pip install 'edgeml[{extra}]'"
 
 
 def test_this_machine_is_examined_as_json() -> None:
     found = examine()
     document = json.loads(json.dumps([finding.to_dict() for finding in found]))
     assert all(set(one) == {"name", "ok", "detail", "mend", "see"} for one in document)
-    told = {finding.name: finding for finding in found}
-    assert told["python"].ok is True
-    assert told["numpy"].detail == metadata.version("numpy")
-    assert told["opencv"].ok is True
+    by_name = {finding.name: finding for finding in found}
+    assert by_name["python"].ok is True
+    assert by_name["numpy"].detail == metadata.version("numpy")
+    assert by_name["opencv"].ok is True
 
 
 def test_the_doctor_loads_nothing_heavy() -> None:
@@ -186,13 +185,13 @@ def test_the_doctor_loads_nothing_heavy() -> None:
 
 
 def test_a_library_that_crashes_does_not_take_the_doctor_with_it(tmp_path: Path) -> None:
-    assert probes.ask("import os; os.abort()") == (None, "loading it ended with status -6")
-    answer, error = probes.ask("raise RuntimeError('several\\nlines')")
+    assert probes.run_python("import os; os.abort()") == (None, "loading it ended with status -6")
+    answer, error = probes.run_python("raise RuntimeError('several\\nlines')")
     assert answer is None
     assert error == "lines"
-    assert probes.ask("print('noise'); print(json.dumps([1]))") == ([1], None)
+    assert probes.run_python("print('noise'); print(json.dumps([1]))") == ([1], None)
 
 
 def test_a_library_that_hangs_is_given_up(monkeypatch: Any) -> None:
-    monkeypatch.setattr(probes, "PATIENCE_S", 0.5)
-    assert probes.ask("import time; time.sleep(60)") == (None, "no answer within 0 s")
+    monkeypatch.setattr(probes, "TIMEOUT_S", 0.5)
+    assert probes.run_python("import time; time.sleep(60)") == (None, "no answer within 0 s")

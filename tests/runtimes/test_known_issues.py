@@ -1,4 +1,4 @@
-"""What goes wrong with NVIDIA GPUs; messages are quoted from where they were reported."""
+"""Known problems with NVIDIA GPUs; the messages are quoted from reports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from edgeml.runtimes.known_issues import KNOWN_ISSUES, known_issue, recognise, see
 
 
-def test_each_issue_has_a_name_of_its_own_a_mend_and_a_link() -> None:
+def test_each_issue_has_its_own_name_a_fix_and_a_link() -> None:
     assert len({issue.name for issue in KNOWN_ISSUES}) == len(KNOWN_ISSUES)
     for issue in KNOWN_ISSUES:
-        told = issue.to_dict()
-        assert set(told) == {"name", "what", "mend", "link"}
-        assert all(value and "\n" not in value for value in told.values())
+        document = issue.to_dict()
+        assert set(document) == {"name", "what", "mend", "link"}
+        assert all(value and "\n" not in value for value in document.values())
         assert re.fullmatch(r"https://[\w./-]+", issue.link)
         assert known_issue(issue.name) is issue
 
@@ -67,7 +67,7 @@ def test_a_message_is_recognised(message: str, name: str | None) -> None:
     assert bool(see(message)) is (name is not None)
 
 
-def test_what_is_known_is_a_sentence_with_the_link() -> None:
+def test_a_known_issue_is_a_sentence_with_its_link() -> None:
     text = see("generated on an incompatible device")
     assert text.startswith(" Known: an engine runs")
     assert "https://github.com/NVIDIA/TensorRT/issues/2176" in text
