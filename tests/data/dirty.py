@@ -1,4 +1,4 @@
-"""A data set with everything wrong in it that an audit should find."""
+"""A data set with every fault that an audit should find."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from edgeml.image.frame import Frame
 
 
 def scene(seed: int, size: tuple[int, int] = (96, 120)) -> Frame:
-    """Draw something that looks like nothing else."""
+    """Draw an image unlike those of other seeds."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def make_dirty(folder: Path, *, clean: int = 40) -> Path:
-    """Write labels.csv and its pictures; give the .csv.
+    """Write labels.csv and its images; return the .csv.
 
-    Beside `clean` pictures named 000.jpg and so on, alternately a cat by day and a dog by night:
-    what the names of the files say.
+    There are `clean` images named 000.jpg and so on, alternately a cat by day and a dog by night;
+    the faults of the others are in their file names.
     """
     images = folder / "images"
     images.mkdir(parents=True)

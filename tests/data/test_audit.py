@@ -1,4 +1,4 @@
-"""An audit finds what was put there, says so in JSON that stays, and nothing of clean data."""
+"""An audit finds planted faults, reports them with stable keys, and finds none in clean data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dirty(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     return audit(make_dirty(tmp_path_factory.mktemp("dirty")))
 
 
-def test_all_that_is_wrong_is_found(dirty: Audit) -> None:
+def test_every_fault_is_found(dirty: Audit) -> None:
     found = dirty.to_dict()
     assert found["images"] == 50
     assert [one["where"] for one in found["skipped"]] == [
@@ -66,7 +66,7 @@ def test_all_that_is_wrong_is_found(dirty: Audit) -> None:
     assert found["split"] is None
 
 
-def test_the_keys_are_stable_and_json_holds_them(dirty: Audit) -> None:
+def test_the_keys_are_stable_and_fit_json(dirty: Audit) -> None:
     found = dirty.to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert list(found) == [
@@ -77,19 +77,19 @@ def test_the_keys_are_stable_and_json_holds_them(dirty: Audit) -> None:
     assert found["schema"] == "edgeml.audit/1"
 
 
-def test_the_summary_says_it_in_words(dirty: Audit) -> None:
-    told = dict(dirty.summary())
-    assert told["Images"] == "50 usable"
-    assert told["Rows left out"].startswith("2, the first: labels.csv, line 54")
-    assert told["Unreadable images"].startswith("1: ")
-    assert told["Images that no row names"] == "1: images/no-row.jpg"
-    assert told["Odd images"] == "1 cmyk, 1 rgba, 1 palette, 1 16-bit, 1 rotated"
-    assert told["Exact duplicates"] == "1 in addition to the first of 1 group"
-    assert "'images/conflict.jpg' is cat+night" in told["Label conflicts"]
-    assert told["Labels with fewer than 20 positives"] == "zebra"
+def test_the_summary_names_the_findings(dirty: Audit) -> None:
+    lines = dict(dirty.summary())
+    assert lines["Images"] == "50 usable"
+    assert lines["Rows left out"].startswith("2, the first: labels.csv, line 54")
+    assert lines["Unreadable images"].startswith("1: ")
+    assert lines["Images that no row names"] == "1: images/no-row.jpg"
+    assert lines["Odd images"] == "1 cmyk, 1 rgba, 1 palette, 1 16-bit, 1 rotated"
+    assert lines["Exact duplicates"] == "1 in addition to the first of 1 group"
+    assert "'images/conflict.jpg' is cat+night" in lines["Label conflicts"]
+    assert lines["Labels with fewer than 20 positives"] == "zebra"
 
 
-def test_unknown_targets_are_counted_and_no_negatives_are_told(tmp_path: Path) -> None:
+def test_unknown_targets_and_labels_without_negatives_are_counted(tmp_path: Path) -> None:
     paths = tuple(tmp_path / f"{row}.png" for row in range(4))
     for row, path in enumerate(paths):
         cv2.imwrite(str(path), scene(row))
@@ -102,7 +102,7 @@ def test_unknown_targets_are_counted_and_no_negatives_are_told(tmp_path: Path) -
     assert found["labels_per_image"] == 1.0
 
 
-def test_near_duplicates_on_two_sides_of_a_given_split_are_told(tmp_path: Path) -> None:
+def test_near_duplicates_on_two_sides_of_a_split_are_listed(tmp_path: Path) -> None:
     table = make_dirty(tmp_path / "data")
     dataset = read_dataset(table, skip_bad=True)
     sides = np.array(["train"] * len(dataset), dtype=object)
@@ -114,7 +114,7 @@ def test_near_duplicates_on_two_sides_of_a_given_split_are_told(tmp_path: Path) 
     assert found.to_dict()["split"] == {"train": 49, "test": 1}
 
 
-def test_pictures_that_are_all_broken_are_listed_and_not_raised(tmp_path: Path) -> None:
+def test_images_that_are_all_broken_are_listed(tmp_path: Path) -> None:
     paths = (tmp_path / "a.jpg", tmp_path / "b.jpg")
     paths[0].write_bytes(b"nothing")
     targets = np.eye(2, dtype=np.int8)
@@ -124,7 +124,7 @@ def test_pictures_that_are_all_broken_are_listed_and_not_raised(tmp_path: Path) 
     assert found.summary()
 
 
-def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         audit(tmp_path / "absent")
 

@@ -1,4 +1,4 @@
-"""The page of an audit shows what was found, with the pictures."""
+"""The page of an audit shows the findings with their images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dirty(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     return audit(make_dirty(tmp_path_factory.mktemp("dirty")))
 
 
-def test_all_that_was_found_is_on_the_page_with_its_picture(dirty: Audit, tmp_path: Path) -> None:
+def test_the_page_shows_every_finding_with_its_image(dirty: Audit, tmp_path: Path) -> None:
     audit_report(dirty, tmp_path / "audit.html")
     page = check_page(tmp_path / "audit.html")
     for shown in (
@@ -39,7 +39,7 @@ def test_all_that_was_found_is_on_the_page_with_its_picture(dirty: Audit, tmp_pa
     assert targets <= {f"#{part['id']}" for part in page.all("h2")}
 
 
-def test_a_clean_set_says_so(tmp_path: Path) -> None:
+def test_the_page_of_a_clean_data_set_shows_no_findings(tmp_path: Path) -> None:
     paths = tuple(tmp_path / f"{row}.png" for row in range(4))
     for row, path in enumerate(paths):
         cv2.imwrite(str(path), scene(row))
@@ -53,7 +53,9 @@ def test_a_clean_set_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [1, 60])
-def test_few_or_many_labels_and_nothing_that_can_be_read(tmp_path: Path, labels: int) -> None:
+def test_the_page_works_with_few_or_many_labels_and_without_readable_images(
+    tmp_path: Path, labels: int
+) -> None:
     names = tuple(f"{EVIL}{column:02}" for column in range(labels))
     targets = np.ones((2, labels), np.int8)
     targets[1] = -1
@@ -68,7 +70,7 @@ def test_few_or_many_labels_and_nothing_that_can_be_read(tmp_path: Path, labels:
     assert f"{EVIL}00" in check_page(tmp_path / "some.html").text
 
 
-def test_thousands_of_findings_stay_a_page(dirty: Audit, tmp_path: Path) -> None:
+def test_the_page_of_thousands_of_findings_stays_small(dirty: Audit, tmp_path: Path) -> None:
     many = tuple(Skipped(f"labels.csv, line {line}", EVIL) for line in range(3000))
     audit_report(replace(dirty, skipped=many), tmp_path / "audit.html")
     page = check_page(tmp_path / "audit.html")
@@ -76,7 +78,7 @@ def test_thousands_of_findings_stay_a_page(dirty: Audit, tmp_path: Path) -> None
     assert (tmp_path / "audit.html").stat().st_size < 1_000_000
 
 
-def test_a_picture_that_went_away_leaves_a_gap(tmp_path: Path) -> None:
+def test_an_image_deleted_after_the_audit_is_shown_as_unreadable(tmp_path: Path) -> None:
     table = make_dirty(tmp_path / "data")
     found = audit(table)
     (table.parent / "images" / "conflict.jpg").unlink()
@@ -84,7 +86,7 @@ def test_a_picture_that_went_away_leaves_a_gap(tmp_path: Path) -> None:
     assert "cannot be read" in check_page(tmp_path / "audit.html").text
 
 
-def test_a_page_that_cannot_be_written_is_told(dirty: Audit, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_refused(dirty: Audit, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Cannot write"):
         audit_report(dirty, tmp_path / "file" / "audit.html")

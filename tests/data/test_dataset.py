@@ -87,7 +87,7 @@ def test_an_unreadable_file_is_named(dataset: Dataset) -> None:
         dataset.hashes()
 
 
-def test_the_digest_knows_content_names_and_labels_but_not_order_or_place(
+def test_the_digest_depends_on_contents_names_and_labels_but_not_on_order_or_folder(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     digest = dataset.digest()
@@ -140,7 +140,7 @@ words = (
 
 @st.composite
 def datasets(draw: st.DrawFn) -> tuple[tuple[str, ...], ...]:
-    """Draw label names for each row, the senders, the sides, and colours that exclude others."""
+    """Draw the labels, source and side of each row, and labels that exclude each other."""
     rows = draw(st.integers(1, len(NAMES)))
     names = [draw(st.sets(words, max_size=4)) for _ in range(rows)]
     names[0] |= {"first", "second"}
@@ -156,7 +156,7 @@ def datasets(draw: st.DrawFn) -> tuple[tuple[str, ...], ...]:
 
 @settings(deadline=None)
 @given(drawn=datasets(), below=st.booleans(), seed=st.none() | st.integers(0, 9))
-def test_a_divided_data_set_reads_back_equal(
+def test_a_split_data_set_reads_back_equal(
     folder: Path, drawn: tuple[tuple[str, ...], ...], below: bool, seed: int | None
 ) -> None:
     names, senders, sides, kinds = drawn
@@ -204,7 +204,7 @@ def test_the_groups_of_a_folder_survive_the_table(tmp_path: Path) -> None:
     assert back.digest() == dataset.digest()
 
 
-def test_what_cannot_be_written_leaves_no_table(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_written_leaves_no_table(dataset: Dataset, tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
     with pytest.raises(DataError, match="not split yet"):
         write_split(replace(dataset, split=None), table)

@@ -1,4 +1,4 @@
-"""Copies are found, look-alikes are not, and one shirt in two colours is no conflict."""
+"""Copies are found, similar images are not, and a shirt in two colours is no conflict."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def photos(clothing: Path) -> Dataset:
     return read_dataset(clothing / "labels.csv")
 
 
-def test_copies_of_real_photos_are_found_and_only_they(photos: Dataset) -> None:
+def test_only_copies_of_real_photos_are_found(photos: Dataset) -> None:
     some = photos.select(np.arange(0, len(photos), 16))
     fit = Preprocess(size=(SIDE, SIDE)).fit
     frames = [cv2.imread(str(path)) for path in some.paths]
@@ -78,13 +78,13 @@ def test_copies_of_real_photos_are_found_and_only_they(photos: Dataset) -> None:
 
 
 @pytest.mark.slow
-def test_the_photos_have_no_near_duplicates_though_many_look_alike(photos: Dataset) -> None:
+def test_similar_photos_are_not_near_duplicates(photos: Dataset) -> None:
     small, faults = thumbnails(photos)
     assert not faults
     assert (near_duplicates(small) == np.arange(len(photos))).all()
 
 
-def test_one_shirt_in_two_colours_is_one_group_but_no_conflict(tmp_path: Path) -> None:
+def test_a_shirt_in_two_colours_is_one_group_without_a_conflict(tmp_path: Path) -> None:
     dataset = dataset_of([shirt(bgr) for bgr in COLOURS.values()], list(COLOURS), tmp_path)
     found = find_duplicates(dataset, thumbnails(dataset)[0])
     assert found.exact.tolist() == [0, 1, 2, 3]
@@ -119,7 +119,7 @@ def test_copies_of_real_photos_with_other_labels_are_conflicts(
     assert not {(row, row + 120) for row in np.flatnonzero(vivid)} & set(found.conflicts)
 
 
-def test_what_is_unknown_contradicts_nothing(tmp_path: Path) -> None:
+def test_unknown_labels_contradict_nothing(tmp_path: Path) -> None:
     red = shirt(COLOURS["red"])
     made = dataset_of([red, red, jpeg(red, 50)], ["red", "pink", "red"], tmp_path)
     assert find_duplicates(made, thumbnails(made)[0]).conflicts == ((0, 1), (0, 2))[:1]
@@ -129,7 +129,7 @@ def test_what_is_unknown_contradicts_nothing(tmp_path: Path) -> None:
     assert find_duplicates(made, thumbnails(made)[0]).conflicts == ((0, 2),)
 
 
-def test_plain_pictures_have_no_scene_to_share() -> None:
+def test_plain_images_are_not_duplicates() -> None:
     grey = np.arange(0, 250, 10, dtype=np.uint8)
     plain = np.broadcast_to(grey[:, None, None, None], (25, SIDE, SIDE, 3))
     noise = np.random.default_rng(0).integers(0, 3, plain.shape, np.uint8)
@@ -162,7 +162,7 @@ def test_blocks_find_the_same_pairs_as_numpy(seed: int, noise: float) -> None:
     assert pairs
 
 
-def test_groups_go_through_others_across_blocks() -> None:
+def test_groups_connect_images_across_blocks() -> None:
     rng = np.random.default_rng(3)
     here, there = (cv2.resize(rng.integers(0, 256, (4, 4, 3), np.uint8), (SIDE,) * 2) for _ in "ab")
     steps = np.linspace(0, 1, 40)[:, None, None, None]
@@ -181,7 +181,7 @@ def test_groups_go_through_others_across_blocks() -> None:
 
 
 @pytest.mark.slow
-def test_thousands_of_pictures_take_seconds_even_if_all_are_one_scene() -> None:
+def test_thousands_of_images_of_one_scene_take_seconds() -> None:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (4000, SIDE, SIDE, 3), np.uint8)
     still = np.clip(small[:1] + rng.normal(0, 3, small.shape), 0, 255).astype(np.uint8)

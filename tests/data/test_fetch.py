@@ -1,4 +1,4 @@
-"""The photos are fetched through kagglehub, whole or not at all, or a line says what to do."""
+"""The photos are downloaded through kagglehub completely, or one line says what to do."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from edgeml.data import fetch
 from edgeml.data.fetch import APPAREL, differences_from_apparel, fetch_apparel
 from edgeml.data.synth.apparel import COLOURS, GARMENTS
 from edgeml.errors import DataError, InputError
-from tests.data.readers.test_broken_datasets import run
+from tests.data.readers.sets import run_command
 
 LABELS = {*COLOURS, *GARMENTS}
 
 
 def photos(root: Path, each: int = 1) -> Path:
-    """Make the 72 folders of the apparel; a reader does not open pictures."""
+    """Create the 72 folders of the apparel; a reader does not open images."""
     for colour in COLOURS:
         for garment in GARMENTS:
             folder = root / f"{colour}_{garment}"
@@ -62,7 +62,7 @@ class Kaggle(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve on this machine what is asked of Kaggle."""
+    """Answer requests to Kaggle on this machine."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Kaggle)
@@ -76,7 +76,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, host: str, tmp_path: Path) -> Path:
-    """Put a kagglehub in place that copies a folder; give that folder."""
+    """Replace kagglehub by one that copies a folder; return that folder."""
     module = ModuleType("kagglehub")
 
     def dataset_download(handle: str) -> str:
@@ -101,7 +101,7 @@ def test_the_photos_arrive_with_their_labels(fake: Path, tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"kaggle", "cache", "out"}
 
 
-def test_differences_from_what_is_expected_are_said(
+def test_differences_from_the_expected_data_set_are_listed(
     fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos(fake)
@@ -119,19 +119,19 @@ def test_differences_from_what_is_expected_are_said(
     assert differences_from_apparel(fetch_apparel(tmp_path / "again"), labels=LABELS) == []
 
 
-def test_the_command_prints_the_folder_and_exits_1_if_a_check_says_no(
+def test_the_command_prints_the_folder_and_exits_1_on_differences(
     fake: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     photos(fake)
-    assert run(["edgeml", "data", "fetch", "apparel", str(tmp_path / "a")], monkeypatch) == 1
+    assert run_command(["data", "fetch", "apparel", str(tmp_path / "a")], monkeypatch) == 1
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'a'}\n"
     assert "Not as expected: 72 images, not 16170" in printed.err
     monkeypatch.setattr(fetch, "APPAREL_IMAGES", 72)
-    assert run(["edgeml", "data", "fetch", "apparel", str(tmp_path / "b")], monkeypatch) == 0
+    assert run_command(["data", "fetch", "apparel", str(tmp_path / "b")], monkeypatch) == 0
 
 
 @pytest.mark.parametrize("name", ["full", "file"])
@@ -166,7 +166,7 @@ class KaggleApiHTTPError(OSError):
     ],
     ids=repr,
 )
-def test_what_goes_wrong_is_one_line_and_leaves_nothing(
+def test_a_failure_prints_one_line_and_leaves_no_files(
     fake: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -180,7 +180,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(sys.modules["kagglehub"], "dataset_download", dataset_download)
     with pytest.raises(DataError, match=words):
         fetch_apparel(tmp_path / "out")
-    assert run(["edgeml", "data", "fetch", "apparel", str(tmp_path / "out")], monkeypatch) == 2
+    assert run_command(["data", "fetch", "apparel", str(tmp_path / "out")], monkeypatch) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert len(printed.err.splitlines()) == 1
@@ -191,7 +191,7 @@ def test_without_kagglehub_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    assert run(["edgeml", "data", "fetch", "apparel", str(tmp_path / "out")], monkeypatch) == 2
+    assert run_command(["data", "fetch", "apparel", str(tmp_path / "out")], monkeypatch) == 2
     printed = capsys.readouterr()
     assert "pip install 'edgeml[kaggle]'" in printed.err
     assert len(printed.err.splitlines()) == 1
@@ -216,7 +216,7 @@ class TestWithTheRealKagglehub:
         monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, host)
         return
 
-    def test_it_is_asked_as_it_wants_to_be(
+    def test_the_download_request_is_accepted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         packed = io.BytesIO()
@@ -232,7 +232,7 @@ class TestWithTheRealKagglehub:
         assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_credentials_that_it_wants_are_explained(
+    def test_required_credentials_are_explained(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
     ) -> None:
         monkeypatch.setattr(Kaggle, "status", status)
@@ -240,7 +240,7 @@ class TestWithTheRealKagglehub:
             fetch_apparel(tmp_path / "out")
 
     @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "https://kaggle.invalid"])
-    def test_without_a_network_a_line_says_so_at_once(
+    def test_a_missing_network_is_reported_at_once(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -249,14 +249,14 @@ class TestWithTheRealKagglehub:
     ) -> None:
         monkeypatch.setattr(fetch, "_HOST", address)
         start = time.monotonic()
-        assert run(["edgeml", "data", "fetch", "apparel", str(tmp_path / "o")], monkeypatch) == 2
+        assert run_command(["data", "fetch", "apparel", str(tmp_path / "o")], monkeypatch) == 2
         assert time.monotonic() - start < 15
         printed = capsys.readouterr()
         assert "Kaggle cannot be reached" in printed.err
         assert len(printed.err.splitlines()) == 1
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_network_that_swallows_everything_is_not_waited_for(
+    def test_a_network_that_drops_packets_is_not_waited_for(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -1,4 +1,4 @@
-"""Frames are what the Predictor sees, decoded once, and right whatever happened to their store."""
+"""Frames are the input of the Predictor, decoded once, and right after damage to their store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ with frames.decoded_frames(sides, threads=2, advance=lambda n: None, cache=cache
 """
 
 
-def pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:
+def write_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = [folder / f"{row:03}.jpg" for row in range(count)]
@@ -70,7 +70,7 @@ def opened(
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect the names of the pictures that are decoded into a store."""
+    """Collect the names of the images that are decoded into a store."""
     names: list[str] = []
     decode = frames_module.decode_image
 
@@ -84,7 +84,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_frames_are_what_the_predictor_sees(tmp_path: Path, cached: bool) -> None:
-    paths = pictures(tmp_path / "in", 6)
+    paths = write_images(tmp_path / "in", 6)
     done: list[int] = []
     sides = [(paths, SMALL), ((), SMALL), (paths[:2], Preprocess(size=(40, 40), resize="crop"))]
     cache = tmp_path / "cache" if cached else None
@@ -97,10 +97,8 @@ def test_frames_are_what_the_predictor_sees(tmp_path: Path, cached: bool) -> Non
     assert sum(done) == 8
 
 
-def test_a_second_run_decodes_nothing_and_one_more_picture_decodes_one(
-    tmp_path: Path, decoded: list[str]
-) -> None:
-    paths = pictures(tmp_path / "in", 7)
+def test_a_second_run_decodes_only_new_images(tmp_path: Path, decoded: list[str]) -> None:
+    paths = write_images(tmp_path / "in", 7)
     with opened(paths[:6], tmp_path / "cache"):
         assert len(decoded) == 6
     with opened(paths[:6], tmp_path / "cache") as side:
@@ -112,21 +110,21 @@ def test_a_second_run_decodes_nothing_and_one_more_picture_decodes_one(
 
 
 def test_the_content_counts_and_not_the_name(tmp_path: Path, decoded: list[str]) -> None:
-    paths = pictures(tmp_path / "in", 3)
+    paths = write_images(tmp_path / "in", 3)
     twin = tmp_path / "in" / "twin.jpg"
     twin.write_bytes(paths[0].read_bytes())
     with opened([*paths, twin], tmp_path / "cache") as side:
         assert len(decoded) == 3
         assert len(side.stored) == 3
         np.testing.assert_array_equal(side[:], expected([*paths, twin]))
-    paths[1].write_bytes(pictures(tmp_path / "other", 1, seed=1)[0].read_bytes())
+    paths[1].write_bytes(write_images(tmp_path / "other", 1, seed=1)[0].read_bytes())
     with opened(paths, tmp_path / "cache") as side:
         assert decoded[3:] == [str(paths[1])]
         np.testing.assert_array_equal(side[:], expected(paths))
 
 
-def test_other_ways_to_fit_have_stores_of_their_own(tmp_path: Path) -> None:
-    paths = pictures(tmp_path / "in", 2)
+def test_each_way_to_fit_has_its_own_store(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "in", 2)
     ways = [
         SMALL,
         Preprocess(size=(24, 28)),
@@ -142,20 +140,18 @@ def test_other_ways_to_fit_have_stores_of_their_own(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").glob("*.frames"))) == len(ways)
 
 
-def test_how_frames_are_normalised_later_does_not_matter(
-    tmp_path: Path, decoded: list[str]
-) -> None:
-    paths = pictures(tmp_path / "in", 2)
+def test_the_normalisation_does_not_affect_the_store(tmp_path: Path, decoded: list[str]) -> None:
+    paths = write_images(tmp_path / "in", 2)
     for way in (Preprocess(size=(9, 9)), Preprocess(size=(9, 9), mean=(0, 0, 0), channels="bgr")):
         with opened(paths, tmp_path / "cache", way):
             assert len(decoded) == 2
 
 
-def test_unreadable_pictures_are_named_and_leave_the_others_in_the_store(
+def test_unreadable_images_are_named_and_the_others_stored(
     tmp_path: Path, decoded: list[str]
 ) -> None:
-    paths = pictures(tmp_path / "in", 4)
-    paths[2].write_bytes(b"\xff\xd8 no picture")
+    paths = write_images(tmp_path / "in", 4)
+    paths[2].write_bytes(b"\xff\xd8 not an image")
     gone = tmp_path / "gone.jpg"
     for _ in range(2):
         with (
@@ -166,19 +162,22 @@ def test_unreadable_pictures_are_named_and_leave_the_others_in_the_store(
         assert len(set(decoded)) == 4
     sides = [([*paths, gone], SMALL)]
     cache = tmp_path / "cache"
-    with frames_and_faults(sides, threads=1, advance=lambda n: None, cache=cache) as (made, faults):
+    with frames_and_faults(sides, threads=1, advance=lambda n: None, cache=cache) as (
+        frames,
+        faults,
+    ):
         assert list(faults) == [paths[2], gone]
         assert "No such file" in faults[gone]
-        assert made[0].rows[[2, 4]].tolist() == [-1, -1]
+        assert frames[0].rows[[2, 4]].tolist() == [-1, -1]
         np.testing.assert_array_equal(
-            made[0][np.array([0, 1, 3])], expected([*paths[:2], paths[3]])
+            frames[0][np.array([0, 1, 3])], expected([*paths[:2], paths[3]])
         )
 
 
-def test_a_picture_that_changed_since_it_was_hashed_is_not_stored_under_its_old_content(
+def test_an_image_that_changed_since_it_was_hashed_is_not_stored_under_its_old_hash(
     tmp_path: Path,
 ) -> None:
-    paths = pictures(tmp_path / "in", 2)
+    paths = write_images(tmp_path / "in", 2)
     sides, hashes = [(paths, SMALL)], [["0" * 64, "1" * 64]]
     with (
         pytest.raises(DataError, match="changed while it was read"),
@@ -191,10 +190,10 @@ def test_a_picture_that_changed_since_it_was_hashed_is_not_stored_under_its_old_
 
 @pytest.mark.parametrize("suffix", [".frames", ".index"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "zeroed", "longer", "gone"])
-def test_a_damaged_store_is_mended_and_not_believed(
+def test_damaged_frames_are_not_used_but_decoded_again(
     tmp_path: Path, suffix: str, damage: str
 ) -> None:
-    paths = pictures(tmp_path / "in", 5)
+    paths = write_images(tmp_path / "in", 5)
     with opened(paths, tmp_path / "cache"):
         pass
     file = next((tmp_path / "cache").glob(f"*{suffix}"))
@@ -213,7 +212,7 @@ def test_a_damaged_store_is_mended_and_not_believed(
         case _:
             file.unlink()
     for count in (5, 6):
-        more = pictures(tmp_path / "in", count)
+        more = write_images(tmp_path / "in", count)
         with opened(more, tmp_path / "cache") as side:
             np.testing.assert_array_equal(side[:], expected(more))
 
@@ -232,8 +231,8 @@ def _filling(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_what_a_killed_run_left_is_right_and_is_used(tmp_path: Path, decoded: list[str]) -> None:
-    paths = pictures(tmp_path / "in", 60)
+def test_the_frames_of_a_killed_run_are_used(tmp_path: Path, decoded: list[str]) -> None:
+    paths = write_images(tmp_path / "in", 60)
     with _filling(tmp_path, seconds=0.05) as process:
         deadline = time.monotonic() + 30
         while cache_size(tmp_path / "cache") < 8 * 24 * 28 * 3 and time.monotonic() < deadline:
@@ -246,7 +245,7 @@ def test_what_a_killed_run_left_is_right_and_is_used(tmp_path: Path, decoded: li
 
 
 def test_two_processes_fill_one_store_at_once(tmp_path: Path, decoded: list[str]) -> None:
-    paths = pictures(tmp_path / "in", 40)
+    paths = write_images(tmp_path / "in", 40)
     both = [_filling(tmp_path) for _ in range(2)]
     assert [process.communicate(timeout=60)[0] for process in both] == ["filling\n40\n"] * 2
     with opened(paths, tmp_path / "cache") as side:
@@ -256,7 +255,7 @@ def test_two_processes_fill_one_store_at_once(tmp_path: Path, decoded: list[str]
 
 
 def test_frames_in_use_outlive_their_store(tmp_path: Path) -> None:
-    paths = pictures(tmp_path / "in", 4)
+    paths = write_images(tmp_path / "in", 4)
     with opened(paths, tmp_path / "cache") as side:
         size = cache_size(tmp_path / "cache")
         assert size >= 4 * 24 * 28 * 3
@@ -267,10 +266,10 @@ def test_frames_in_use_outlive_their_store(tmp_path: Path) -> None:
     assert cache_size(tmp_path / "cache") == cache_size(tmp_path / "none") == 0
 
 
-def test_a_full_disk_is_told_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = pictures(tmp_path / "in", 3)
+    paths = write_images(tmp_path / "in", 3)
     usage = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("edgeml.data.framestore.shutil.disk_usage", lambda folder: usage)
     for cache in (tmp_path / "new" / "cache", None):
@@ -279,16 +278,16 @@ def test_a_full_disk_is_told_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(InputError, match=r"Cannot write "),
-        opened(pictures(tmp_path / "in", 1), tmp_path / "file"),
+        opened(write_images(tmp_path / "in", 1), tmp_path / "file"),
     ):
         pass
 
 
-def test_the_default_cache_lies_where_the_system_keeps_caches(
+def test_the_default_cache_is_in_the_cache_folder_of_the_system(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert default_cache() == Path(os.environ["EDGEML_CACHE"], "frames")
@@ -299,6 +298,6 @@ def test_the_default_cache_lies_where_the_system_keeps_caches(
         assert default_cache() == tmp_path / "edgeml" / "frames"
 
 
-def test_nothing_is_made_for_a_store_that_is_only_looked_at(tmp_path: Path) -> None:
+def test_reading_a_store_creates_no_files(tmp_path: Path) -> None:
     assert FrameStore(tmp_path / "cache", SMALL).mapped().shape == (0, 24, 28, 3)
     assert not (tmp_path / "cache").exists()

@@ -1,4 +1,4 @@
-"""Every picture is looked at once, small; what cannot be read is named or left out."""
+"""Every image is decoded once; unreadable ones are named or left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeml.errors import DataError
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Five pictures: three of one colour each, one cut short, one that is not there."""
+    """Five images: three of one colour each, one cut short, one missing."""
     paths = tuple(tmp_path / f"{row}.png" for row in range(5))
     for row, path in enumerate(paths[:4]):
         cv2.imwrite(str(path), np.full((40, 50, 3), (row * 50, 90, 200), np.uint8))
@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_thumbnails_come_with_what_cannot_be_read(
+def test_thumbnails_come_with_the_reasons_why_images_cannot_be_read(
     dataset: Dataset, tmp_path: Path, cached: bool
 ) -> None:
     small, faults = thumbnails(dataset, cache=tmp_path / "cache" if cached else None)
@@ -62,12 +62,12 @@ def test_screened_images_are_not_decoded_again(dataset: Dataset, tmp_path: Path)
     assert not dataset.known_hashes
 
 
-def test_unreadable_pictures_are_refused_by_name(dataset: Dataset) -> None:
+def test_unreadable_images_are_refused_by_name(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"2 of 5 images.*3\.png.*damaged PNG.*--skip-bad"):
         without_unreadable(dataset)
 
 
-def test_unreadable_pictures_are_left_out_if_asked(dataset: Dataset) -> None:
+def test_unreadable_images_are_left_out_with_skip_bad(dataset: Dataset) -> None:
     left = without_unreadable(dataset, skip_bad=True)
     assert left.paths == dataset.paths[:3]
     assert [skipped.where for skipped in left.skipped] == ["3.png", "4.png"]
@@ -75,7 +75,7 @@ def test_unreadable_pictures_are_left_out_if_asked(dataset: Dataset) -> None:
     assert without_unreadable(left).paths == left.paths
 
 
-def test_what_was_left_out_before_is_not_forgotten(dataset: Dataset) -> None:
+def test_earlier_skipped_entries_stay(dataset: Dataset) -> None:
     from dataclasses import replace
 
     earlier = Skipped("labels.csv, line 7", "no label")
@@ -84,6 +84,6 @@ def test_what_was_left_out_before_is_not_forgotten(dataset: Dataset) -> None:
     assert len(left.skipped) == 3
 
 
-def test_nothing_but_unreadable_pictures_is_refused_even_so(dataset: Dataset) -> None:
+def test_only_unreadable_images_are_refused_even_with_skip_bad(dataset: Dataset) -> None:
     with pytest.raises(DataError, match="2 of 2 images"):
         without_unreadable(dataset.select([3, 4]), skip_bad=True)

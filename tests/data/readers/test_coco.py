@@ -1,4 +1,4 @@
-"""COCO files, laid out as people have them."""
+"""COCO files in the usual layouts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from edgeml.data import read_dataset
 from edgeml.errors import DataError
-from tests.data.readers.test_find import told, touch
+from tests.data.readers.sets import labels_by_path, touch
 
 
 def document(*names: str, **changes: Any) -> dict[str, Any]:
-    """Make a COCO file of pictures of which the first has a cat and a dog, the second a dog."""
+    """Return a COCO document: the first image has a cat and a dog, the second a dog."""
     return {
         "info": {"year": 2017},
         "images": [{"id": 10 + i, "file_name": n, "width": 640} for i, n in enumerate(names)],
@@ -56,7 +56,7 @@ EXPECTED = {"1.jpg": ("cat", "dog"), "2.jpg": ("dog",), "3.jpg": ()}
         ("annotations/labels.json", "images/", ""),
     ],
 )
-def test_pictures_are_found_where_people_keep_them(
+def test_images_are_found_in_the_usual_folders(
     tmp_path: Path, file: str, folder: str, named: str
 ) -> None:
     touch(tmp_path, *(folder + name for name in EXPECTED))
@@ -76,7 +76,7 @@ def test_the_sides_of_a_coco_folder_are_its_files(tmp_path: Path) -> None:
         write(tmp_path / f"annotations/captions_{side}2017.json", {"images": []})
     dataset = read_dataset(tmp_path)
     assert dataset.split == ("train", "train", "val", "val")
-    assert told(dataset)["val2017/val1.jpg"] == ("cat", "dog")
+    assert labels_by_path(dataset)["val2017/val1.jpg"] == ("cat", "dog")
 
 
 def test_roboflows_export_is_read_with_its_sides(tmp_path: Path) -> None:
@@ -85,48 +85,48 @@ def test_roboflows_export_is_read_with_its_sides(tmp_path: Path) -> None:
              {"id": 7, "name": "dog", "supercategory": "animals"}]  # fmt: skip
     for side in ("train", "valid", "test"):
         touch(tmp_path, f"{side}/{side}1.jpg", f"{side}/{side}2.jpg")
-        made = document(f"{side}1.jpg", f"{side}2.jpg", categories=[above, *below])
-        write(tmp_path / side / "_annotations.coco.json", made)
+        content = document(f"{side}1.jpg", f"{side}2.jpg", categories=[above, *below])
+        write(tmp_path / side / "_annotations.coco.json", content)
     dataset = read_dataset(tmp_path)
     assert dataset.labels == ("cat", "dog")
     assert sorted(dataset.split or ()) == ["test", "test", "train", "train", "val", "val"]
 
 
-def test_a_category_without_a_picture_is_a_label_and_named(
+def test_a_category_without_an_image_is_a_label_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
-    made = document("1.jpg", "2.jpg")
-    made["categories"].append({"id": 99, "name": "owl", "supercategory": "animal"})
-    assert read_dataset(write(tmp_path / "c.json", made)).labels == ("cat", "dog", "owl")
+    content = document("1.jpg", "2.jpg")
+    content["categories"].append({"id": 99, "name": "owl", "supercategory": "animal"})
+    assert read_dataset(write(tmp_path / "c.json", content)).labels == ("cat", "dog", "owl")
     assert "no image has owl" in caplog.text
 
 
 def test_categories_of_one_name_are_one_label(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
-    made = document("1.jpg", "2.jpg")
-    made["categories"].append({"id": 99, "name": " dog "})
-    made["annotations"].append({"id": 5, "image_id": 11, "category_id": 99})
-    assert read_dataset(write(tmp_path / "c.json", made)).labels == ("cat", "dog")
+    content = document("1.jpg", "2.jpg")
+    content["categories"].append({"id": 99, "name": " dog "})
+    content["annotations"].append({"id": 5, "image_id": 11, "category_id": 99})
+    assert read_dataset(write(tmp_path / "c.json", content)).labels == ("cat", "dog")
 
 
 def test_ids_may_be_text(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
-    made = {
+    content = {
         "images": [{"id": "x", "file_name": "1.jpg"}, {"id": "y", "file_name": "2.jpg"}],
         "annotations": [{"image_id": "x", "category_id": "c"}, {"image_id": "y", "category_id": 1}],
         "categories": [{"id": "c", "name": "cat"}, {"id": 1, "name": "dog"}],
     }
-    assert told(read_dataset(write(tmp_path / "c.json", made))) == {
+    assert labels_by_path(read_dataset(write(tmp_path / "c.json", content))) == {
         "1.jpg": ("cat",), "2.jpg": ("dog",),
     }  # fmt: skip
 
 
-def test_of_a_picture_with_a_bad_annotation_the_rest_is_unknown(tmp_path: Path) -> None:
+def test_an_image_with_a_bad_annotation_has_unknown_labels(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
-    made = document("1.jpg", "2.jpg", "3.jpg")
-    made["annotations"].append({"id": 5, "image_id": 11, "category_id": 404})
-    dataset = read_dataset(write(tmp_path / "c.json", made), skip_bad=True)
+    content = document("1.jpg", "2.jpg", "3.jpg")
+    content["annotations"].append({"id": 5, "image_id": 11, "category_id": 404})
+    dataset = read_dataset(write(tmp_path / "c.json", content), skip_bad=True)
     np.testing.assert_array_equal(dataset.targets, [[1, 1], [-1, 1], [0, 0]])
     (skipped,) = dataset.skipped
     assert skipped.where == "c.json, annotation 5"
@@ -150,13 +150,13 @@ def test_file_names_that_lead_elsewhere_are_refused_with_the_image(
     tmp_path: Path, name: object, words: str
 ) -> None:
     touch(tmp_path, "data/2.jpg", "1.jpg", "etc/passwd")
-    made = document("1.jpg", "2.jpg")
-    made["images"][0]["file_name"] = name
+    content = document("1.jpg", "2.jpg")
+    content["images"][0]["file_name"] = name
     with pytest.raises(DataError, match=rf"c\.json, image 10: .*{words}"):
-        read_dataset(write(tmp_path / "data" / "c.json", made))
+        read_dataset(write(tmp_path / "data" / "c.json", content))
 
 
-def test_a_whole_download_says_how_many_images_have_no_annotation(
+def test_the_number_of_images_without_annotations_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")

@@ -1,4 +1,4 @@
-"""Folders and tables become data sets, or one line that says why not."""
+"""Folders and tables become data sets, or one line says why not."""
 
 from __future__ import annotations
 
@@ -9,38 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeml.data import Dataset, find_images, read_dataset
+from edgeml.data import find_images, read_dataset
 from edgeml.errors import DataError, InputError
 from edgeml.image.reading import SUFFIXES
 from edgeml.spec.labels import LabelGroup
-
-
-def touch(root: Path, *names: str) -> None:
-    """Make files of different contents; a reader does not open pictures."""
-    for name in names:
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(name.encode())
-
-
-def write_table(root: Path, text: str) -> Path:
-    table = root / "labels.csv"
-    table.write_bytes(text.encode())
-    return table
-
-
-def told(dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    return {
-        path.relative_to(dataset.root).as_posix(): dataset.labels_of(row)
-        for row, path in enumerate(dataset.paths)
-    }
+from tests.data.readers.sets import labels_by_path, touch, write_table
 
 
 def test_a_folder_is_read_with_its_labels(tmp_path: Path) -> None:
     touch(tmp_path, "red_shirt/1.jpg", "red_shirt/deep/er/2.PNG", "blue_dress/ä b.webp")
     dataset = read_dataset(tmp_path)
     assert dataset.labels == ("blue", "dress", "red", "shirt")
-    assert told(dataset) == {
+    assert labels_by_path(dataset) == {
         "blue_dress/ä b.webp": ("blue", "dress"),
         "red_shirt/1.jpg": ("red", "shirt"),
         "red_shirt/deep/er/2.PNG": ("red", "shirt"),
@@ -52,18 +32,18 @@ def test_a_folder_is_read_with_its_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted({*SUFFIXES, ".JPG"}))
-def test_every_picture_format_is_found(tmp_path: Path, suffix: str) -> None:
+def test_every_image_format_is_found(tmp_path: Path, suffix: str) -> None:
     touch(tmp_path, f"red/1{suffix}", "blue/1.jpg")
     assert len(read_dataset(tmp_path)) == 2
 
 
-def test_hidden_files_are_not_seen_and_others_are_counted(
+def test_hidden_files_are_ignored_and_others_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "red/1.jpg", "red/.2.jpg", "red/.cache/3.jpg", ".git/4.jpg", "blue/5.jpg")
     touch(tmp_path, "red/notes.txt", "README.md", "red/Thumbs.db", "__MACOSX/red/._1.jpg")
     with caplog.at_level(logging.INFO):
-        assert set(told(read_dataset(tmp_path))) == {"red/1.jpg", "blue/5.jpg"}
+        assert set(labels_by_path(read_dataset(tmp_path))) == {"red/1.jpg", "blue/5.jpg"}
     assert "3 files" in caplog.text
 
 
@@ -81,7 +61,7 @@ def test_the_labels_at_a_position_form_a_group(
 
 
 @pytest.mark.parametrize("folder", ["blue_dress", "shirt_dress"])
-def test_group_names_must_be_as_many_as_the_groups(tmp_path: Path, folder: str) -> None:
+def test_the_number_of_group_names_must_be_that_of_the_groups(tmp_path: Path, folder: str) -> None:
     touch(tmp_path, "red_shirt/1.jpg", f"{folder}/1.jpg")
     with pytest.raises(InputError, match="for the 3 names a, b, c"):
         read_dataset(tmp_path, group_names=("a", "b", "c"))
@@ -119,7 +99,7 @@ def test_blanks_and_empty_words_in_a_folder_name_are_dropped(tmp_path: Path) -> 
         ("t-x", ("_y z", "other", "red_light_shir")),
     ],
 )
-def test_labels_in_a_folder_name_may_be_joined_otherwise(
+def test_labels_in_a_folder_name_may_have_another_delimiter(
     tmp_path: Path, delimiter: str, labels: tuple[str, ...]
 ) -> None:
     touch(tmp_path, "red_light_shirt-x_y z/1.jpg", "other/1.jpg")
@@ -128,7 +108,7 @@ def test_labels_in_a_folder_name_may_be_joined_otherwise(
 
 def test_with_a_slash_every_folder_on_the_way_is_a_label(tmp_path: Path) -> None:
     touch(tmp_path, "red/shirt/1.jpg", "red/light_blue/x y/2.jpg", "green/3.jpg", "red/red/4.jpg")
-    assert told(read_dataset(tmp_path, delimiter="/")) == {
+    assert labels_by_path(read_dataset(tmp_path, delimiter="/")) == {
         "red/shirt/1.jpg": ("red", "shirt"),
         "red/light_blue/x y/2.jpg": ("light_blue", "red", "x y"),
         "green/3.jpg": ("green",),
@@ -153,20 +133,20 @@ def test_folders_of_sides_are_a_split_and_no_labels(tmp_path: Path, delimiter: s
     }  # fmt: skip
 
 
-def test_labels_named_like_sides_are_labels_where_pictures_lie_in_them(tmp_path: Path) -> None:
+def test_folders_named_like_sides_are_labels_if_they_contain_images(tmp_path: Path) -> None:
     touch(tmp_path, "train/1.jpg", "test/2.jpg")
     dataset = read_dataset(tmp_path)
     assert (dataset.labels, dataset.split) == (("test", "train"), None)
 
 
 @pytest.mark.parametrize("delimiter", ["", "a/b", "//", "\t "])
-def test_a_delimiter_that_cannot_be_one_is_refused(tmp_path: Path, delimiter: str) -> None:
+def test_an_impossible_delimiter_is_refused(tmp_path: Path, delimiter: str) -> None:
     touch(tmp_path, "red/1.jpg", "blue/1.jpg")
     with pytest.raises(InputError, match="The delimiter is"):
         read_dataset(tmp_path, delimiter=delimiter)
 
 
-def test_letters_with_marks_are_one_label_however_they_are_composed(tmp_path: Path) -> None:
+def test_composed_and_decomposed_letters_are_one_label(tmp_path: Path) -> None:
     touch(tmp_path, unicodedata.normalize("NFD", "grün") + "_a/1.jpg", "rot_b/1.jpg")
     assert "gr\u00fcn" in read_dataset(tmp_path).labels
 
@@ -218,7 +198,7 @@ def test_a_table_is_read_with_all_its_columns(tmp_path: Path) -> None:
     assert all(path.is_file() for path in dataset.paths)
 
 
-def test_absent_and_empty_columns_are_none(tmp_path: Path) -> None:
+def test_missing_and_empty_columns_become_none(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
     dataset = read_dataset(write_table(tmp_path, "path,labels,group,split\n1.jpg,a,,\n2.jpg,b,,\n"))
     assert dataset.groups is None
@@ -231,7 +211,7 @@ def test_a_row_that_only_repeats_another_is_left_out(tmp_path: Path) -> None:
     assert len(read_dataset(table)) == 2
 
 
-def test_a_table_may_give_label_groups(tmp_path: Path) -> None:
+def test_a_table_may_name_label_groups(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
     table = write_table(
         tmp_path, "path,labels,label_groups\n1.jpg,red;shirt,c;g\n2.jpg,dress;blue;new,g;c;\n"
@@ -269,22 +249,20 @@ def test_unusable_tables_are_refused_with_file_and_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_named_csv_is_refused(tmp_path: Path) -> None:
+def test_an_image_named_csv_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "photo.csv"
     table.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
     with pytest.raises(DataError, match=r"photo\.csv, line 1: .* not UTF-8"):
         read_dataset(table)
 
 
-def test_columns_of_other_names_are_named_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unknown_columns_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
     read_dataset(write_table(tmp_path, "path,labels,spilt\n1.jpg,a,train\n2.jpg,b,test\n"))
     assert "not used: spilt" in caplog.text
 
 
-def test_images_are_found_in_folders_tables_and_alone(tmp_path: Path) -> None:
+def test_images_are_found_in_folders_tables_and_as_single_files(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "deep/a.png", "deep/.hidden.png", "notes.txt")
     table = write_table(tmp_path, "path,labels\nb.jpg,x\n")
     assert find_images(tmp_path) == [tmp_path / "b.jpg", tmp_path / "deep/a.png"]

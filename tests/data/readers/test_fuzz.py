@@ -1,4 +1,4 @@
-"""Whatever bytes a data set is made of, reading gives a data set or a DataError, nothing else."""
+"""Any bytes give a data set or a DataError, and no other error."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from hypothesis import strategies as st
 
 from edgeml.data import Dataset, read_dataset
 from edgeml.errors import DataError
-from tests.data.readers import test_broken_datasets as broken
+from tests.data.readers import sets
 
-# Quick here; 6000 of each found a path that was longer than a system takes.
+# 6000 examples of each found a path that was too long for the system; 60 keep the suite fast.
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FILES = {
-    "csv": (broken.table, "labels.csv"),
-    "columns": (broken.columns, "labels.csv"),
-    "parquet": (broken.parquet, "labels.parquet"),
-    "coco": (broken.coco, "instances.json"),
-    "yolo yaml": (broken.yolo, "data.yaml"),
-    "yolo labels": (broken.yolo, "labels/3.txt"),
+    "csv": (sets.table, "labels.csv"),
+    "columns": (sets.columns, "labels.csv"),
+    "parquet": (sets.parquet, "labels.parquet"),
+    "coco": (sets.coco, "instances.json"),
+    "yolo yaml": (sets.yolo, "data.yaml"),
+    "yolo labels": (sets.yolo, "labels/3.txt"),
 }
 
 
 @pytest.fixture(scope="module", params=FILES, ids=str)
 def good(request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
-    """Make a good data set; give what a user names, and the file in it that is spoilt."""
+    """Write a good data set; return the path that a user names, and the file to damage."""
     make, name = FILES[request.param]
     root = Path(tempfile.mkdtemp())
     source = make(root / "data")
@@ -43,7 +43,7 @@ def good(request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
 
 @st.composite
 def edits(draw: st.DrawFn) -> list[tuple[float, int, bytes]]:
-    """Draw places (as shares of a file), how many bytes go there, and which come."""
+    """Draw positions (as shares of a file), numbers of bytes to remove, and bytes to insert."""
     odd = st.sampled_from(
         [b"\0", b'"', b"\xff", b"\n", b"\r", b",", b";", b"{", b"[", b"NaN", b"-1", b"1e999",
          b"9" * 5000, b"x" * 5000, b"\xef\xbb\xbf", b"\xed\xa0\x80", b"..", b"/", b"&a", b"*a",
@@ -53,7 +53,7 @@ def edits(draw: st.DrawFn) -> list[tuple[float, int, bytes]]:
     return draw(st.lists(edit, min_size=1, max_size=4))
 
 
-def spoilt(data: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
+def damaged(data: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
     for share, gone, new in changes:
         at = int(share * len(data))
         data = data[:at] + new + data[at + gone :]
@@ -75,13 +75,13 @@ def check(source: Path) -> None:
 
 @fuzz
 @given(changes=edits())
-def test_a_spoilt_file_gives_a_data_set_or_an_error_in_words(
+def test_a_damaged_file_gives_a_data_set_or_a_data_error(
     good: tuple[Path, Path], changes: list[tuple[float, int, bytes]]
 ) -> None:
     source, file = good
     data = file.read_bytes()
     try:
-        file.write_bytes(spoilt(data, changes))
+        file.write_bytes(damaged(data, changes))
         check(source)
     finally:
         file.write_bytes(data)
@@ -89,7 +89,7 @@ def test_a_spoilt_file_gives_a_data_set_or_an_error_in_words(
 
 @fuzz
 @given(noise=st.binary(max_size=200))
-def test_noise_gives_a_data_set_or_an_error_in_words(good: tuple[Path, Path], noise: bytes) -> None:
+def test_noise_gives_a_data_set_or_a_data_error(good: tuple[Path, Path], noise: bytes) -> None:
     source, file = good
     data = file.read_bytes()
     try:
@@ -121,12 +121,12 @@ entries = st.dictionaries(
     ),
     known=st.booleans(),
 )
-def test_coco_of_any_types_gives_a_data_set_or_an_error_in_words(
+def test_coco_with_values_of_any_type_gives_a_data_set_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any], known: bool
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "any"
-    broken.pictures(root) if not root.exists() else None
-    if known:  # so that what is odd is met further on
+    sets.write_images(root) if not root.exists() else None
+    if known:  # otherwise most documents are refused early
         document["categories"] = [{"id": n, "name": c} for n, c in enumerate("ab")]
     (root / "any.json").write_text(json.dumps(document), "utf-8")
     check(root / "any.json")

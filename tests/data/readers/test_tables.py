@@ -1,4 +1,4 @@
-"""Tables with a column for each label, in .csv and in Parquet, and tables that others export."""
+"""Tables with a column for each label, as .csv and Parquet, and tables that other tools export."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from edgeml.data import Dataset, read_dataset, write_split
 from edgeml.data.dataset import SIDES
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
-from tests.data.readers.test_find import told, touch, write_table
+from tests.data.readers.sets import labels_by_path, touch, write_table
 
-PICTURES = ("1.jpg", "2.jpg", "3.jpg")
+IMAGES = ("1.jpg", "2.jpg", "3.jpg")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    touch(tmp_path, *PICTURES)
+    touch(tmp_path, *IMAGES)
     return tmp_path
 
 
@@ -56,7 +56,7 @@ def test_other_cells_are_refused_with_line_and_column(folder: Path, cell: str) -
         read_dataset(table)
 
 
-def test_columns_of_labels_may_stand_beside_split_group_and_label_groups(folder: Path) -> None:
+def test_columns_of_labels_may_come_with_split_group_and_label_groups(folder: Path) -> None:
     table = write_table(
         folder,
         "split,red,path,blue,shirt,label_groups,group\n"
@@ -79,19 +79,19 @@ def test_columns_of_labels_may_stand_beside_split_group_and_label_groups(folder:
         ("1.jpg,1,0,c", "line 2: label_groups must name"),
     ],
 )
-def test_label_groups_that_do_not_hold_are_refused(folder: Path, rows: str, words: str) -> None:
+def test_label_groups_that_do_not_fit_are_refused(folder: Path, rows: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read_dataset(write_table(folder, f"path,a,b,label_groups\n{rows}\n"))
 
 
-def test_a_table_of_minus_ones_without_zeros_is_doubted(
+def test_a_table_of_minus_ones_without_zeros_logs_a_warning(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     read_dataset(write_table(folder, "path,a,b\n1.jpg,1,-1\n2.jpg,-1,1\n"))
     assert "no cell is 0" in caplog.text
 
 
-def test_a_label_without_a_picture_stays_and_is_named(
+def test_a_label_without_an_image_stays_and_is_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = read_dataset(write_table(folder, "path,a,b,rare\n1.jpg,1,0,0\n2.jpg,0,1,0\n"))
@@ -102,7 +102,7 @@ def test_a_label_without_a_picture_stays_and_is_named(
 def partial(folder: Path) -> Dataset:
     return Dataset(
         root=folder,
-        paths=tuple(folder / name for name in PICTURES),
+        paths=tuple(folder / name for name in IMAGES),
         labels=("blue", "q\nuo,te", "red", "shirt"),
         targets=np.array([[0, -1, 1, 0], [1, 0, 0, 1], [-1, 1, -1, -1]], np.int8),
         split=SIDES,
@@ -111,7 +111,7 @@ def partial(folder: Path) -> Dataset:
     )
 
 
-def test_what_is_unknown_is_still_unknown_after_a_split_was_written(folder: Path) -> None:
+def test_unknown_targets_survive_a_written_split(folder: Path) -> None:
     written = partial(folder)
     write_split(written, folder / "split.csv")
     read = read_dataset(folder / "split.csv")
@@ -122,7 +122,7 @@ def test_what_is_unknown_is_still_unknown_after_a_split_was_written(folder: Path
     assert read.digest() == written.digest()
 
 
-def test_a_label_that_no_picture_has_survives_a_split_too(folder: Path) -> None:
+def test_a_label_without_an_image_survives_a_written_split(folder: Path) -> None:
     written = replace(
         partial(folder), targets=np.array([[0, 0, 1, 0]] * 3, np.int8), label_groups=()
     )
@@ -130,33 +130,33 @@ def test_a_label_that_no_picture_has_survives_a_split_too(folder: Path) -> None:
     assert read_dataset(folder / "split.csv").labels == written.labels
 
 
-def test_a_label_named_as_a_column_is_refused_where_labels_need_columns(folder: Path) -> None:
+def test_a_label_with_the_name_of_a_column_is_refused_if_labels_need_columns(folder: Path) -> None:
     named = replace(partial(folder), labels=("blue", "group", "red", "shirt"))
     with pytest.raises(DataError, match="A label is named 'group'"):
         write_split(named, folder / "split.csv")
     assert not (folder / "split.csv").exists()
 
 
-def test_the_digest_tells_unknown_from_absent(folder: Path) -> None:
+def test_the_digest_distinguishes_unknown_from_absent(folder: Path) -> None:
     dataset = partial(folder)
     assert replace(dataset, targets=np.abs(dataset.targets) * 0).digest() != dataset.digest()
     known = replace(dataset, targets=np.where(dataset.targets < 0, 0, dataset.targets))
     assert known.digest() != dataset.digest()
 
 
-def test_a_table_of_boxes_gives_the_classes_of_each_picture(folder: Path) -> None:
+def test_a_table_of_boxes_gives_the_classes_of_each_image(folder: Path) -> None:
     # As Roboflow and TensorFlow's tutorials write Pascal VOC as .csv.
     table = write_table(
         folder,
         "filename,width,height,class,xmin,ymin,xmax,ymax\n"
         "1.jpg,640,480,cat,1,2,3,4\n2.jpg,640,480,dog,1,2,3,4\n1.jpg,640,480,dog,5,6,7,8\n",
     )
-    assert told(read_dataset(table)) == {"1.jpg": ("cat", "dog"), "2.jpg": ("dog",)}
+    assert labels_by_path(read_dataset(table)) == {"1.jpg": ("cat", "dog"), "2.jpg": ("dog",)}
 
 
 def test_roboflows_multi_label_table_is_read(folder: Path) -> None:
     table = write_table(folder, "filename, cat, dog\n1.jpg, 1, 0\n2.jpg, 1, 1\n")
-    assert told(read_dataset(table)) == {"1.jpg": ("cat",), "2.jpg": ("cat", "dog")}
+    assert labels_by_path(read_dataset(table)) == {"1.jpg": ("cat",), "2.jpg": ("cat", "dog")}
 
 
 def test_a_column_without_a_name_is_not_a_label(
@@ -169,7 +169,7 @@ def test_a_column_without_a_name_is_not_a_label(
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
-def test_lines_may_end_as_on_any_system(folder: Path, ends: str) -> None:
+def test_line_endings_of_every_system_are_read(folder: Path, ends: str) -> None:
     text = ends.join(["path,labels", "1.jpg,a", '2.jpg,"b', 'c"', "3.jpg,nowhere,x"])
     with pytest.raises(DataError, match="line 5: it has 3 fields"):
         read_dataset(write_table(folder, text))
@@ -187,14 +187,14 @@ class TestParquet:
 
     def test_a_column_of_labels_may_hold_text_or_lists(self, folder: Path) -> None:
         for labels in (["a;b", "a", ""], [["a", "b"], ["a"], []]):
-            table = self.written(folder, path=list(PICTURES), labels=labels)
+            table = self.written(folder, path=list(IMAGES), labels=labels)
             expected = {"1.jpg": ("a", "b"), "2.jpg": ("a",), "3.jpg": ()}
-            assert told(read_dataset(table)) == expected
+            assert labels_by_path(read_dataset(table)) == expected
 
-    def test_a_label_may_have_a_column_of_numbers_or_truths(self, folder: Path) -> None:
+    def test_a_label_may_have_a_column_of_numbers_or_booleans(self, folder: Path) -> None:
         table = self.written(
             folder,
-            path=list(PICTURES),
+            path=list(IMAGES),
             a=[1, 0, -1],
             b=[True, False, None],
             c=[1.0, float("nan"), 0.0],
@@ -205,7 +205,7 @@ class TestParquet:
         assert dataset.split == SIDES
 
     def test_a_bad_row_is_named_by_its_number(self, folder: Path) -> None:
-        table = self.written(folder, path=list(PICTURES), a=[1, 0, 7], b=[0, 1, 1])
+        table = self.written(folder, path=list(IMAGES), a=[1, 0, 7], b=[0, 1, 1])
         with pytest.raises(DataError, match=r"labels\.parquet, row 3: the column 'a' has '7'"):
             read_dataset(table)
 
@@ -216,18 +216,16 @@ class TestParquet:
         with pytest.raises(DataError, match=r"labels\.parquet, row 2: it is not UTF-8"):
             read_dataset(table)
 
-    def test_columns_that_mean_nothing_here_are_not_even_read(
+    def test_unknown_columns_are_not_read(
         self, folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        table = self.written(
-            folder, path=list(PICTURES), labels=["a", "b", "a"], box=[{"x": 1}] * 3
-        )
+        table = self.written(folder, path=list(IMAGES), labels=["a", "b", "a"], box=[{"x": 1}] * 3)
         assert len(read_dataset(table)) == 3
         assert "not used: box" in caplog.text
         with pytest.raises(DataError, match="column 'box' contains struct"):
-            read_dataset(self.written(folder, path=list(PICTURES), box=[{"x": 1}] * 3))
+            read_dataset(self.written(folder, path=list(IMAGES), box=[{"x": 1}] * 3))
 
-    def test_a_file_that_would_unfold_to_gigabytes_is_refused_at_its_row(
+    def test_a_file_that_would_expand_to_gigabytes_is_refused_at_its_row(
         self, folder: Path
     ) -> None:
         pa = pytest.importorskip("pyarrow")
@@ -239,10 +237,10 @@ class TestParquet:
             with pytest.raises(DataError, match=r"labels\.parquet, row 1: a cell has more than"):
                 read_dataset(table)
 
-    def test_more_than_is_sane_is_refused_by_what_the_file_says_of_itself(
+    def test_sizes_above_the_limits_are_refused_by_the_metadata(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        table = self.written(folder, path=list(PICTURES), labels=["a", "b", "a"])
+        table = self.written(folder, path=list(IMAGES), labels=["a", "b", "a"])
         monkeypatch.setattr("edgeml.data.readers.parquet._MAX_BYTES", 64)
         with pytest.raises(DataError, match=r"labels\.parquet' expands to more than"):
             read_dataset(table)
@@ -253,13 +251,13 @@ class TestParquet:
     def test_without_pyarrow_the_extra_is_named(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        table = self.written(folder, path=list(PICTURES), labels=["a", "b", "a"])
+        table = self.written(folder, path=list(IMAGES), labels=["a", "b", "a"])
         monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
         with pytest.raises(ImportError, match=r"pip install 'edgeml\[parquet\]'"):
             read_dataset(table)
 
 
-def test_info_is_kept_quiet(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_good_table_logs_no_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         read_dataset(write_table(folder, "path,labels\n1.jpg,a\n2.jpg,b\n"))
     assert not caplog.records

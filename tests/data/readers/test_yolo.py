@@ -1,4 +1,4 @@
-"""YOLO data sets, laid out as people have them."""
+"""YOLO data sets in the usual layouts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from edgeml.data import Dataset, read_dataset
 from edgeml.errors import DataError
-from tests.data.readers.test_find import touch
+from tests.data.readers.sets import touch
 
 BOX = "0.5 0.5 0.25 0.25"
 
@@ -25,7 +25,7 @@ def by_name(dataset: Dataset) -> dict[str, tuple[str, ...]]:
 
 
 def roboflow(root: Path, sides: tuple[str, ...] = ("train", "valid", "test")) -> Path:
-    """Write what Roboflow exports: paths that lead one folder too high, and three sides."""
+    """Write an export like Roboflow's: paths that lead one folder too high, and three sides."""
     for side in sides:
         touch(root, f"{side}/images/{side}1.jpg", f"{side}/images/{side}2.jpg")
         label(root, f"{side}/labels/{side}1.txt", 0, 1, 1)
@@ -38,9 +38,9 @@ def roboflow(root: Path, sides: tuple[str, ...] = ("train", "valid", "test")) ->
     return root
 
 
-@pytest.mark.parametrize("given", ["", "data.yaml"])
-def test_roboflows_export_is_read_with_its_sides(tmp_path: Path, given: str) -> None:
-    dataset = read_dataset(roboflow(tmp_path / "export") / given)
+@pytest.mark.parametrize("name", ["", "data.yaml"])
+def test_roboflows_export_is_read_with_its_sides(tmp_path: Path, name: str) -> None:
+    dataset = read_dataset(roboflow(tmp_path / "export") / name)
     assert dataset.labels == ("cat", "dog")
     assert by_name(dataset)["valid1.jpg"] == ("cat", "dog")
     assert by_name(dataset)["valid2.jpg"] == ("dog",)
@@ -48,9 +48,7 @@ def test_roboflows_export_is_read_with_its_sides(tmp_path: Path, given: str) -> 
     assert dataset.known.all()
 
 
-def test_a_test_folder_that_an_export_lacks_is_told_and_not_missed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_test_folder_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = read_dataset(roboflow(tmp_path / "export", ("train", "valid")))
     assert dataset.split == ("train", "train", "val", "val")
     assert "data.yaml, line 3: there is no" in caplog.text
@@ -74,7 +72,7 @@ def test_ultralytics_layout_is_read(tmp_path: Path) -> None:
     assert dataset.split == ("train", "train", "val")
 
 
-def test_pictures_may_be_listed_in_a_file(tmp_path: Path) -> None:
+def test_images_may_be_listed_in_a_file(tmp_path: Path) -> None:
     touch(tmp_path, "images/a/1.jpg", "images/a/2.jpg", "images/b/3.jpg")
     for name, number in (("a/1", 0), ("a/2", 1), ("b/3", 1)):
         label(tmp_path, f"labels/{name}.txt", number)
@@ -89,7 +87,7 @@ def test_pictures_may_be_listed_in_a_file(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
-def test_pictures_that_no_list_names_are_nobodys_loss(tmp_path: Path) -> None:
+def test_unlisted_images_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path, "images/1.jpg", "images/2.jpg", "images/3.JPG")
     for name in "123":
         label(tmp_path, f"labels/{name}.txt", int(name) % 2)
@@ -98,7 +96,7 @@ def test_pictures_that_no_list_names_are_nobodys_loss(tmp_path: Path) -> None:
     assert by_name(read_dataset(tmp_path)) == {"1.jpg": ("b",), "2.jpg": ("a",)}
 
 
-def test_one_folder_for_train_and_val_divides_nothing(tmp_path: Path) -> None:
+def test_one_folder_for_train_and_val_is_no_split(tmp_path: Path) -> None:
     touch(tmp_path, "images/1.jpg", "images/2.jpg")
     label(tmp_path, "labels/1.txt", 0)
     label(tmp_path, "labels/2.txt", 1)
@@ -129,7 +127,7 @@ def test_folders_without_a_yaml_are_read(
     assert dataset.split == split
 
 
-def test_text_may_lie_beside_the_pictures(tmp_path: Path) -> None:
+def test_text_files_may_be_next_to_the_images(tmp_path: Path) -> None:
     touch(tmp_path, "obj/1.jpg", "obj/2.jpg")
     label(tmp_path, "obj/1.txt", 0)
     label(tmp_path, "obj/2.txt", 1)
@@ -140,7 +138,7 @@ def test_text_may_lie_beside_the_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["1 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8", "1", "1.0 .5 .5 .1 .1", " 1\t.5 .5 .1 .1 \r"]
 )
-def test_outlines_rotated_boxes_and_bare_classes_are_understood(tmp_path: Path, line: str) -> None:
+def test_outlines_rotated_boxes_and_bare_classes_are_read(tmp_path: Path, line: str) -> None:
     root = roboflow(tmp_path / "export")
     (root / "train/labels/train1.txt").write_bytes(line.encode() + b"\n")
     assert by_name(read_dataset(root))["train1.jpg"] == ("dog",)
@@ -157,7 +155,7 @@ def test_outlines_rotated_boxes_and_bare_classes_are_understood(tmp_path: Path, 
         ("0,.5,.5", "is not a class and numbers"),
     ],
 )
-def test_a_bad_line_is_named_and_its_picture_keeps_what_is_known(
+def test_a_bad_line_is_named_and_the_other_lines_count(
     tmp_path: Path, line: str, words: str
 ) -> None:
     root = roboflow(tmp_path / "export")
@@ -201,7 +199,7 @@ def test_a_bad_yaml_is_refused_with_its_line(tmp_path: Path, text: str, words: s
         read_dataset(root)
 
 
-def test_names_that_end_in_the_middle_are_refused(tmp_path: Path) -> None:
+def test_incomplete_names_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "images/1.jpg", "images/2.jpg")
     label(tmp_path, "labels/1.txt", 0)
     with pytest.raises(DataError, match=r"neither a data\.yaml nor a classes\.txt"):

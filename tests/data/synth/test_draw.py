@@ -1,4 +1,4 @@
-"""Drawn apparel: the same for a seed, what it says it is, and not for a weak model."""
+"""Drawn apparel: the same for a seed, shows its labels, and too hard for a weak model."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_all_pairs_are_drawn_equally_often(apparel: Dataset) -> None:
     assert [group.name for group in apparel.label_groups] == ["colour", "garment"]
 
 
-def test_pictures_are_jpegs_of_the_size_asked_for(apparel: Dataset) -> None:
+def test_images_are_jpegs_of_the_requested_size(apparel: Dataset) -> None:
     for path in apparel.paths[::100]:
         assert path.read_bytes()[:2] == b"\xff\xd8"
         assert cv2.imread(str(path)).shape == (64, 64, 3)
 
 
-def test_no_picture_is_drawn_twice(apparel: Dataset) -> None:
+def test_no_image_is_drawn_twice(apparel: Dataset) -> None:
     assert len(set(apparel.hashes())) == len(apparel)
 
 
@@ -71,14 +71,14 @@ def test_a_seed_gives_the_same_bytes_in_another_process_with_other_threads(tmp_p
     assert contents(tmp_path / "here") == contents(there)
 
 
-def test_fewer_pictures_are_the_first_of_more(tmp_path: Path) -> None:
+def test_fewer_images_are_the_first_of_more(tmp_path: Path) -> None:
     synthesize(tmp_path / "few", images=5, size=32, seed=1)
     synthesize(tmp_path / "more", images=80, size=32, seed=1)
     few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
     assert few.items() <= more.items()
 
 
-def test_seeds_draw_other_pictures(tmp_path: Path) -> None:
+def test_another_seed_draws_other_images(tmp_path: Path) -> None:
     for seed in (1, 2):
         synthesize(tmp_path / str(seed), images=8, size=32, seed=seed)
     first, second = contents(tmp_path / "1"), contents(tmp_path / "2")
@@ -86,7 +86,7 @@ def test_seeds_draw_other_pictures(tmp_path: Path) -> None:
     assert all(first[name] != second[name] for name in first)
 
 
-def test_the_table_has_a_second_garment_in_a_third_of_the_pictures(tmp_path: Path) -> None:
+def test_the_table_has_a_second_garment_in_a_third_of_the_images(tmp_path: Path) -> None:
     synthesize(tmp_path / "data", images=300, size=16, seed=0, layout="csv")
     dataset = read_dataset(tmp_path / "data" / "labels.csv")
     assert len(dataset) == 300
@@ -99,21 +99,21 @@ def test_the_table_has_a_second_garment_in_a_third_of_the_pictures(tmp_path: Pat
     assert garments.sum(axis=1).max() == 2
 
 
-def test_progress_is_told_of_every_picture(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_progress_counts_every_image(tmp_path: Path) -> None:
+    counts: list[int] = []
 
     class Count(Progress):
         def task(self, name, total, unit="img"):  # type: ignore[no-untyped-def]
             from contextlib import nullcontext
 
-            told.append(-total)
-            return nullcontext(told.append)
+            counts.append(-total)
+            return nullcontext(counts.append)
 
     synthesize(tmp_path / "data", images=9, size=16, seed=0, progress=Count())
-    assert told == [-9] + [1] * 9
+    assert counts == [-9] + [1] * 9
 
 
-def test_an_empty_folder_is_filled_and_a_full_one_is_not_touched(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_and_a_non_empty_one_not_changed(tmp_path: Path) -> None:
     out = tmp_path / "data"
     out.mkdir()
     synthesize(out, images=2, size=16, seed=0)
@@ -157,7 +157,7 @@ def test_impossible_numbers_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_opencv_keeps_its_threads(tmp_path: Path) -> None:
+def test_the_threads_of_opencv_do_not_change(tmp_path: Path) -> None:
     before = cv2.getNumThreads()
     synthesize(tmp_path / "data", images=2, size=16, seed=0)
     assert cv2.getNumThreads() == before
@@ -205,7 +205,7 @@ def test_a_garment_has_the_colour_it_is_named_after() -> None:
         canvas = np.full((128, 128, 3), (255, 0, 255), np.uint8)
         pose = Pose(np.eye(2) * 55, np.array([64.0, 64.0]), np.zeros((3, 2)))
         paint_garment(canvas, garment, colour, pose, np.random.default_rng(number))
-        # What is still magenta, also under the shadow, is background.
+        # Magenta pixels, also under the shadow, are background.
         hue = cv2.cvtColor(canvas, cv2.COLOR_BGR2HSV)
         painted = (np.abs(hue[..., 0].astype(int) - 150) > 4) | (hue[..., 1] < 240)
         right.append(named(canvas[painted][:, ::-1]) == colour)
@@ -218,14 +218,12 @@ def mean_precision(targets: NDArray[np.uint8], scores: NDArray[np.float64]) -> f
 
 
 def pixels(dataset: Dataset, side: int) -> NDArray[np.float64]:
-    pictures = [cv2.imread(str(path)) for path in dataset.paths]
-    small = [
-        cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in pictures
-    ]
+    images = [cv2.imread(str(path)) for path in dataset.paths]
+    small = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
     return np.stack(small).reshape(len(dataset), -1) / 127.5 - 1
 
 
-def test_a_linear_model_on_pixels_does_not_solve_it(apparel: Dataset) -> None:
+def test_a_linear_model_on_pixels_fails(apparel: Dataset) -> None:
     divided = split_dataset(apparel, SplitPlan())
     train, test = divided.part("train"), divided.part("test")
     scores = []
