@@ -63,12 +63,12 @@ def inspect(
     The options supply what the file of another tool does not state.
     """
     from edgeml.predict.inspection import describe
-    from edgeml.spec.foreign.merge import Said
+    from edgeml.spec.foreign.merge import SpecOverrides
     from edgeml.spec.foreign.values import read_labels
 
     if inside and not write_spec:
         raise InputError("--inside needs --write-spec: it changes where the spec is written.")
-    overrides = Said(
+    overrides = SpecOverrides(
         labels=read_labels(labels) if labels else None,
         size=image_size("--size", size),
         resize=resize,

@@ -1,4 +1,4 @@
-"""What a model file says of itself, and where each part of that was found."""
+"""What a model file means, and the source of each field."""
 
 from __future__ import annotations
 
@@ -10,34 +10,44 @@ from edgeml.errors import SpecError
 from edgeml.files import sha256_of_file
 from edgeml.predict.predictor import Predictor, model_in
 from edgeml.runtimes.tensorrt.passport import describe_engine
-from edgeml.spec.foreign.merge import NOTHING, Reading, Said, spec_for, spec_sources
+from edgeml.spec.foreign.merge import (
+    NO_OVERRIDES,
+    SpecOverrides,
+    SpecWithSources,
+    spec_for,
+    spec_sources,
+)
 from edgeml.spec.storage import write_spec
 
 
 def describe(
-    model: Path, said: Said = NOTHING, *, write: bool = False, inside: bool = False
+    model: Path,
+    overrides: SpecOverrides = NO_OVERRIDES,
+    *,
+    write: bool = False,
+    inside: bool = False,
 ) -> dict[str, Any]:
-    """Open a model and give its runtime, size, digest and spec, as JSON values.
+    """Open a model and return its runtime, size, digest and spec, as JSON values.
 
-    An engine is not opened, which only the machine that it is for could do: its passport tells.
+    An engine is not opened, which only its own kind of machine can do: its passport is read.
 
     Args:
         model: A model of any format.
-        said: What a person adds, of an .onnx or .xml.
-        write: Store the spec beside the model, once it was seen to open and to fit.
-        inside: Store it in the model file instead.
+        overrides: What a person states about an .onnx or .xml.
+        write: Write the spec next to the model, after it has opened and fits.
+        inside: Write it into the model file instead.
 
     Raises:
         ModelLoadError: It cannot be opened.
-        SpecError: Nobody says all of what it means, or that does not fit.
+        SpecError: The spec is incomplete, or does not fit the model.
     """
     path = model_in(model)
-    reading = read_spec(path, said)
+    stated = read_spec(path, overrides)
     if path.suffix.lower() == ".engine" and path.is_file():
         if write:
             raise SpecError(f"{path.name} has its spec in its passport already.")
         return {**describe_engine(path), "sources": spec_sources("the passport")}
-    with Predictor(path, spec=reading.spec if reading else None) as predictor:
+    with Predictor(path, spec=stated.spec if stated else None) as predictor:
         runtime, spec = predictor.runtime, predictor.spec
         batch = runtime.metadata.get("batch")
         opened = {
@@ -53,26 +63,28 @@ def describe(
         "sha256": sha256_of_file(files[0]),
         **opened,
         **json.loads(spec.to_json()),
-        "sources": dict(reading.sources if reading else spec_sources("in the file")),
+        "sources": dict(stated.sources if stated else spec_sources("in the file")),
         **({"written": str(written)} if written else {}),
     }
 
 
-def read_spec(path: Path, said: Said) -> Reading | None:
-    """Read what an .onnx or .xml means; of other formats their runtimes tell.
+def read_spec(path: Path, overrides: SpecOverrides) -> SpecWithSources | None:
+    """Read the spec of an .onnx or .xml; for other formats their runtimes do, so it is None.
 
     Raises:
-        SpecError: Nobody says all of it, or of another format something is said.
+        SpecError: The spec is incomplete, or another format has `overrides`.
     """
     if path.suffix.lower() in (".onnx", ".xml") and path.is_file():
-        return spec_for(path, said)
-    if said != NOTHING:
-        raise SpecError(f"{path.name} says itself what it means; nothing can be added.")
+        return spec_for(path, overrides)
+    if overrides != NO_OVERRIDES:
+        raise SpecError(
+            f"{path.name} has a spec of its own, which cannot be changed: omit these options."
+        )
     return None
 
 
 def model_files(model: Path) -> list[Path]:
-    """List the files that a model consists of: the one that was named first."""
+    """Return the files of a model, the one that was named first."""
     model = model_in(model)
     if model.is_dir():
         return [model / "model.safetensors"]

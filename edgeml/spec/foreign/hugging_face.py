@@ -8,60 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeml.errors import SpecError
+from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 from edgeml.spec.foreign.values import (
-    Fact,
-    Facts,
-    _by_index,
-    _cut,
-    _is_size,
-    _one_of,
-    _positive,
-    _three,
+    centre_cut,
+    is_size,
+    names_by_index,
+    one_of,
+    positive,
+    three_numbers,
 )
-
-
-def hugging_face(
-    config: Mapping[str, Any], processor: Mapping[str, Any] | None, names: tuple[str, str]
-) -> Facts:
-    """Read config.json and preprocessor_config.json of a Hugging Face image classifier.
-
-    Which activation is applied is decided as the pipeline `image-classification` does.
-
-    Args:
-        config: What config.json says.
-        processor: What preprocessor_config.json says, None where there is none.
-        names: Of the two files, for errors and sources.
-
-    Raises:
-        SpecError: It is no image classifier, or its processor does what edgeml does not do.
-    """
-    where, beside = names
-    told = config.get("architectures")
-    kinds = [kind for kind in told if isinstance(kind, str)] if isinstance(told, list) else []
-    if not any("ForImageClassification" in kind for kind in kinds):
-        raise SpecError(
-            f"{where} says that the architecture is {', '.join(kinds) or 'unknown'}; edgeml runs "
-            "classifiers, whose names have ForImageClassification."
-        )
-    facts: Facts = {
-        "layout": ("nchw", f"{where}: Hugging Face networks take it so"),
-        "channels": ("rgb", f"{where}: Hugging Face processors give it so"),
-    }
-    labels = config.get("id2label")
-    if labels:
-        facts["labels"] = (_by_index(labels, f"{where}: id2label"), f"{where}: id2label")
-    problem = config.get("problem_type")
-    if problem not in (None, "single_label_classification", "multi_label_classification"):
-        raise SpecError(f"{where} says that problem_type is {problem!r}: that is no classifier.")
-    one = isinstance(labels, Mapping) and len(labels) == 1
-    several = problem == "multi_label_classification" or one
-    said = f"{where}: problem_type" + ("" if problem else " is not set")
-    facts["task"] = ("multilabel" if several else "multiclass", said)
-    facts["activation"] = ("sigmoid" if several else "softmax", said)
-    if processor is not None:
-        facts |= _processor(processor, beside)
-    return facts
-
 
 # The filter (PIL's number) and whether the centre is cut, where a file does not say; whether one
 # number as size is the shorter side. Of transformers 4.57, models/*/image_processing_*.py.
@@ -82,94 +37,147 @@ _PROCESSORS: Mapping[str, tuple[int, bool, bool]] = {
     "ViT": (2, False, False),
 }
 
-
 _PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "linear", 3: "cubic"}
 
 
-def _processor(told: Mapping[str, Any], where: str) -> Facts:
-    kind = str(told.get("image_processor_type") or told.get("feature_extractor_type") or "")
+def spec_of_hugging_face(
+    config: Mapping[str, Any], processor: Mapping[str, Any] | None, names: tuple[str, str]
+) -> PartialSpec:
+    """Read config.json and preprocessor_config.json of a Hugging Face image classifier.
+
+    The activation is that of the pipeline `image-classification`.
+
+    Args:
+        config: The content of config.json.
+        processor: The content of preprocessor_config.json, None if there is none.
+        names: Of the two files, for errors and sources.
+
+    Raises:
+        SpecError: It is not an image classifier, or its processor does what edgeml does not do.
+    """
+    source, processor_source = names
+    entry = config.get("architectures")
+    kinds = [kind for kind in entry if isinstance(kind, str)] if isinstance(entry, list) else []
+    if not any("ForImageClassification" in kind for kind in kinds):
+        raise SpecError(
+            f"{source}: the architecture is {', '.join(kinds) or 'unknown'}; edgeml runs "
+            "classifiers, whose names contain ForImageClassification."
+        )
+    table, labels_key = config.get("id2label"), f"{source}: id2label"
+    labels = tuple(names_by_index(table, labels_key)) if table else None
+    problem = config.get("problem_type")
+    if problem not in (None, "single_label_classification", "multi_label_classification"):
+        raise SpecError(f"{source}: problem_type is {problem!r}, which is not classification.")
+    one_label = isinstance(table, Mapping) and len(table) == 1
+    multilabel = problem == "multi_label_classification" or one_label
+    return merge(
+        PartialSpec() if processor is None else _processor(processor, processor_source),
+        stated(f"{source}: the input of Hugging Face networks", layout="nchw"),
+        stated(f"{source}: the output of Hugging Face processors", channels="rgb"),
+        stated(labels_key, labels=labels),
+        stated(
+            f"{source}: problem_type" + ("" if problem else " is not set"),
+            task="multilabel" if multilabel else "multiclass",
+            activation="sigmoid" if multilabel else "softmax",
+        ),
+    )
+
+
+def _processor(config: Mapping[str, Any], source: str) -> PartialSpec:
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     name = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast)?$", "", kind)
     name = {"ConvNeXT": "ConvNext", "LeViT": "Levit", "BEiT": "Beit"}.get(name, name)
     if name not in _PROCESSORS:
         raise SpecError(
-            f"{where} is of a {kind or 'kind that it does not name'}, which edgeml does not know; "
-            f"it knows those of {', '.join(_PROCESSORS)}. Say what it does with --size, --resize, "
-            "--mean and --std."
+            f"{source}: the processor is {kind or 'not named'}; edgeml knows those of "
+            f"{', '.join(_PROCESSORS)}. State what it does with --size, --resize, --mean and --std."
         )
     resample, cut, shorter = _PROCESSORS[name]
-    resample = told.get("resample", resample)
-    filter_ = _one_of(_PIL_FILTERS, resample, f"{where}: resample")
-    facts = _hf_size(told, where, name, told.get("do_center_crop", cut), shorter)
-    facts["interpolation"] = (filter_, f"{where}: resample")
-    facts["antialias"] = (True, f"{where}: Pillow resizes so")
-    if told.get("do_flip_channel_order", name == "MobileViT"):
-        facts["channels"] = ("bgr", f"{where}: do_flip_channel_order")
-    return facts | _hf_scale(told, where, name)
+    filter_ = one_of(_PIL_FILTERS, config.get("resample", resample), f"{source}: resample")
+    flipped = config.get("do_flip_channel_order", name == "MobileViT")
+    return merge(
+        _size(config, source, name, cut=config.get("do_center_crop", cut), shorter=shorter),
+        stated(f"{source}: resample", interpolation=filter_),
+        stated(f"{source}: Pillow antialiases", antialias=True),
+        stated(f"{source}: do_flip_channel_order", channels="bgr" if flipped else None),
+        _scale(config, source, name),
+    )
 
 
-def _hf_size(
-    told: Mapping[str, Any], where: str, name: str, cut: Any, shorter: bool
-) -> dict[str, Fact]:
-    """Read what is resized to what, and what of it is kept."""
-    if not told.get("do_resize", True):
-        raise SpecError(f"{where} says do_resize false: it takes pictures of any size as they are.")
-    sides = _hf_sides(told.get("size"), f"{where}: size", shorter)
-    said = f"{where}: size"
+def _size(
+    config: Mapping[str, Any], source: str, name: str, *, cut: Any, shorter: bool
+) -> PartialSpec:
+    """Read the size that an image is resized to, and the part of it that is cut out."""
+    if not config.get("do_resize", True):
+        raise SpecError(f"{source}: do_resize is false; edgeml gives a network one size.")
+    key, crop_key = f"{source}: size", f"{source}: crop_size"
+    sides = _sides(config.get("size"), key, shorter=shorter)
     if name == "ConvNext" and isinstance(sides, int):
         if sides >= 384:
-            return {"size": ((sides, sides), said), "resize": ("squash", said)}
-        share = _positive(told.get("crop_pct") or 224 / 256, f"{where}: crop_pct")
-        whole = int(sides / share)
-        return _cut((sides, sides), whole, "crop", said, f"{where}: crop_pct")
+            return stated(key, size=(sides, sides), resize="squash")
+        pct_key = f"{source}: crop_pct"
+        resized = int(sides / positive(config.get("crop_pct") or 224 / 256, pct_key))
+        return centre_cut((sides, sides), resized, "crop", source=key, crop_source=pct_key)
     if name == "Levit" and isinstance(sides, int):
         sides = int(256 / 224 * sides)
     if not cut:
         if isinstance(sides, int):
             raise SpecError(
-                f"{where} resizes the shorter side to {sides} and cuts nothing, so pictures have "
-                "different sizes; edgeml gives a network one size. Say which: --size, --resize."
+                f"{source} resizes the shorter side to {sides} and cuts nothing, so images have "
+                "different sizes; edgeml gives a network one size. State it: --size, --resize."
             )
-        return {"size": (sides, said), "resize": ("squash", said)}
-    kept = _hf_sides(told.get("crop_size"), f"{where}: crop_size", False)
-    assert not isinstance(kept, int)
+        return stated(key, size=sides, resize="squash")
+    inner = _sides(config.get("crop_size"), crop_key, shorter=False)
+    assert not isinstance(inner, int)
     if isinstance(sides, int):
-        return _cut(kept, sides, "crop", f"{where}: crop_size", said)
-    if kept[0] * sides[1] != kept[1] * sides[0]:
-        raise SpecError(f"{where} cuts {kept} of {sides}, which is not of the same proportions.")
-    return _cut(kept, sides[0], "squash_crop", f"{where}: crop_size", said)
+        return centre_cut(inner, sides, "crop", source=crop_key, crop_source=key)
+    if inner[0] * sides[1] != inner[1] * sides[0]:
+        raise SpecError(f"{source} cuts {inner} from {sides}; the proportions must be the same.")
+    return centre_cut(inner, sides[0], "squash_crop", source=crop_key, crop_source=key)
 
 
-def _hf_scale(told: Mapping[str, Any], where: str, name: str) -> Facts:
+def _scale(config: Mapping[str, Any], source: str, name: str) -> PartialSpec:
     """Turn (pixel * rescale_factor - image_mean) / image_std into ours, on a scale of 0 to 1."""
     factor = 1.0
-    if told.get("do_rescale", True):
-        factor = _positive(told.get("rescale_factor", 1 / 255), f"{where}: rescale_factor")
-    offset = 1.0 if told.get("rescale_offset") and told.get("do_rescale", True) else 0.0
-    normalised = told.get("do_normalize", name != "MobileViT")
-    mean = _three(told.get("image_mean"), f"{where}: image_mean") if normalised else [0.0] * 3
-    std = _three(told.get("image_std"), f"{where}: image_std") if normalised else [1.0] * 3
-    if name == "EfficientNet" and told.get("include_top", True):
-        # What has its last layer divides by the deviation once more, whatever do_normalize says.
-        again = _three(told.get("image_std"), f"{where}: image_std")
-        std = [one * two for one, two in zip(std, again, strict=True)]
+    if config.get("do_rescale", True):
+        factor = positive(config.get("rescale_factor", 1 / 255), f"{source}: rescale_factor")
+    offset = 1.0 if config.get("rescale_offset") and config.get("do_rescale", True) else 0.0
+    mean_key, std_key = f"{source}: image_mean", f"{source}: image_std"
+    normalised = config.get("do_normalize", name != "MobileViT")
+    mean = three_numbers(config.get("image_mean"), mean_key) if normalised else [0.0] * 3
+    std = three_numbers(config.get("image_std"), std_key) if normalised else [1.0] * 3
+    if name == "EfficientNet" and config.get("include_top", True):
+        # A network with its last layer divides by the deviation a second time, whatever
+        # do_normalize is.
+        second = three_numbers(config.get("image_std"), std_key)
+        std = [one * two for one, two in zip(std, second, strict=True)]
     scale = 255 * factor
     if math.isclose(scale, 1):
         scale = 1.0
-    return {
-        "mean": (tuple((value + offset) / scale for value in mean), f"{where}: image_mean"),
-        "std": (tuple(value / scale for value in std), f"{where}: image_std"),
-    }
+    return merge(
+        stated(mean_key, mean=tuple((value + offset) / scale for value in mean)),
+        stated(std_key, std=tuple(value / scale for value in std)),
+    )
 
 
-def _hf_sides(told: Any, where: str, shorter: bool) -> int | tuple[int, int]:
-    """Read a size: {height, width}, {shortest_edge}, a number, or two."""
-    if isinstance(told, Mapping):
-        if set(told) == {"shortest_edge"}:
-            told, shorter = told["shortest_edge"], True
-        elif set(told) == {"height", "width"}:
-            told = [told["height"], told["width"]]
-    if isinstance(told, int) and not isinstance(told, bool) and 0 < told <= 4096:
-        return told if shorter else (told, told)
-    if not _is_size(told):
-        raise SpecError(f"{where} is {told!r}; expected height and width, or shortest_edge.")
-    return (told[0], told[1])
+def _sides(value: Any, source: str, *, shorter: bool) -> int | tuple[int, int]:
+    """Read a size: {height, width}, {shortest_edge}, a number, or two.
+
+    Args:
+        value: As the file has it.
+        source: Its name.
+        shorter: Whether one number is the shorter side.
+
+    Returns:
+        The shorter side, or (height, width).
+    """
+    if isinstance(value, Mapping):
+        if set(value) == {"shortest_edge"}:
+            value, shorter = value["shortest_edge"], True
+        elif set(value) == {"height", "width"}:
+            value = [value["height"], value["width"]]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 4096:
+        return value if shorter else (value, value)
+    if not is_size(value):
+        raise SpecError(f"{source} is {value!r}; expected height and width, or shortest_edge.")
+    return (value[0], value[1])

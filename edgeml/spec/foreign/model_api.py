@@ -2,98 +2,111 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from edgeml.errors import SpecError
-from edgeml.spec.foreign.values import Facts, _one_of, _three
+from edgeml.spec.foreign.partial import PartialSpec, merge, stated
+from edgeml.spec.foreign.values import one_of, three_numbers
+
+_RESIZES = {"standard": "squash", "fit_to_window_letterbox": "letterbox", "crop": "crop"}
+
+_FILTERS = {"LINEAR": "linear", "CUBIC": "cubic", "NEAREST": "nearest"}
 
 
-def model_api(told: Mapping[str, str], where: str) -> Facts:
-    """Read the keys of OpenVINO's model_api, without their first word `model_info`.
+def spec_of_model_api(info: Mapping[str, str], source: str) -> PartialSpec:
+    """Read the keys of OpenVINO's model_api, without their prefix `model_info`.
 
-    It resizes as OpenVINO does, without antialiasing, and takes frames in BGR as OpenCV gives.
+    It resizes as OpenVINO does, without antialiasing, and takes frames in BGR as OpenCV reads them.
 
     Raises:
-        SpecError: It is no classifier, or wants what edgeml does not do.
+        SpecError: It is not a classifier, or needs what edgeml does not do.
     """
-    kind = told.get("model_type", "")
+    kind = info.get("model_type", "")
     if kind.lower() not in ("classification", "classificationmodel"):
-        raise SpecError(f"{where} says that model_type is {kind!r}; edgeml runs classifiers.")
-    if _flag(told, "hierarchical"):
-        raise SpecError(f"{where} says 'hierarchical': a tree of labels is not served.")
-    facts: Facts = {}
-    if told.get("labels"):
-        facts["labels"] = (told["labels"].split(), f"{where}: labels")
-    several = _flag(told, "multilabel")
-    said = f"{where}: multilabel" + ("" if "multilabel" in told else " is not set")
-    facts["task"] = ("multilabel" if several else "multiclass", said)
-    facts["activation"] = ("sigmoid" if several else "softmax", said)
-    if several:
-        threshold = _floats(told.get("confidence_threshold") or "0.5", f"{where}: confidence")
-        if len(threshold) != 1:
-            raise SpecError(f"{where}: confidence_threshold is no number.")
-        facts["threshold"] = (threshold[0], f"{where}: confidence_threshold")
-    return facts | (
-        _embedded(told, where) if _flag(told, "embedded_processing") else _outside(told, where)
+        raise SpecError(f"{source}: model_type is {kind!r}; edgeml runs classifiers.")
+    if _flag(info, "hierarchical"):
+        raise SpecError(f"{source}: hierarchical is set; edgeml does not run a tree of labels.")
+    multilabel = _flag(info, "multilabel")
+    task_source = f"{source}: multilabel" + ("" if "multilabel" in info else " is not set")
+    threshold = None
+    if multilabel:
+        key = f"{source}: confidence_threshold"
+        numbers = _numbers(info.get("confidence_threshold") or "0.5", key)
+        if len(numbers) != 1:
+            raise SpecError(f"{key} is {numbers}; expected one number.")
+        threshold = numbers[0]
+    return merge(
+        stated(
+            task_source,
+            task="multilabel" if multilabel else "multiclass",
+            activation="sigmoid" if multilabel else "softmax",
+        ),
+        stated(f"{source}: labels", labels=tuple(info.get("labels", "").split()) or None),
+        stated(f"{source}: confidence_threshold", threshold=threshold),
+        _embedded(info, source) if _flag(info, "embedded_processing") else _outside(info, source),
+        _resize(info, source),
     )
 
 
-def _embedded(told: Mapping[str, str], where: str) -> Facts:
+def _embedded(info: Mapping[str, str], source: str) -> PartialSpec:
     """The graph resizes and normalises: a frame that has its size already passes unchanged."""
-    means = f"{where}: embedded_processing"
-    sides = [told.get("input_frame_height"), told.get("input_frame_width")]
-    if not all(side and side.isdecimal() for side in sides):
-        sides = [told.get("orig_height"), told.get("orig_width")]
-    facts = _resize_type(told, where) | {"channels": ("bgr", means)}
-    if all(side and side.isdecimal() for side in sides):
-        facts["size"] = (tuple(int(str(side)) for side in sides), f"{where}: orig_height, _width")
-    return facts
+    for keys in (("input_frame_height", "input_frame_width"), ("orig_height", "orig_width")):
+        sides = [info.get(key, "") for key in keys]
+        if all(side.isdecimal() and len(side) < 10 for side in sides):
+            size = stated(f"{source}: orig_height, _width", size=(int(sides[0]), int(sides[1])))
+            break
+    else:
+        size = PartialSpec()
+    return merge(size, stated(f"{source}: embedded_processing", channels="bgr"))
 
 
-def _outside(told: Mapping[str, str], where: str) -> Facts:
-    mode = told.get("intensity_mode") or "none"
+def _outside(info: Mapping[str, str], source: str) -> PartialSpec:
+    mode = info.get("intensity_mode") or "none"
     if mode != "none":
-        raise SpecError(f"{where} says that intensity_mode is {mode!r}, which is not served.")
-    facts = _resize_type(told, where)
-    order = "rgb" if _flag(told, "reverse_input_channels") else "bgr"
-    facts["channels"] = (order, f"{where}: reverse_input_channels")
-    mean = _three(_floats(told.get("mean_values") or "0", f"{where}: mean_values"), where)
-    std = _three(_floats(told.get("scale_values") or "1", f"{where}: scale_values"), where)
-    facts["mean"] = (tuple(value / 255 for value in mean), f"{where}: mean_values")
-    facts["std"] = (tuple(value / 255 for value in std), f"{where}: scale_values")
-    return facts
+        raise SpecError(f"{source}: intensity_mode is {mode!r}; edgeml knows none.")
+    order = "rgb" if _flag(info, "reverse_input_channels") else "bgr"
+    return merge(
+        stated(f"{source}: reverse_input_channels", channels=order),
+        stated(f"{source}: mean_values", mean=_levels(info, "mean_values", "0", source)),
+        stated(f"{source}: scale_values", std=_levels(info, "scale_values", "1", source)),
+    )
 
 
-def _resize_type(told: Mapping[str, str], where: str) -> Facts:
-    ways = {"standard": "squash", "fit_to_window_letterbox": "letterbox", "crop": "crop"}
-    kind = told.get("resize_type") or "standard"
-    if kind not in ways:
+def _levels(info: Mapping[str, str], key: str, default: str, source: str) -> tuple[float, ...]:
+    numbers = _numbers(info.get(key) or default, f"{source}: {key}")
+    return tuple(level / 255 for level in three_numbers(numbers, f"{source}: {key}"))
+
+
+def _resize(info: Mapping[str, str], source: str) -> PartialSpec:
+    kind = info.get("resize_type") or "standard"
+    if kind not in _RESIZES:
         raise SpecError(
-            f"{where} says that resize_type is {kind!r}; edgeml knows {', '.join(ways)}. "
-            "If another does as well, say so: --resize."
+            f"{source}: resize_type is {kind!r}; edgeml knows {', '.join(_RESIZES)}. "
+            "If one of them does as well, name it: --resize."
         )
-    filters = {"LINEAR": "linear", "CUBIC": "cubic", "NEAREST": "nearest"}
-    name = told.get("interpolation_mode") or "LINEAR"
-    said = f"{where}: resize_type"
-    pad = _floats(told.get("pad_value") or "0", f"{where}: pad_value")
-    return {
-        "resize": (ways[kind], said if "resize_type" in told else f"{said} is not set"),
-        "interpolation": (
-            _one_of(filters, name, f"{where}: interpolation_mode"),
-            f"{where}: interpolation_mode",
-        ),
-        "antialias": (False, f"{where}: OpenVINO resizes so"),
-        "crop": (1.0, said),
-        "pad": (int(pad[0]) if pad else 0, f"{where}: pad_value"),
-    }
+    key = f"{source}: resize_type"
+    name = info.get("interpolation_mode") or "LINEAR"
+    filter_key, pad_key = f"{source}: interpolation_mode", f"{source}: pad_value"
+    pad = _numbers(info.get("pad_value") or "0", pad_key)
+    return merge(
+        stated(key if "resize_type" in info else f"{key} is not set", resize=_RESIZES[kind]),
+        stated(filter_key, interpolation=one_of(_FILTERS, name, filter_key)),
+        stated(f"{source}: OpenVINO does not antialias", antialias=False),
+        stated(key, crop=1.0),
+        stated(pad_key, pad=int(pad[0]) if pad else 0),
+    )
 
 
-def _floats(text: str, where: str) -> list[float]:
+def _numbers(text: str, source: str) -> list[float]:
     try:
-        return [float(part) for part in text.replace(",", " ").split()]
+        numbers = [float(part) for part in text.replace(",", " ").split()]
     except ValueError as err:
-        raise SpecError(f"{where} is {text[:60]!r}; expected numbers.") from err
+        raise SpecError(f"{source} is {text[:60]!r}; expected numbers.") from err
+    if not all(map(math.isfinite, numbers)):
+        raise SpecError(f"{source} is {text[:60]!r}; expected numbers, not NaN or infinity.")
+    return numbers
 
 
-def _flag(told: Mapping[str, str], key: str) -> bool:
-    return told.get(key) in ("True", "YES", "true")
+def _flag(info: Mapping[str, str], key: str) -> bool:
+    return info.get(key) in ("True", "YES", "true")

@@ -1,4 +1,8 @@
-"""Graphs of ONNX files, read without onnx."""
+"""Graphs of ONNX files, read without onnx.
+
+Protobuf and onnx.proto: https://protobuf.dev/programming-guides/encoding/,
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edgeml.errors import ModelLoadError
-from edgeml.spec.foreign.endings import Graph, Port, _DamagedError, _end, _Node, _precision
+from edgeml.spec.foreign.graph import DamagedError, Graph, Node, Port, end_of, precision_of
 
-_MOST_FIELDS = 2_000_000
-"""Of one .onnx file: some seconds of work. A network of 1,000 layers has a hundredth of it."""
+_MAX_FIELDS = 2_000_000
+"""In one .onnx file: some seconds of work. A network of 1,000 layers has a hundredth of it."""
 
 
 def with_onnx_metadata(data: memoryview, key: str, value: str) -> Iterator[memoryview | bytes]:
-    """Give an ONNX file's bytes in pieces, with one entry of its metadata_props replaced.
+    """Yield an ONNX file's bytes in pieces, with one entry of its metadata_props replaced.
 
     Raises:
-        ModelLoadError: The bytes are no ONNX model.
+        ModelLoadError: The bytes are not an ONNX model.
     """
     try:
-        for number, _, content, whole in _Fields(data).walk(0, len(data)):
+        for number, _, content, field_bytes in _Fields(data).walk(0, len(data)):
             if number == 14 and _entry(data, content)[0] == key:
                 continue
-            yield data[whole]
-    except _DamagedError as err:
+            yield data[field_bytes]
+    except DamagedError as err:
         raise ModelLoadError(f"The model is damaged: {err}.") from err
     entry = _delimited(1, key.encode()) + _delimited(2, value.encode())
     yield _delimited(14, entry)
@@ -37,19 +41,19 @@ _DTYPES = {
 
 
 class _Fields:
-    """Walks through the fields of messages, and counts them all: a hostile file has many."""
+    """Walks through the fields of messages, and counts them: a hostile file has many."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
-        self.left = _MOST_FIELDS
+        self.left = _MAX_FIELDS
 
     def walk(self, start: int, end: int) -> Iterator[tuple[int, int, slice, slice]]:
-        """Give (number, value of a varint, where the content is, where all of it is)."""
+        """Yield (number, value of a varint, slice of the content, slice of the field)."""
         data, position = self.data, start
         while position < end:
             self.left -= 1
             if self.left < 0:
-                raise _DamagedError(f"it has more than {_MOST_FIELDS:,} fields")
+                raise DamagedError(f"it has more than {_MAX_FIELDS:,} fields")
             begin = position
             key, position = _varint(data, position, end)
             value = 0
@@ -64,11 +68,11 @@ class _Fields:
                 case 5:
                     after = position + 4
                 case kind:
-                    raise _DamagedError(f"byte {begin} starts a field of kind {kind}")
+                    raise DamagedError(f"byte {begin} starts a field of kind {kind}")
             if after > end:
-                raise _DamagedError(f"the field at byte {begin} runs past the end")
+                raise DamagedError(f"the field at byte {begin} runs past the end")
             if key >> 3 == 0:
-                raise _DamagedError(f"the field at byte {begin} has number 0")
+                raise DamagedError(f"the field at byte {begin} has number 0")
             yield key >> 3, value, slice(position, after), slice(begin, after)
             position = after
 
@@ -77,13 +81,13 @@ def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:
-            raise _DamagedError("it is cut short")
+            raise DamagedError("it is cut short")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value & (1 << 64) - 1, position
-    raise _DamagedError(f"the number before byte {position} is too long")
+    raise DamagedError(f"the number before byte {position} is too long")
 
 
 def _delimited(number: int, content: bytes) -> bytes:
@@ -115,42 +119,56 @@ def _entry(data: memoryview, where: slice) -> tuple[str, str]:
 
 @dataclass
 class _Parts:
-    nodes: list[_Node] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     stored: Counter[str] = field(default_factory=Counter)
 
 
-def _onnx(data: memoryview) -> Graph:
-    fields, metadata, told, parts = _Fields(data), {}, {2: "", 3: ""}, None
+def read_onnx_graph(data: memoryview) -> Graph:
+    """Read a ModelProto.
+
+    Raises:
+        DamagedError: The bytes are not an ONNX model.
+    """
+    fields, metadata, parts = _Fields(data), {}, None
+    producer = {2: "", 3: ""}  # producer_name and producer_version
     for number, _, content, _ in fields.walk(0, len(data)):
         if number == 7:
             parts = _graph(fields, content)
         elif number == 14:
             key, value = _entry(data, content)
             metadata[key] = value
-        elif number in told:
-            told[number] = _text(data, content)
+        elif number in producer:
+            producer[number] = _text(data, content)
     if parts is None or not parts.outputs:
-        raise _DamagedError("it has no graph, so it is no ONNX model")
-    made_by = {name: node for node in parts.nodes for name in node.outputs}
+        raise DamagedError("it has no graph, so it is not an ONNX model")
+    producer_of = {name: node for node in parts.nodes for name in node.outputs}
     constants = parts.constants | {
         name for node in parts.nodes if node.op == "Constant" for name in node.outputs
     }
-    names = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
+    quantized = {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "QLinearConv",
+        "ConvInteger",
+        "MatMulInteger",
+    }
     return Graph(
         inputs=tuple(port for port in parts.inputs if port.name not in parts.constants),
         outputs=tuple(parts.outputs),
-        ends={port.name: _end(port.name, made_by.get, constants) for port in parts.outputs},
+        ends={port.name: end_of(port.name, producer_of.get, constants) for port in parts.outputs},
         metadata=metadata,
-        precision=_precision(any(node.op in names for node in parts.nodes), parts.stored),
-        producer=" ".join(filter(None, told.values())),
+        precision=precision_of(
+            parts.stored, quantized=any(node.op in quantized for node in parts.nodes)
+        ),
+        producer=" ".join(filter(None, producer.values())),
     )
 
 
 def _graph(fields: _Fields, where: slice) -> _Parts:
-    """Read a GraphProto. Of weights only names and types are read."""
+    """Read a GraphProto, without the values of its weights."""
     parts = _Parts()
     for number, _, content, _ in fields.walk(where.start, where.stop):
         match number:
@@ -167,8 +185,8 @@ def _graph(fields: _Fields, where: slice) -> _Parts:
     return parts
 
 
-def _node(fields: _Fields, where: slice) -> _Node:
-    node = _Node()
+def _node(fields: _Fields, where: slice) -> Node:
+    node = Node()
     for number, _, content, _ in fields.walk(where.start, where.stop):
         match number:
             case 1:
@@ -178,7 +196,7 @@ def _node(fields: _Fields, where: slice) -> _Node:
             case 4:
                 node.op = _text(fields.data, content)
             case 5:
-                # Only `axis` is wanted, whose name comes first in its few bytes.
+                # Only `axis` is read, which has few bytes.
                 if content.stop - content.start < 40:
                     node.axis = _axis(fields, content, node.axis)
     return node

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edgeml.spec.foreign.endings import Graph, Port, _DamagedError, _end, _Node, _precision
+from edgeml.spec.foreign.graph import DamagedError, Graph, Node, Port, end_of, precision_of
 
-_LARGEST_XML = 1 << 27
+_MAX_BYTES = 1 << 27
 
 
 _OPENVINO_DTYPES = {
@@ -19,13 +19,19 @@ _OPENVINO_DTYPES = {
 }  # fmt: skip
 
 
-def _openvino(path: Path) -> Graph:
-    if path.stat().st_size > _LARGEST_XML:
-        raise _DamagedError(f"it has more than {_LARGEST_XML:,} bytes, which no OpenVINO .xml has")
+def read_openvino_graph(path: Path) -> Graph:
+    """Read the graph of an .xml file.
+
+    Raises:
+        DamagedError: It is not an OpenVINO model.
+        OSError: It cannot be read.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise DamagedError(f"it has more than {_MAX_BYTES:,} bytes, which no OpenVINO .xml has")
     try:
         root = _xml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as err:
-        raise _DamagedError("it is not UTF-8 text") from err
+        raise DamagedError("it is not UTF-8 text") from err
     layers = {layer.get("id", ""): layer for layer in root.iterfind("layers/layer")}
     feeds = {
         (edge.get("to-layer", ""), edge.get("to-port", "")): (
@@ -35,19 +41,19 @@ def _openvino(path: Path) -> Graph:
         for edge in root.iterfind("edges/edge")
     }
     if not layers:
-        raise _DamagedError("it has no layers, so it is no OpenVINO model")
+        raise DamagedError("it has no layers, so it is not an OpenVINO model")
     into: dict[str, list[str]] = {}
     for (to, _), (source, _) in sorted(feeds.items(), key=lambda pair: _port_number(pair[0][1])):
         into.setdefault(to, []).append(source)
 
-    def made_by(name: str) -> _Node | None:
+    def producer_of(name: str) -> Node | None:
         layer = layers.get(name)
         if layer is None:
             return None
         data = layer.find("data")
         axis = data.get("axis") if data is not None else None
         number = int(axis) if axis and re.fullmatch(r"-?\d{1,3}", axis) else None
-        return _Node(layer.get("type", ""), into.get(name, []), [], number)
+        return Node(layer.get("type", ""), into.get(name, []), [], number)
 
     constants = _constants(layers, into)
     results = [layer for layer in layers.values() if layer.get("type") == "Result"]
@@ -58,7 +64,7 @@ def _openvino(path: Path) -> Graph:
         )
         port = _openvino_output(layers.get(source), port_id)
         outputs.append(port)
-        ends[port.name] = _end(source, made_by, constants)
+        ends[port.name] = end_of(source, producer_of, constants)
     stored: Counter[str] = Counter()
     for layer in layers.values():
         data = layer.find("data")
@@ -71,8 +77,8 @@ def _openvino(path: Path) -> Graph:
         outputs=tuple(outputs),
         ends=ends,
         metadata=dict(_rt_info(root.find("rt_info"))),
-        precision=_precision(
-            any(one.get("type") == "FakeQuantize" for one in layers.values()), stored
+        precision=precision_of(
+            stored, quantized=any(one.get("type") == "FakeQuantize" for one in layers.values())
         ),
     )
 
@@ -80,22 +86,22 @@ def _openvino(path: Path) -> Graph:
 def _xml(text: str) -> ElementTree.Element:
     """Parse XML without a document type: entities in one can grow to gigabytes."""
     if re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
-        raise _DamagedError("it declares a document type, which no OpenVINO model does")
+        raise DamagedError("it declares a document type, which no OpenVINO model does")
     try:
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as err:
-        raise _DamagedError(f"it is no XML: {err}") from err
+        raise DamagedError(f"it is not XML: {err}") from err
 
 
 def _constants(layers: Mapping[str, ElementTree.Element], into: dict[str, list[str]]) -> set[str]:
-    """Find constants, also those that are stored compressed and converted."""
-    found = {name for name, layer in layers.items() if layer.get("type") == "Const"}
+    """Return the constants, also those that are stored compressed and converted."""
+    constants = {name for name, layer in layers.items() if layer.get("type") == "Const"}
     converted = {
         name
         for name, layer in layers.items()
-        if layer.get("type") == "Convert" and into.get(name) and into[name][0] in found
+        if layer.get("type") == "Convert" and into.get(name) and into[name][0] in constants
     }
-    return found | converted
+    return constants | converted
 
 
 def _port_number(text: str) -> int:
@@ -116,7 +122,7 @@ def _parameter(layer: ElementTree.Element) -> Port:
 
 
 def _openvino_output(layer: ElementTree.Element | None, port_id: str) -> Port:
-    """Describe the port that feeds a Result; OpenVINO names an output after it."""
+    """Return the port that feeds a Result; OpenVINO names an output after it."""
     if layer is None:
         return Port(name="", dtype="unknown", shape=None)
     ports = layer.findall("output/port")
@@ -139,7 +145,7 @@ def _side(text: str) -> int | None:
 def _rt_info(
     element: ElementTree.Element | None, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Give values by the words of their path; what came out of an ONNX stands in `framework`."""
+    """Yield values by path, joined with spaces; those of an ONNX are in `framework`."""
     if element is None or len(path) > 3:
         return
     for child in element:

@@ -7,86 +7,100 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeml.errors import SpecError
-from edgeml.spec.foreign.values import Facts, _cut, _is_size, _names, _one_of, _positive, _three
+from edgeml.image.preprocess import Resize
+from edgeml.spec.foreign.partial import PartialSpec, merge, stated
+from edgeml.spec.foreign.values import (
+    centre_cut,
+    is_size,
+    one_of,
+    positive,
+    three_numbers,
+    unique_names,
+)
 
 _FILTERS = {"bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos", "nearest": "nearest"}
 
+_CROP_MODES: Mapping[str, Resize] = {"center": "crop", "squash": "squash_crop"}
 
-def timm(config: Mapping[str, Any], where: str, size: tuple[int, int] | None) -> Facts:
-    """Read the config.json that timm writes for a hub, or a dict with `pretrained_cfg` in it.
+
+def spec_of_timm(
+    config: Mapping[str, Any], source: str, graph_size: tuple[int, int] | None
+) -> PartialSpec:
+    """Read the config.json that timm writes for a hub.
 
     Args:
-        config: What it says.
-        where: Its name.
-        size: (height, width) of the graph's input where it is fixed, which timm's transform would
-            be made for; None takes that of the file.
+        config: A table with `pretrained_cfg` in it.
+        source: Its name.
+        graph_size: (height, width) of the graph's input if it is fixed, for which timm would make
+            its transform; None takes the size in the file.
 
     Raises:
-        SpecError: It says what cannot be understood, or wants what edgeml does not do.
+        SpecError: A value cannot be used, or it needs what edgeml does not do.
     """
-    told = config.get("pretrained_cfg")
-    if not isinstance(told, Mapping):
-        raise SpecError(f"{where}: pretrained_cfg is no table.")
-    shape = told.get("input_size")
-    if not (isinstance(shape, Sequence) and len(shape) == 3 and _is_size(shape[1:])):
-        raise SpecError(f"{where}: input_size is {shape!r}; expected for example [3, 224, 224].")
-    says = f"{where}: pretrained_cfg."
-    sides = size or (shape[1], shape[2])
-    share = _positive(told.get("crop_pct", 0.875), says + "crop_pct")
-    mode = told.get("crop_mode") or "center"
-    way = _one_of({"center": "crop", "squash": "squash_crop"}, mode, says + "crop_mode")
+    cfg = config.get("pretrained_cfg")
+    if not isinstance(cfg, Mapping):
+        raise SpecError(f"{source}: pretrained_cfg is not a table.")
+    shape = cfg.get("input_size")
+    if not (isinstance(shape, Sequence) and len(shape) == 3 and is_size(shape[1:])):
+        raise SpecError(f"{source}: input_size is {shape!r}; expected for example [3, 224, 224].")
+    key = f"{source}: pretrained_cfg."
+    size = graph_size or (shape[1], shape[2])
+    share = positive(cfg.get("crop_pct", 0.875), key + "crop_pct")
+    resize = one_of(_CROP_MODES, cfg.get("crop_mode") or "center", key + "crop_mode")
     if share > 1:
-        raise SpecError(f"{says}crop_pct is {share}; above 1 it would pad, which is not served.")
-    if sides[0] != sides[1]:
-        raise SpecError(f"{says}input_size is {sides}; only square ones are served.")
-    # timm rounds the whole picture's side down, and then cuts.
-    resized = math.floor(sides[0] / share)
-    name = told.get("interpolation", "bilinear")
-    convention = f"{where}: timm's classifiers are of one label"
-    facts: Facts = {
-        "size": (sides, "the graph" if size else says + "input_size"),
-        "resize": (way, says + "crop_mode"),
-        "crop": (sides[0] / resized, says + "crop_pct"),
-        "interpolation": (_one_of(_FILTERS, name, says + "interpolation"), says + "interpolation"),
-        "antialias": (True, f"{where}: timm resizes with Pillow"),
-        "mean": (tuple(_three(told.get("mean"), says + "mean")), says + "mean"),
-        "std": (tuple(_three(told.get("std"), says + "std")), says + "std"),
-        "channels": ("rgb", f"{where}: timm's networks take it so"),
-        "layout": ("nchw", f"{where}: timm's networks take it so"),
-        "task": ("multiclass", convention),
-        "activation": ("softmax", convention),
-    }
-    names = config.get("label_names", told.get("label_names"))
-    if names:
-        facts["labels"] = (_names(names, f"{where}: label_names"), f"{where}: label_names")
-    return facts
+        raise SpecError(f"{key}crop_pct is {share}; above 1 it would pad, which edgeml does not.")
+    if size[0] != size[1]:
+        raise SpecError(f"{key}input_size is {size}; edgeml reads only square ones.")
+    # timm rounds the side of the resized image down, and then cuts.
+    resized = math.floor(size[0] / share)
+    filter_ = one_of(_FILTERS, cfg.get("interpolation", "bilinear"), key + "interpolation")
+    names = config.get("label_names", cfg.get("label_names"))
+    names_key = f"{source}: label_names"
+    return merge(
+        stated("the graph" if graph_size else key + "input_size", size=size),
+        stated(key + "crop_mode", resize=resize),
+        stated(key + "crop_pct", crop=size[0] / resized),
+        stated(key + "interpolation", interpolation=filter_),
+        stated(f"{source}: timm resizes with Pillow", antialias=True),
+        stated(key + "mean", mean=tuple(three_numbers(cfg.get("mean"), key + "mean"))),
+        stated(key + "std", std=tuple(three_numbers(cfg.get("std"), key + "std"))),
+        stated(f"{source}: the input of timm's networks", channels="rgb", layout="nchw"),
+        _one_label(f"{source}: timm's classifiers have one label an image"),
+        stated(names_key, labels=tuple(unique_names(names, names_key)) if names else None),
+    )
 
 
-def torchvision(weights: Any) -> Facts:
+def spec_of_torchvision(weights: Any) -> PartialSpec:
     """Read a member of one of torchvision's enums, such as `ResNet50_Weights.IMAGENET1K_V2`.
 
     Only its attributes are read, so torchvision is not imported here.
 
     Raises:
-        SpecError: It is no classifier's weights.
+        SpecError: It is not the weights of a classifier.
     """
-    says = f"torchvision: {type(weights).__name__}.{getattr(weights, 'name', '')}"
+    source = f"torchvision: {type(weights).__name__}.{getattr(weights, 'name', '')}"
     try:
-        made = weights.transforms()
-        size, whole = made.crop_size[0], made.resize_size[0]
-        name, antialias = str(made.interpolation.value), made.antialias
-        mean, std, labels = made.mean, made.std, weights.meta["categories"]
+        transform = weights.transforms()
+        size, resized = transform.crop_size[0], transform.resize_size[0]
+        filter_, antialias = str(transform.interpolation.value), transform.antialias
+        mean, std, labels = transform.mean, transform.std, weights.meta["categories"]
     except (AttributeError, KeyError, IndexError, TypeError) as err:
-        raise SpecError(f"{says} are no weights of a classifier: {err}.") from err
-    convention = f"{says}: of one label"
-    return _cut((size, size), whole, "crop", says, says) | {
-        "labels": (_names(labels, says), says),
-        "interpolation": (_one_of(_FILTERS, name, f"{says}: interpolation"), says),
-        "antialias": (bool(antialias), says),
-        "mean": (tuple(_three(mean, says)), says),
-        "std": (tuple(_three(std, says)), says),
-        "channels": ("rgb", says),
-        "layout": ("nchw", says),
-        "task": ("multiclass", convention),
-        "activation": ("softmax", convention),
-    }
+        raise SpecError(f"{source} is not the weights of a classifier: {err}.") from err
+    return merge(
+        centre_cut((size, size), resized, "crop", source=source, crop_source=source),
+        stated(
+            source,
+            labels=tuple(unique_names(labels, source)),
+            interpolation=one_of(_FILTERS, filter_, f"{source}: interpolation"),
+            antialias=bool(antialias),
+            mean=tuple(three_numbers(mean, source)),
+            std=tuple(three_numbers(std, source)),
+            channels="rgb",
+            layout="nchw",
+        ),
+        _one_label(f"{source}: one label an image"),
+    )
+
+
+def _one_label(source: str) -> PartialSpec:
+    return stated(source, task="multiclass", activation="softmax")

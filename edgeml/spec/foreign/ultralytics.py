@@ -10,68 +10,78 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.errors import SpecError
-from edgeml.spec.foreign.values import _LONGEST, Facts, _by_index, _is_size, _text
+from edgeml.spec.foreign.partial import PartialSpec, merge, stated
+from edgeml.spec.foreign.values import is_size, names_by_index, read_text
+
+_MAX_LITERAL = 1 << 20
+"""Characters of a literal, whose reading takes many times as much memory."""
 
 
-def ultralytics(told: Mapping[str, str], where: str) -> Facts:
+def spec_of_ultralytics(metadata: Mapping[str, str], source: str) -> PartialSpec:
     """Read the metadata of an Ultralytics export: of an .onnx, or of a metadata.yaml.
 
-    Their classifiers see the centre of the picture, its shorter side resized to the input's, as
+    Their classifiers see the centre of the image, its shorter side resized to the input's, as
     RGB from 0 to 1; the network ends in a softmax.
 
     Raises:
-        SpecError: It is no classifier, or says what cannot be understood.
+        SpecError: It is not a classifier, or a value cannot be parsed.
     """
-    if told.get("task") != "classify":
+    if metadata.get("task") != "classify":
         raise SpecError(
-            f"{where} says that the task is {told.get('task')!r}; edgeml runs classifiers, "
+            f"{source}: task is {metadata.get('task')!r}; edgeml runs classifiers, "
             "which Ultralytics calls 'classify'."
         )
-    names = _literal(told.get("names", ""), f"{where}: names")
-    sides = _literal(told.get("imgsz", ""), f"{where}: imgsz")
+    names = _parse_literal(metadata.get("names", ""), f"{source}: names")
+    sides = _parse_literal(metadata.get("imgsz", ""), f"{source}: imgsz")
     sides = [sides, sides] if isinstance(sides, int) else sides
-    if not _is_size(sides):
-        raise SpecError(f"{where} says that imgsz is {told.get('imgsz')!r}, which is no size.")
-    says, means = f"{where}: names", f"{where}: task classify"
-    return {
-        "labels": (_by_index(names, says), says),
-        "size": (tuple(sides), f"{where}: imgsz"),
-        "task": ("multiclass", means),
-        "resize": ("crop", means),
-        "crop": (1.0, means),
-        "interpolation": ("linear", means),
-        "antialias": (True, means),
-        "mean": ((0.0, 0.0, 0.0), means),
-        "std": ((1.0, 1.0, 1.0), means),
-        "channels": ("rgb", means),
-        "layout": ("nchw", means),
-    }
+    if not is_size(sides):
+        raise SpecError(f"{source}: imgsz is {metadata.get('imgsz')!r}, which is not a size.")
+    return merge(
+        stated(f"{source}: names", labels=tuple(names_by_index(names, f"{source}: names"))),
+        stated(f"{source}: imgsz", size=(sides[0], sides[1])),
+        stated(
+            f"{source}: task classify",
+            task="multiclass",
+            resize="crop",
+            crop=1.0,
+            interpolation="linear",
+            antialias=True,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            channels="rgb",
+            layout="nchw",
+        ),
+    )
 
 
 def read_simple_yaml(path: Path) -> dict[str, str]:
     """Read the metadata.yaml that Ultralytics writes: values of one line, lists, one table.
 
-    A list or table is given as the text of one in Python, as the same facts stand in an .onnx.
+    A list or table is returned as a Python literal, which is how an .onnx stores the same values.
 
     Raises:
-        SpecError: It is something else.
+        SpecError: It has other YAML than that.
     """
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     key = ""
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        inside = line[0] in " -"
-        if inside and key and (item := re.fullmatch(r"\s*-\s+(.*)", line)):
-            told[key] = [*(told[key] or []), _scalar(item[1])]
-        elif inside and key and (pair := re.fullmatch(r"\s+([\w.]+):\s*(.*)", line)):
-            told[key] = (told[key] or {}) | {_scalar(pair[1]): _scalar(pair[2])}
+        inside, block = line[0] in " -", values.get(key)
+        item = re.fullmatch(r"\s*-\s+(.*)", line)
+        pair = re.fullmatch(r"\s+([\w.]+):\s*(.*)", line)
+        if inside and key and item and (block is None or isinstance(block, list)):
+            values[key] = [*(block or []), _scalar(item[1])]
+        elif inside and key and pair and (block is None or isinstance(block, dict)):
+            values[key] = (block or {}) | {_scalar(pair[1]): _scalar(pair[2])}
         elif not inside and (pair := re.fullmatch(r"([\w.]+):\s*(.*)", line)):
             key = pair[1]
-            told[key] = _scalar(pair[2]) if pair[2] else None
+            values[key] = _scalar(pair[2]) if pair[2] else None
         else:
-            raise SpecError(f"{path.name}, line {number}: {line[:60]!r} cannot be understood.")
-    return {name: value if isinstance(value, str) else repr(value) for name, value in told.items()}
+            raise SpecError(f"{path.name}, line {number}: cannot parse {line[:60]!r}.")
+    return {
+        name: value if isinstance(value, str) else repr(value) for name, value in values.items()
+    }
 
 
 def _scalar(text: str) -> Any:
@@ -83,15 +93,15 @@ def _scalar(text: str) -> Any:
         try:
             return str(json.loads(text))
         except ValueError as err:
-            raise SpecError(f"{text[:60]!r} is quoted in a way that is not known.") from err
+            raise SpecError(f"{text[:60]!r} is quoted in a way that edgeml does not know.") from err
     return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text
 
 
-def _literal(text: str, where: str) -> Any:
-    """Read a literal of Python, which is how Ultralytics writes tables into an .onnx."""
+def _parse_literal(text: str, source: str) -> Any:
+    """Parse a Python literal, which is how Ultralytics writes tables into an .onnx."""
+    if len(text) > _MAX_LITERAL:
+        raise SpecError(f"{source} has more than {_MAX_LITERAL:,} characters; refused.")
     try:
-        if len(text) > _LONGEST:
-            raise SpecError(f"{where} has more than {_LONGEST:,} characters; refused.")
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as err:
-        raise SpecError(f"{where} is {text[:60]!r}, which cannot be understood.") from err
+        raise SpecError(f"{source} is {text[:60]!r}, which is not a Python literal.") from err

@@ -1,8 +1,4 @@
-"""What other tools write about their models: each reader turns it into facts, and guesses nothing.
-
-A fact is a field of `ModelSpec` or `Preprocess`, by its name, with the words that say where it was
-found. Files are untrusted: a value of the wrong type is a `SpecError` that names it.
-"""
+"""Values from files of other tools. They are untrusted: one of the wrong type is a `SpecError`."""
 
 from __future__ import annotations
 
@@ -14,39 +10,44 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.errors import SpecError
+from edgeml.image.preprocess import Resize
+from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 
-Fact = tuple[Any, str]
-"""A value, and where it comes from."""
+_MAX_BYTES = 1 << 24
+"""Size of a file."""
 
-Facts = dict[str, Fact]
-
-_LARGEST = 1 << 24
-"""Bytes of a file."""
-
-_LONGEST = 1 << 20
-"""Characters of a literal, whose reading takes many times as much memory."""
+_MIN_POSITIVE = 1e-9
+"""A size divided by less is infinite, or larger than any image."""
 
 
-def _cut(size: tuple[int, int], whole: int, resize: str, said: str, of: str) -> dict[str, Fact]:
-    least = min(size) if resize == "crop" else size[0]
-    if whole < least or (resize == "crop" and size[0] != size[1]):
-        raise SpecError(f"{of}: {size} of {whole} pixels is no crop that edgeml makes.")
-    return {"size": (size, said), "resize": (resize, said), "crop": (least / whole, of)}
+def centre_cut(
+    size: tuple[int, int], resized: int, resize: Resize, *, source: str, crop_source: str
+) -> PartialSpec:
+    """Return the fields of an image that is resized to `resized` pixels and cut to `size`.
+
+    Raises:
+        SpecError: The cut is larger than the image, or not square.
+    """
+    smallest = min(size) if resize == "crop" else size[0]
+    if resized < smallest or (resize == "crop" and size[0] != size[1]):
+        raise SpecError(
+            f"{crop_source}: edgeml cannot cut {size} from an image of {resized} pixels."
+        )
+    return merge(
+        stated(source, size=size, resize=resize), stated(crop_source, crop=smallest / resized)
+    )
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """Read a JSON file that holds a table.
+    """Read a JSON file that holds an object.
 
     Raises:
         SpecError: It cannot be read, is too large, or holds something else.
     """
-    try:
-        told = json.loads(_text(path))
-    except (ValueError, RecursionError) as err:
-        raise SpecError(f"{path.name} is not JSON: {err}.") from err
-    if not isinstance(told, dict):
-        raise SpecError(f"{path.name} holds no table of names and values.")
-    return told
+    document = _parse_json(path)
+    if not isinstance(document, dict):
+        raise SpecError(f"{path.name} does not hold a table of names and values.")
+    return document
 
 
 def read_labels(path: Path) -> list[str]:
@@ -55,20 +56,20 @@ def read_labels(path: Path) -> list[str]:
     Raises:
         SpecError: It cannot be read, or is none of these.
     """
-    text = _text(path)
     if path.suffix.lower() != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise SpecError(f"{path.name} is not JSON: {err}.") from err
-    return _by_index(told, path.name) if isinstance(told, dict) else _names(told, path.name)
+        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return names_by_index(_parse_json(path), path.name)
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        SpecError: It cannot be read, is too large, or is not UTF-8.
+    """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise SpecError(f"{path.name} has more than {_LARGEST:,} bytes; refused.")
+        if path.stat().st_size > _MAX_BYTES:
+            raise SpecError(f"{path.name} has more than {_MAX_BYTES:,} bytes; refused.")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as err:
         raise SpecError(f"{path.name} is not UTF-8 text.") from err
@@ -76,55 +77,92 @@ def _text(path: Path) -> str:
         raise SpecError(f"{path.name} cannot be read: {err.strerror}.") from err
 
 
-def _by_index(told: Any, where: str) -> list[str]:
-    """Order names by their numbers, which must be 0, 1, 2 and so on."""
-    if isinstance(told, (list, tuple)):
-        return _names(told, where)
-    if not isinstance(told, Mapping):
-        raise SpecError(f"{where} is no table of numbers and names.")
-    by_number = {str(number): name for number, name in told.items()}
+def _parse_json(path: Path) -> Any:
     try:
-        return _names([by_number[str(i)] for i in range(len(by_number))], where)
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as err:
+        raise SpecError(f"{path.name} is not JSON: {err}.") from err
+
+
+def names_by_index(value: Any, source: str) -> list[str]:
+    """Return a list of names, or a table's names ordered by their numbers 0, 1, 2 and so on.
+
+    Raises:
+        SpecError: It is neither, or a number is missing.
+    """
+    if not isinstance(value, Mapping):
+        return unique_names(value, source)
+    by_number = {str(number): name for number, name in value.items()}
+    try:
+        return unique_names([by_number[str(i)] for i in range(len(by_number))], source)
     except KeyError as err:
-        raise SpecError(f"{where} has {len(by_number)} names but none for {err}.") from err
+        raise SpecError(f"{source} has {len(by_number)} names but none for {err}.") from err
 
 
-def _names(told: Any, where: str) -> list[str]:
-    """Check names; those that occur twice get their number, since labels are told by name.
+def unique_names(value: Any, source: str) -> list[str]:
+    """Return a list of names; a name that occurs twice gets its number, since labels are unique.
 
     ImageNet has two cranes, a bird and a machine.
+
+    Raises:
+        SpecError: It is not a list of names.
     """
-    if not isinstance(told, (list, tuple)) or not all(isinstance(name, str) for name in told):
-        raise SpecError(f"{where} is no list of names.")
-    times = Counter(told)
-    return [f"{name} {i}" if times[name] > 1 else name for i, name in enumerate(told)]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise SpecError(f"{source} is not a list of names.")
+    counts = Counter(value)
+    return [f"{name} {i}" if counts[name] > 1 else name for i, name in enumerate(value)]
 
 
-def _one_of(table: Mapping[Any, str], told: Any, where: str) -> str:
-    if isinstance(told, (str, int)) and told in table:
-        return table[told]
-    raise SpecError(f"{where} is {told!r}; edgeml knows {', '.join(map(str, table))}.")
+def one_of(table: Mapping[Any, str], value: Any, source: str) -> str:
+    """Return the table's entry for a value.
+
+    Raises:
+        SpecError: It has none.
+    """
+    if isinstance(value, (str, int)) and value in table:
+        return table[value]
+    raise SpecError(f"{source} is {value!r}; edgeml knows {', '.join(map(str, table))}.")
 
 
-def _is_size(told: Any) -> bool:
+def is_size(value: Any) -> bool:
+    """Return whether a value is a height and a width that edgeml can resize to."""
     return (
-        isinstance(told, (list, tuple))
-        and len(told) == 2
-        and all(isinstance(side, int) and 0 < side <= 4096 for side in told)
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(side, int) and 0 < side <= 4096 for side in value)
     )
 
 
-def _positive(told: Any, where: str) -> float:
-    if isinstance(told, bool) or not isinstance(told, (int, float)) or not 0 < told < math.inf:
-        raise SpecError(f"{where} is {told!r}; it must be a number above 0.")
-    return float(told)
+def positive(value: Any, source: str) -> float:
+    """Check that a value is a finite number above 0, and return it.
+
+    Raises:
+        SpecError: It is not.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not _is_finite(value) or value < _MIN_POSITIVE:
+        raise SpecError(f"{source} is {value!r}; it must be a number above 0.")
+    return float(value)
 
 
-def _three(told: Any, where: str) -> list[float]:
-    """Read a number for each channel, or one for all."""
-    told = [told] if isinstance(told, (int, float)) else told
-    if not isinstance(told, (list, tuple)) or len(told) not in (1, 3):
-        raise SpecError(f"{where} is {told!r}; expected three numbers.")
-    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in told):
-        raise SpecError(f"{where} is {told!r}; expected three numbers.")
-    return [float(value) for value in told] * (3 if len(told) == 1 else 1)
+def three_numbers(value: Any, source: str) -> list[float]:
+    """Return a number for each channel, from three or from one for all.
+
+    Raises:
+        SpecError: It is neither.
+    """
+    numbers = [value] if isinstance(value, (int, float)) else value
+    if (
+        not isinstance(numbers, (list, tuple))
+        or len(numbers) not in (1, 3)
+        or not all(isinstance(number, (int, float)) and _is_finite(number) for number in numbers)
+    ):
+        raise SpecError(f"{source} is {value!r}; expected three numbers.")
+    return [float(number) for number in numbers] * (3 if len(numbers) == 1 else 1)
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer that no float can hold
+        return False

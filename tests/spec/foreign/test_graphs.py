@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeml.errors import EdgemlError, ModelLoadError
-from edgeml.spec.foreign.endings import Graph
+from edgeml.spec.foreign.graph import Graph
 from edgeml.spec.foreign.onnx_graph import with_onnx_metadata
 from edgeml.spec.foreign.read_graph import read_graph
 from tests.spec.foreign.nets import make_net
@@ -169,13 +169,13 @@ def test_arbitrary_bytes_give_a_typed_error(
         ("m.onnx", b"\x08" + b"\xff" * 11, "too long"),
         ("m.onnx", b"\x08\x07", "no graph"),
         ("m.onnx", b"\x08\x01" * 2_000_001, "2,000,000 fields"),
-        ("m.xml", b"<net>", "no XML"),
+        ("m.xml", b"<net>", "not XML"),
         ("m.xml", b"\xff\xfe<\0", "UTF-8"),
         ("m.xml", b"<net/>", "no layers"),
         ("m.xml", b'<!DOCTYPE n [<!ENTITY a "aaaa">]><net>&a;</net>', "document type"),
     ],
 )
-def test_what_is_no_model_is_refused_in_words(
+def test_a_file_that_is_not_a_model_is_refused(
     tmp_path: Path, name: str, data: bytes, message: str
 ) -> None:
     with pytest.raises(ModelLoadError, match=message):

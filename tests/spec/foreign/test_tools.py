@@ -18,7 +18,7 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.image.reading import read_image
-from edgeml.spec.foreign.merge import Said, spec_for
+from edgeml.spec.foreign.merge import SpecOverrides, spec_for
 from tests.conftest import ROOT
 from tests.spec.foreign.drawn import drawn
 
@@ -79,7 +79,7 @@ def test_torchvisions_presets_give_its_inputs(tmp_path: Path, clothing: Path, na
     weights = get_weight(name)
     transform: Any = weights.transforms()
     path = make_net(tmp_path / "m.onnx", sides=("H", "W"))
-    reading = spec_for(path, Said(like=weights))
+    reading = spec_for(path, SpecOverrides(like=weights))
     assert len(reading.spec.labels) == 1000
     photos: Sequence[Path] = sorted((clothing / "images").glob("*.jpg"))[::160]
     for photo in photos:

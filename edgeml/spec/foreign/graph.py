@@ -1,4 +1,4 @@
-"""What a graph begins and ends with."""
+"""What a model's graph states: inputs, outputs, and whether it ends in logits or probabilities."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from edgeml.spec.model_spec import Precision
 
 End = Literal["softmax", "log_softmax", "sigmoid", "linear", "unknown"]
 
-
-_DEEPEST = 100
+_MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +19,9 @@ class Port:
     """An input or output.
 
     Attributes:
-        name: As a runtime calls it.
-        dtype: In numpy's words, or `unknown`.
-        shape: None where any size goes, and the whole of it None where the file does not tell.
+        name: As a runtime names it.
+        dtype: numpy's name of the type, or `unknown`.
+        shape: None for a side of any size; None as a whole if the file does not state it.
     """
 
     name: str
@@ -32,15 +31,15 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """What a graph says of itself.
+    """What a graph states.
 
     Attributes:
-        inputs, outputs: Those that a caller gives and gets.
-        ends: For each output what its values are, and the operation that tells so: `linear` are
+        inputs, outputs: Those of the network, without constants.
+        ends: For each output what its values are, and the operation that decides it: `linear` are
             sums of products, which are logits.
-        metadata: ONNX metadata_props, or OpenVINO's rt_info with the path's words as key.
-        precision: What most weights are stored in, `int8` as soon as anything is quantised.
-        producer: What wrote the file, if it says so.
+        metadata: ONNX metadata_props, or OpenVINO's rt_info by path, joined with spaces.
+        precision: What most weights are stored in, `int8` as soon as anything is quantized.
+        producer: The tool that wrote the file, if the file states it.
     """
 
     inputs: tuple[Port, ...]
@@ -50,14 +49,22 @@ class Graph:
     precision: Precision
     producer: str = ""
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of an NCHW input if both are fixed, else None."""
+        shape = self.inputs[0].shape if self.inputs else None
+        if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None:
+            return None
+        return shape[2], shape[3]
 
-class _DamagedError(Exception):
-    """Says only what is wrong, not in which file."""
+
+class DamagedError(Exception):
+    """The bytes are not a model. The message states the fault, but not the file."""
 
 
 @dataclass
-class _Node:
-    """An operation: its type, the names it takes and gives, and its attribute `axis`."""
+class Node:
+    """An operation: its type, the names it reads and writes, and its attribute `axis`."""
 
     op: str = ""
     inputs: list[str] = field(default_factory=list)
@@ -71,7 +78,6 @@ _SAME_VALUES = frozenset(
      "QuantizeLinear", "DequantizeLinear", "Convert", "ConvertLike", "FakeQuantize"}
 )  # fmt: skip
 
-
 _LINEAR = frozenset(
     {"Gemm", "MatMul", "Conv", "FusedGemm", "FusedMatMul", "MatMulInteger", "ConvInteger",
      "QLinearConv", "QLinearMatMul", "QGemm", "BatchNormalization", "GlobalAveragePool",
@@ -79,12 +85,9 @@ _LINEAR = frozenset(
      "Einsum", "MatMulNBits", "FullyConnected"}
 )  # fmt: skip
 
-
 _SUMS = frozenset({"Add", "Sub", "Sum", "Mean", "Subtract", "Concat"})
 
-
 _SCALED = frozenset({"Mul", "Div", "Multiply", "Divide"})
-
 
 _ACTIVATIONS: Mapping[str, End] = {
     "Softmax": "softmax",
@@ -95,33 +98,33 @@ _ACTIVATIONS: Mapping[str, End] = {
 }
 
 
-def _end(
-    name: str, made_by: Callable[[str], _Node | None], constants: set[str], depth: int = 0
+def end_of(
+    name: str, producer_of: Callable[[str], Node | None], constants: set[str], depth: int = 0
 ) -> tuple[End, str]:
-    """Say what an output's values are: look through what does not change them, then at the last."""
-    node = made_by(name)
-    if node is None or depth > _DEEPEST:
+    """Return what an output's values are, by the last operation that changes them, and its type."""
+    node = producer_of(name)
+    if node is None or depth > _MAX_DEPTH:
         return "unknown", "nothing" if node is None else node.op
     if node.op in _SAME_VALUES and node.inputs:
-        return _end(node.inputs[0], made_by, constants, depth + 1)
+        return end_of(node.inputs[0], producer_of, constants, depth + 1)
     if node.op in _ACTIVATIONS:
-        # Over the labels, or over something else: (N, labels) has them last.
+        # Over the labels, or over another axis: (N, labels) has them last.
         over_labels = "oft" not in node.op or node.axis in (None, 1, -1)
         return (_ACTIVATIONS[node.op] if over_labels else "unknown"), node.op
     if node.op in _LINEAR:
         return "linear", node.op
     varying = [one for one in node.inputs if one and one not in constants]
     if node.op in _SUMS or (node.op in _SCALED and len(varying) == 1):
-        # Any number of names on any number of paths would be walked; a classifier has few.
+        # A hostile graph could make this walk any number of paths; a classifier has few.
         for one in varying[:4]:
-            if _end(one, made_by, constants, depth + 25)[0] != "linear":
+            if end_of(one, producer_of, constants, depth + 25)[0] != "linear":
                 return "unknown", node.op
         return "linear", node.op
     return "unknown", node.op
 
 
-def _precision(quantised: bool, stored: Counter[str]) -> Precision:
-    if quantised:
+def precision_of(stored: Counter[str], *, quantized: bool) -> Precision:
+    """Return the precision of weights, from the bytes that are stored in each type."""
+    if quantized:
         return "int8"
-    half, single = stored["float16"], stored["float32"]
-    return "fp16" if half > single else "fp32"
+    return "fp16" if stored["float16"] > stored["float32"] else "fp32"

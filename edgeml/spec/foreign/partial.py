@@ -1,0 +1,118 @@
+"""Parts of a spec, as files, graphs and people state them, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from edgeml.image.filters import Interpolation
+from edgeml.image.preprocess import Preprocess, Resize
+from edgeml.spec.model_spec import Activation, InputType, Layout, ModelSpec, Task
+
+ARGUMENT = "argument"
+"""The source of what a person states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecFields:
+    """Fields of a spec and its preprocessing; None is not stated.
+
+    Attributes:
+        labels: One name for each output.
+        threshold: One for all labels.
+        size: (height, width).
+        mean, std: Of three channels on a scale of 0 to 1, in the order of `channels`.
+        activation: What is applied to the output: `none` if the graph ends in it.
+        output: The name of the output with the scores, of a network that has several.
+
+    The others are those of `Preprocess` and `ModelSpec`.
+    """
+
+    labels: Sequence[str] | None = None
+    threshold: float | None = None
+    task: Task | None = None
+    activation: Activation | None = None
+    output: str | None = None
+    layout: Layout | None = None
+    size: tuple[int, int] | None = None
+    resize: Resize | None = None
+    crop: float | None = None
+    pad: int | None = None
+    interpolation: Interpolation | None = None
+    antialias: bool | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    channels: Literal["rgb", "bgr"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecOverrides(SpecFields):
+    """What a person states about a model; it wins over what the files state.
+
+    Attributes:
+        like: A member of one of torchvision's enums of weights, whose transforms are taken.
+    """
+
+    like: Any = None
+
+
+NO_OVERRIDES = SpecOverrides()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialSpec(SpecFields):
+    """Fields of a spec, each with its source.
+
+    Attributes:
+        input: The type of the graph's input.
+        sources: Where each field that is not None comes from.
+    """
+
+    input: InputType | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields that are not None."""
+        return {name: getattr(self, name) for name in self.sources}
+
+
+def stated(source: str, **values: Any) -> PartialSpec:
+    """Return a partial spec whose fields all come from one source."""
+    known = {name: value for name, value in values.items() if value is not None}
+    return PartialSpec(**known, sources=dict.fromkeys(known, source))
+
+
+def merge(*parts: PartialSpec) -> PartialSpec:
+    """Return each field as the first part that states it does, with its source."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for part in reversed(parts):
+        values.update(part.values())
+        sources.update(part.sources)
+    return PartialSpec(**values, sources=sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecWithSources:
+    """A spec, and the source of each of its fields.
+
+    Attributes:
+        spec: The spec.
+        sources: By field of the spec and its preprocessing: a file and key, `the graph`,
+            `argument` or `default`.
+    """
+
+    spec: ModelSpec
+    sources: Mapping[str, str]
+
+
+def names_of(kind: type) -> list[str]:
+    """Return the names of a dataclass's fields."""
+    return [one.name for one in fields(kind)]
+
+
+def spec_sources(source: str, sources: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a source for every field of a spec: its own, or else the common `source`."""
+    names = [name for name in names_of(ModelSpec) if name != "preprocess"] + names_of(Preprocess)
+    return {name: (sources or {}).get(name, source) for name in names}
