@@ -19,7 +19,7 @@ from edgeml.data.readers.find import read_dataset
 from edgeml.data.readers.folders import files_below, is_image
 from edgeml.data.screen import thumbnails
 from edgeml.errors import ImageError
-from edgeml.image.kinds import Kind, kind_of
+from edgeml.image.headers import Header, header_or_none
 from edgeml.image.reading import read_file
 from edgeml.ordered import ordered_map, usable_cpus
 from edgeml.progress import SILENT, Progress
@@ -53,7 +53,7 @@ class Audit:
     skipped: tuple[Skipped, ...]
     unreadable: tuple[Skipped, ...]
     unnamed: tuple[Path, ...]
-    kinds: tuple[Kind | None, ...]
+    kinds: tuple[Header | None, ...]
     bytes: NDArray[np.int64]
     duplicates: Duplicates
 
@@ -288,18 +288,18 @@ def audit(
 
 def _read_headers(
     dataset: Dataset, threads: int | None, progress: Progress
-) -> tuple[Dataset, list[Kind | None], NDArray[np.int64]]:
+) -> tuple[Dataset, list[Header | None], NDArray[np.int64]]:
     """Read every file once; return the data set with its hashes, and headers and sizes in bytes."""
 
-    def read(path: Path) -> tuple[str, Kind | None, int]:
+    def read(path: Path) -> tuple[str, Header | None, int]:
         try:
             data = read_file(path)
         except ImageError:
             return "", None, 0
-        return hashlib.sha256(data).hexdigest(), kind_of(data), len(data)
+        return hashlib.sha256(data).hexdigest(), header_or_none(data), len(data)
 
     hashes = dict(dataset.known_hashes)
-    kinds: list[Kind | None] = []
+    kinds: list[Header | None] = []
     sizes: list[int] = []
     results = ordered_map(read, dataset.paths, workers=threads or usable_cpus())
     with progress.task("files", total=len(dataset)) as advance:
@@ -324,7 +324,7 @@ def _unnamed(dataset: Dataset) -> tuple[Path, ...]:
     return tuple(sorted(path for path in images if os.path.normpath(path) not in named))
 
 
-def _oddities(kind: Kind) -> set[str]:
+def _oddities(kind: Header) -> set[str]:
     bits = "16-bit" if kind.bits == 16 else ""
     rotation = "rotated" if kind.orientation != 1 else ""
     return {kind.colours, bits, rotation} & set(ODDITIES)

@@ -1,110 +1,175 @@
-"""How large an encoded picture says it is, read before a codec allocates anything for it."""
+"""What an encoded image states about itself, read before a codec allocates anything for it."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 import numpy as np
 
 from edgeml.errors import ImageError
+from edgeml.image import tiff
 from edgeml.image.avif import avif_size
+from edgeml.image.tiff import orientation_of, tiff_tags
 
 FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
 
 Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif"]
 
-# What is beyond these is no picture that anybody made, and walking through it would take longer
-# than decoding one: a segment or a chunk costs half a microsecond here.
-_MOST_SEGMENTS = 10_000
-_MOST_CHUNKS = 1 << 16
-_MOST_TIFF_TAGS = 4096
+Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
+"""How a file stores colours; `rgba` is anything with transparency, grey images included."""
 
-# A scan goes over the whole picture, and may take 10 bytes: 17 ms each at 50 megapixels. Encoders
-# write 10, those that search for the best order some 30.
-_MOST_SCANS = 64
+SUFFIXES_OF: dict[Format, tuple[str, ...]] = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "png": (".png", ".apng"),
+    "gif": (".gif",),
+    "bmp": (".bmp", ".dib"),
+    "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+    "avif": (".avif",),
+}
 
-# libpng unpacks each compressed text of a PNG, up to 8 MB and 30 ms, which 8 kB are enough for.
-_MOST_PACKED_TEXTS = 8
+# Nobody makes an image beyond these limits, and reading through it would take longer than decoding
+# one: a segment or a chunk costs half a microsecond here.
+_MAX_SEGMENTS = 10_000
+_MAX_CHUNKS = 1 << 16
+
+# A scan covers the full image, and may take 10 bytes: 17 ms each at 50 megapixels. Encoders write
+# 10 scans, those that search for the best order some 30.
+_MAX_SCANS = 64
+
+# libpng unpacks each compressed text of a PNG, up to 8 MB and 30 ms, for which 8 kB are enough.
+_MAX_PACKED_TEXTS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a header says of a picture.
+    """What a header states about an image.
 
     Attributes:
         format: Which codec it is for.
-        height, width: In pixels, before any EXIF rotation.
-        memory: The bytes that OpenCV takes to decode the picture: 6 a pixel, as it holds the frame
-            twice, and what a format needs besides. Measured with OpenCV 5.0 on pictures of 1 to 49
-            megapixels.
-        least: The bytes that the file must have for a picture of that size.
-        animated: A PNG that is to be decoded `without_animation`.
+        height: In pixels, before any EXIF rotation.
+        width: In pixels, before any EXIF rotation.
+        memory: The bytes that OpenCV needs to decode the image: 6 a pixel, since it holds the frame
+            twice, and what a format needs in addition. Measured with OpenCV 5.0 on images of 1 to
+            49 megapixels.
+        min_bytes: The bytes that a file with an image of that size must have.
+        animated: A PNG that must be decoded through `strip_animation`.
+        colours: How colours are stored.
+        bits: Bits of a sample; 0 if unknown.
+        orientation: EXIF's, 1 to 8; 1 is upright.
     """
 
     format: Format
     height: int
     width: int
     memory: int
-    least: int = 0
+    min_bytes: int = 0
     animated: bool = False
+    colours: Colours = "unknown"
+    bits: int = 8
+    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, before any EXIF rotation."""
+        return self.height, self.width
+
+    def matches(self, path: PurePath) -> bool:
+        """Return whether the suffix of a file's name is one of this format."""
+        return path.suffix.lower() in SUFFIXES_OF[self.format]
+
+
+def format_of(data: bytes) -> Format | Literal["heic"] | None:
+    """Return the format by the first 12 bytes; None if it is no known image."""
+    if data.startswith(b"\xff\xd8"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if data.startswith(b"BM"):
+        return "bmp"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "tiff"
+    if data[4:8] == b"ftyp":
+        return "heic" if data[8:12] in _HEIC else "avif"
+    return None
+
+
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
 def read_header(data: bytes) -> Header:
-    """Read what an encoded picture says of itself.
+    """Read the header of an encoded image.
 
     Raises:
-        ImageError: The format is not one of `FORMATS`, the header is damaged or cut short, or
-            what it announces is not in the file or absurd: a chunk that runs past the end, a
-            thousand scans. Says only what is wrong, not with which image.
+        ImageError: The format is not one of `FORMATS`, the header is damaged or cut short, or what
+            it announces is not in the file or absurd: a chunk that runs past the end, a thousand
+            scans. The message states what is wrong, not with which image.
     """
     try:
         header = _header(data)
     except (struct.error, IndexError, OverflowError) as err:  # an offset beyond all memory
         raise ImageError("its header is cut short") from err
     if header.height < 1 or header.width < 1:
-        raise ImageError(f"its header says that it has {header.height} x {header.width} pixels")
+        raise ImageError(f"its header states {header.height} x {header.width} pixels")
     return header
 
 
+def header_or_none(data: bytes) -> Header | None:
+    """Read the header of an encoded image; None if it has none that can be read."""
+    try:
+        return read_header(data)
+    except ImageError:
+        return None
+
+
 def _header(data: bytes) -> Header:
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _png(data)
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        width, height = struct.unpack_from("<HH", data, 6)
-        return Header("gif", height, width, 8 * height * width)
-    if data.startswith(b"BM"):
-        return _bmp(data)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return _webp(data)
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return _tiff(data)
-    if data[4:8] != b"ftyp":
-        raise ImageError(
-            f"it is damaged or of no known format; {FORMATS} are read", reason="unknown_format"
-        )
-    if data[8:12] in _HEIC:
-        raise ImageError(
-            f"it is HEIC, which OpenCV does not read; {FORMATS} are read", reason="unsupported"
-        )
-    height, width, alpha = avif_size(data)
-    return Header("avif", height, width, (28 if alpha else 19) * height * width)
-
-
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+    match format_of(data):
+        case "jpeg":
+            return _jpeg(data)
+        case "png":
+            return _png(data)
+        case "gif":
+            width, height = struct.unpack_from("<HH", data, 6)
+            memory = 8 * height * width
+            return Header(
+                format="gif", height=height, width=width, memory=memory, colours="palette"
+            )
+        case "bmp":
+            return _bmp(data)
+        case "webp":
+            return _webp(data)
+        case "tiff":
+            return _tiff(data)
+        case "avif":
+            height, width, alpha = avif_size(data)
+            memory = (28 if alpha else 19) * height * width
+            return Header(format="avif", height=height, width=width, memory=memory, bits=0)
+        case "heic":
+            raise ImageError(
+                f"it is HEIC, which OpenCV does not read; {FORMATS} are read", reason="unsupported"
+            )
+        case None:
+            raise ImageError(
+                f"it is damaged or of an unknown format; {FORMATS} are read",
+                reason="unknown_format",
+            )
 
 
 def _jpeg(data: bytes) -> Header:
-    """Find the frame header and the first scan (ITU-T T.81, B.2.2 and B.2.3)."""
-    position, frame = 2, 0
-    for _ in range(_MOST_SEGMENTS):
-        # Codecs skip what stands between two segments, so a check that stopped there is no check.
+    """Find the frame header and the first scan (ITU-T T.81, B.2.2, B.2.3); EXIF is in APP1."""
+    position, frame, exif = 2, 0, b""
+    for _ in range(_MAX_SEGMENTS):
+        # Codecs skip bytes between two segments, so a check that stopped there would be none.
         position = data.find(b"\xff", position)
         if position < 0:
-            raise ImageError("it is a JPEG without a picture")
+            raise ImageError("it is a JPEG without an image")
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1
@@ -113,18 +178,21 @@ def _jpeg(data: bytes) -> Header:
             position += 2
             continue
         if marker == 0xD9:
-            raise ImageError("it is a JPEG that ends before its picture")
+            raise ImageError("it is a JPEG that ends before its image")
         if marker == 0xDA and frame:
-            return _jpeg_of(data, frame, position)
+            return _jpeg_header(data, frame, position, exif)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame:
             frame = position
-        position += 2 + max(struct.unpack_from(">H", data, position + 2)[0], 2)
-    raise ImageError(f"it is a JPEG with {_MOST_SEGMENTS} segments before its picture")
+        length = max(struct.unpack_from(">H", data, position + 2)[0], 2)
+        if marker == 0xE1 and not frame and data.startswith(b"Exif\0\0", position + 4):
+            exif = data[position + 10 : position + 2 + length]
+        position += 2 + length
+    raise ImageError(f"it is a JPEG with {_MAX_SEGMENTS} segments before its image")
 
 
-def _jpeg_of(data: bytes, frame: int, scan: int) -> Header:
-    """Read the frame header; a picture of several scans is kept whole as 16-bit coefficients."""
-    height, width, components = struct.unpack_from(">HHB", data, frame + 5)
+def _jpeg_header(data: bytes, frame: int, scan: int, exif: bytes) -> Header:
+    """Read the frame header; an image of several scans is held as 16-bit coefficients."""
+    bits, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
     pixels = height * width
     memory = 6 * pixels
     factors = [data[frame + 11 + 3 * i] for i in range(components)]
@@ -132,32 +200,44 @@ def _jpeg_of(data: bytes, frame: int, scan: int) -> Header:
     samples = sum(a * b for a, b in zip(across, down, strict=True)) * pixels
     samples //= max([1, *across]) * max([1, *down])
     # A block of 64 samples takes a bit or more, unless it is coded arithmetically. libjpeg would
-    # make up the rest in grey: 500 bytes could cost 300 MB.
-    least = samples // 64 // 8 if data[frame + 1] < 0xC8 else 0
+    # fill in the rest in grey: 500 bytes could cost 300 MB.
+    min_bytes = samples // 64 // 8 if data[frame + 1] < 0xC8 else 0
     if data[frame + 1] in (0xC2, 0xC6, 0xCA, 0xCE) or data[scan + 4] < components:
         scans = _scans(data, scan)
-        if scans > _MOST_SCANS:
-            raise ImageError(f"it is a JPEG of {scans} scans; more than {_MOST_SCANS} are refused")
+        if scans > _MAX_SCANS:
+            raise ImageError(f"it is a JPEG of {scans} scans; more than {_MAX_SCANS} are refused")
         memory = max(memory, 3 * pixels + 2 * samples)
-    return Header("jpeg", height, width, memory, least)
+    return Header(
+        format="jpeg",
+        height=height,
+        width=width,
+        memory=memory,
+        min_bytes=min_bytes,
+        colours=_JPEG_COLOURS.get(components, "unknown"),
+        bits=bits,
+        orientation=orientation_of(exif),
+    )
+
+
+_JPEG_COLOURS: dict[int, Colours] = {1: "grey", 3: "rgb", 4: "cmyk"}
 
 
 def _scans(data: bytes, start: int) -> int:
-    """Count the markers of scans; inside of one the two bytes never follow each other."""
+    """Count the markers of scans; inside a scan the two bytes never follow each other."""
     values, count = np.frombuffer(data, np.uint8, offset=start), 0
-    for first in range(0, len(values), 1 << 20):  # in pieces, as it takes memory
+    for first in range(0, len(values), 1 << 20):  # in pieces, since it takes memory
         part = values[first : first + (1 << 20) + 1]
         count += int(np.count_nonzero((part[:-1] == 0xFF) & (part[1:] == 0xDA)))
     return count
 
 
 def _png(data: bytes) -> Header:
-    """Read IHDR, and follow the chunks to IEND.
+    """Read IHDR, and follow the chunks to IEND (PNG 3rd ed., 11.2 and 11.3).
 
     OpenCV trusts their lengths: 2 kB that announce a chunk of 4 GB cost it 4 GB of memory.
     """
-    position, kind, texts, animated = 8, b"", 0, False
-    for _ in range(_MOST_CHUNKS):
+    position, kind, texts, animated, transparent, exif = 8, b"", 0, False, False, b""
+    for _ in range(_MAX_CHUNKS):
         if position + 12 > len(data):
             raise ImageError("it is a PNG that ends early")
         length, kind = _CHUNK.unpack_from(data, position)
@@ -169,27 +249,44 @@ def _png(data: bytes) -> Header:
             )
         elif kind == b"acTL":
             animated = True
+        elif kind == b"tRNS":
+            transparent = True
+        elif kind == b"eXIf":
+            exif = data[position + 8 : position + 8 + length]
         position += 12 + length
         if position > len(data):
             raise ImageError("it is a damaged PNG: a chunk runs past its end")
         if kind == b"IEND":
             break
     else:
-        raise ImageError(f"it is a PNG of more than {_MOST_CHUNKS} chunks")
-    if texts > _MOST_PACKED_TEXTS:
+        raise ImageError(f"it is a PNG of more than {_MAX_CHUNKS} chunks")
+    if texts > _MAX_PACKED_TEXTS:
         raise ImageError(
-            f"it is a PNG with {texts} compressed texts; more than {_MOST_PACKED_TEXTS} are refused"
+            f"it is a PNG with {texts} compressed texts; more than {_MAX_PACKED_TEXTS} are refused"
         )
-    width, height, bits = struct.unpack_from(">IIB", data, 16)
-    memory = (8 if bits == 16 else 6) * height * width
-    return Header("png", height, width, memory, animated=animated)
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", data, 16)
+    colours = _PNG_COLOURS.get(colour_type, "unknown")
+    return Header(
+        format="png",
+        height=height,
+        width=width,
+        memory=(8 if bits == 16 else 6) * height * width,
+        animated=animated,
+        colours="rgba" if transparent and colours != "palette" else colours,
+        bits=bits,
+        orientation=orientation_of(exif),
+    )
 
 
-def without_animation(data: bytes) -> bytes:
-    """Leave out of a PNG that was checked what makes it an animation (PNG 3rd ed., 11.3.6).
+_CHUNK = struct.Struct(">I4s")
+_PNG_COLOURS: dict[int, Colours] = {0: "grey", 2: "rgb", 3: "palette", 4: "rgba", 6: "rgba"}
 
-    What is left is its first picture. OpenCV 4.14 and 5.0 crash on some that are damaged, and take
-    half as much memory again for the others.
+
+def strip_animation(data: bytes) -> bytes:
+    """Remove what makes a checked PNG an animation (PNG 3rd ed., 11.3.6), and keep its first image.
+
+    OpenCV 4.14 and 5.0 crash on some damaged animations, and take half as much memory again for
+    the others.
     """
     parts, position, kind = [data[:8]], 8, b""
     while kind != b"IEND":
@@ -200,81 +297,95 @@ def without_animation(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-_CHUNK = struct.Struct(">I4s")
-
-
 def _is_packed(text: bytes) -> bool:
-    """Say whether an iTXt chunk is compressed: a flag after its keyword (PNG 3rd ed., 11.3.3.4)."""
+    """Return whether an iTXt chunk is compressed: a flag after its keyword (11.3.3.4)."""
     return text[text.find(b"\0", 0, 80) + 1 :][:1] != b"\0"
 
 
 def _bmp(data: bytes) -> Header:
-    if struct.unpack_from("<I", data, 14)[0] == 12:  # the header of OS/2 1.x
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
+    old = struct.unpack_from("<I", data, 14)[0] == 12  # the header of OS/2 1.x
+    width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
     height, width = abs(height), abs(width)  # a negative height means rows from the top
-    return Header("bmp", height, width, 6 * height * width)
+    bits = struct.unpack_from("<H", data, 24 if old else 28)[0]
+    colours: Colours = "palette" if bits <= 8 else "rgba" if bits == 32 else "rgb"
+    memory = 6 * height * width
+    return Header(format="bmp", height=height, width=width, memory=memory, colours=colours)
 
 
 def _webp(data: bytes) -> Header:
-    """Read the first chunk (RFC 9649, 2.5 to 2.7). Codecs hold the sizes in it against the rest."""
-    kind, factor = data[12:16], 6
+    """Read the first chunk (RFC 9649, 2.5 to 2.7). Codecs compare the sizes in it with the rest."""
+    kind, factor, exif = data[12:16], 6, b""
+    colours: Colours = "rgb"
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
         flags = data[20]
         factor = 14 if flags & 2 else 8 if flags & 16 else 6  # with a canvas for animation; alpha
+        colours = "rgba" if flags & 16 else "rgb"
+        exif = _webp_exif(data)
     elif kind == b"VP8L":
         bits = struct.unpack_from("<I", data, 21)[0]
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        colours = "rgba" if data[24] & 0x10 else "rgb"
     elif kind == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
-        raise ImageError("it is a WebP without a picture")
-    return Header("webp", height, width, factor * height * width)
+        raise ImageError("it is a WebP without an image")
+    memory = factor * height * width
+    return Header(
+        format="webp",
+        height=height,
+        width=width,
+        memory=memory,
+        colours=colours,
+        orientation=orientation_of(exif),
+    )
+
+
+def _webp_exif(data: bytes) -> bytes:
+    position = 12
+    for _ in range(_MAX_CHUNKS):
+        if position + 8 > len(data):
+            break
+        name, length = struct.unpack_from("<4sI", data, position)
+        if name == b"EXIF":
+            return data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0")
+        position += 8 + length + length % 2
+    return b""
 
 
 def _tiff(data: bytes) -> Header:
     """Read the first directory (TIFF 6.0, sections 2, 8 and 15; BigTIFF).
 
-    A strip or a tile is unpacked as a whole, and held twice over if it was not packed.
+    OpenCV unpacks a strip or a tile at once, and holds it twice if it was not packed.
     """
-    order = "<" if data.startswith(b"II") else ">"
-    if data[2:4] in (b"+\0", b"\0+"):
-        start = struct.unpack_from(order + "Q", data, 8)[0]
-        count, first, step, value_at = struct.unpack_from(order + "Q", data, start)[0], 8, 20, 12
-    else:
-        start = struct.unpack_from(order + "I", data, 4)[0]
-        count, first, step, value_at = struct.unpack_from(order + "H", data, start)[0], 2, 12, 8
-    if count > _MOST_TIFF_TAGS:
-        raise ImageError(f"it is a TIFF that claims {count} tags")
-    tags: dict[int, int] = {}
-    for entry in range(start + first, start + first + count * step, step):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in _TIFF_TAGS and kind in _TIFF_INTEGERS:
-            code, at = order + _TIFF_INTEGERS[kind], entry + value_at
-            values = struct.unpack_from(order + "IQ"[step == 20], data, entry + 4)[0]
-            if values * struct.calcsize(code) > step - value_at:  # they stand elsewhere
-                at = struct.unpack_from(order + "IQ"[step == 20], data, at)[0]
-            tags[tag] = max(tags.get(tag, 0), struct.unpack_from(code, data, at)[0])
-    height, width = tags.get(_HEIGHT, 0), tags.get(_WIDTH, 0)
+    tags = tiff_tags(data)
+    height, width = tags.get(tiff.HEIGHT, 0), tags.get(tiff.WIDTH, 0)
     if not height or not width:
         raise ImageError("it is a TIFF without a size")
-    if tags.get(_SAMPLE_FORMAT) == 3 or tags.get(_BITS, 1) > 16:
+    bits = tags.get(tiff.BITS, 1)
+    if tags.get(tiff.SAMPLE_FORMAT) == 3 or bits > 16:
         raise ImageError(
-            f"it is a TIFF with samples of {tags.get(_BITS, 1)} bits, floating-point numbers "
-            "perhaps; 8 and 16 bits are read",
+            f"it is a TIFF with samples of {bits} bits, perhaps floating-point numbers; 8 and 16 "
+            "bits are read",
             reason="unsupported",
         )
-    if _TILE_WIDTH in tags:
-        piece = tags[_TILE_WIDTH] * tags.get(_TILE_HEIGHT, 0)
+    if tiff.TILE_WIDTH in tags:
+        piece = tags[tiff.TILE_WIDTH] * tags.get(tiff.TILE_HEIGHT, 0)
     else:
-        piece = width * min(tags.get(_ROWS_A_STRIP) or height, height)
-    unpacked = piece * tags.get(_SAMPLES, 1) * tags.get(_BITS, 1) // 8
-    return Header("tiff", height, width, 6 * height * width + max(2 * unpacked, 4 * piece))
+        piece = width * min(tags.get(tiff.ROWS_PER_STRIP) or height, height)
+    unpacked = piece * tags.get(tiff.SAMPLES, 1) * bits // 8
+    colours = _TIFF_COLOURS.get(tags.get(tiff.PHOTOMETRIC, -1), "unknown")
+    return Header(
+        format="tiff",
+        height=height,
+        width=width,
+        memory=6 * height * width + max(2 * unpacked, 4 * piece),
+        colours="rgba" if tiff.EXTRA_SAMPLES in tags and colours in ("grey", "rgb") else colours,
+        bits=bits,
+        orientation=orientation_of(data),
+    )
 
 
-_WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS_A_STRIP, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = (
-    _TIFF_TAGS
-) = (256, 257, 258, 277, 278, 322, 323, 339)
-_TIFF_INTEGERS = {3: "H", 4: "I", 16: "Q"}
+_TIFF_COLOURS: dict[int, Colours] = {
+    0: "grey", 1: "grey", 2: "rgb", 3: "palette", 5: "cmyk", 6: "rgb",
+}  # fmt: skip

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeml.errors import ImageError, ImageReason
 from edgeml.image.frame import Frame, check_frame
-from edgeml.image.headers import Header, read_header, without_animation
+from edgeml.image.headers import Header, read_header, strip_animation
 from edgeml.image.quiet import quiet_opencv
 
 Image = Union[str, "os.PathLike[str]", bytes, Frame, Any]
@@ -160,7 +160,7 @@ def decode_image(
             f"The image {name} cannot be decoded: {err}.", reason=err.reason, source=source
         ) from err
     _check_size(header, name, source)
-    if len(data) < header.least:
+    if len(data) < header.min_bytes:
         raise ImageError(
             f"The image {name} cannot be decoded: it has {len(data)} bytes, too few for "
             f"{header.height} x {header.width} pixels.",
@@ -170,7 +170,7 @@ def decode_image(
     if at_least and header.format == "jpeg":
         flags = _scaled_flags((header.height, header.width), at_least)
     if header.animated:
-        data = without_animation(data)
+        data = strip_animation(data)
     frame, cause = None, None
     try:
         with quiet_opencv():
@@ -223,7 +223,9 @@ def _scaled_flags(size: tuple[int, int], at_least: tuple[int, int]) -> int:
 
 def _from_pil(image: Any) -> Frame:
     """Convert a PIL image; its EXIF rotation is applied, as for files."""
-    _check_size(Header("png", image.height, image.width, 0), "from PIL", None)
+    _check_size(
+        Header(format="png", height=image.height, width=image.width, memory=0), "from PIL", None
+    )
     if image.mode in ("I", "F"):
         raise ImageError(
             f"The PIL image cannot be used: its mode {image.mode!r} has no known range. "

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from edgeml.errors import ImageError
-from edgeml.image.headers import read_header, without_animation
+from edgeml.image.headers import read_header, strip_animation
 from edgeml.image.reading import MAX_MEMORY, MAX_PIXELS, read_image
 from tests.image.corpus import encoded, picture, png, png_header, resized_jpeg
 
@@ -139,7 +139,7 @@ def test_of_a_png_with_an_animation_that_is_something_else_the_still_picture_is_
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(image.convert("RGB"))[..., ::-1]
     assert np.array_equal(read_image(data), expected)
-    still = without_animation(data)
+    still = strip_animation(data)
     assert len(still) < len(data)
     assert not any(kind in still for kind in (b"acTL", b"fcTL", b"fdAT"))
     assert np.array_equal(cv2.imdecode(np.frombuffer(still, np.uint8), 1), expected)

@@ -21,6 +21,7 @@ from edgeml.data.readers.rows import (
     text_fault,
 )
 from edgeml.errors import DataError, InputError
+from edgeml.image.headers import format_of
 from edgeml.image.reading import SUFFIXES
 from edgeml.spec.labels import LabelGroup
 
@@ -242,11 +243,13 @@ def _kind_inside(path: Path) -> str | None:
             head = file.read(12)
     except OSError:
         return None
-    if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")) or head[8:] == b"WEBP":
-        return "an image by its content but not by its name"
-    if head[4:8] == b"ftyp" and head[8:] in (b"heic", b"heix", b"mif1", b"hevc"):
-        return "HEIC, which is not supported"
-    return None
+    match format_of(head):
+        case "jpeg" | "png" | "gif" | "webp":  # two bytes are no proof of a BMP, nor four of a TIFF
+            return "an image by its content but not by its name"
+        case "heic":
+            return "HEIC, which is not supported"
+        case _:
+            return None
 
 
 def _why_not_a_file(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What a header says is what Pillow says."""
+"""The format, colours, bits and rotation in a header are those that Pillow wrote."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from edgeml.image.kinds import Kind, kind_of
+from edgeml.image.headers import Header, header_or_none
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -67,32 +67,32 @@ def test_a_header_says_what_pillow_wrote(
 ) -> None:
     if form == "WEBP" and not features.check("webp"):
         pytest.skip("this Pillow writes no WebP")
-    kind = kind_of(written(mode, form, **options))
-    assert kind is not None
-    assert (kind.format, kind.colours, kind.bits, kind.orientation) == expected
-    assert kind.size == (20, 30)
+    header = header_or_none(written(mode, form, **options))
+    assert header is not None
+    assert (header.format, header.colours, header.bits, header.orientation) == expected
+    assert header.size == (20, 30)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize(("channels", "colours"), [(1, "grey"), (3, "rgb")])
 def test_sixteen_bits_are_seen(suffix: str, channels: int, colours: str) -> None:
     data = cv2.imencode(suffix, RGB[..., :channels].astype(np.uint16) * 257)[1].tobytes()
-    kind = kind_of(data)
-    assert kind is not None
-    assert (kind.bits, kind.colours) == (16, colours)
+    header = header_or_none(data)
+    assert header is not None
+    assert (header.bits, header.colours) == (16, colours)
 
 
 def test_a_name_promises_a_format() -> None:
-    kind = Kind("jpeg", (1, 1), "rgb", 8, 1)
-    assert kind.matches(Path("a/b.JPG"))
-    assert kind.matches(Path("b.jpeg"))
-    assert not kind.matches(Path("b.png"))
-    assert not kind.matches(Path("b"))
+    header = Header(format="jpeg", height=1, width=1, memory=6)
+    assert header.matches(Path("a/b.JPG"))
+    assert header.matches(Path("b.jpeg"))
+    assert not header.matches(Path("b.png"))
+    assert not header.matches(Path("b"))
 
 
 def test_what_is_no_picture_has_no_kind() -> None:
     for data in (b"", b"text", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"II*\0\xff\xff\xff\xff"):
-        assert kind_of(data) is None
+        assert header_or_none(data) is None
 
 
 @given(
@@ -107,5 +107,5 @@ def test_a_damaged_header_is_read_or_not_but_never_raises(
     data = bytearray(written("P" if form == "GIF" else "RGB", form)[:keep])
     if at < len(data):
         data[at] = byte
-    kind = kind_of(bytes(data))
-    assert kind is None or min(kind.size) >= 0
+    header = header_or_none(bytes(data))
+    assert header is None or min(header.size) >= 0
