@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
 from edgeml.cli import (
     bench,
@@ -29,8 +32,43 @@ from edgeml.cli import (
 )
 from edgeml.errors import EdgemlError
 
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "train": train.train,
+    "eval": eval.evaluate,
+    "export": export.export,
+    "compare": compare.compare,
+    "verify": verify.verify,
+    "predict": predict.predict,
+    "bench": bench.bench,
+    "stream": stream.stream,
+    "inspect": inspect.inspect,
+    "doctor": doctor.doctor,
+}
+
+
+class _Commands(typer.core.TyperGroup):
+    """Builds the options of a command only when it is called: all of them take 100 ms."""
+
+    def resolve_command(
+        self, ctx: typer.Context, args: list[str]
+    ) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in _COMMANDS:
+            callback = _COMMANDS[name]
+            if name == "train":
+                from edgeml.cli._flags import with_settings
+
+                callback = with_settings(callback)
+            single = typer.Typer(add_completion=False)
+            single.command(name)(callback)
+            command = typer.main.get_command(single)
+        return name, command, rest
+
+
 app = typer.Typer(
     name="edgeml",
+    cls=_Commands,
     help="From a folder of labelled images to a verified classifier on an edge device.",
     no_args_is_help=True,
     add_completion=False,
@@ -57,18 +95,9 @@ def _root(
     """From a folder of labelled images to a verified classifier on an edge device."""
 
 
-app.command()(demo.demo)
+for _name, _callback in _COMMANDS.items():  # `_Commands` replaces the body, which only has a help
+    app.command(_name, help=_callback.__doc__)(lambda: None)
 app.add_typer(data.app)
-app.command()(train.train)
-app.command("eval")(eval.evaluate)
-app.command()(export.export)
-app.command()(compare.compare)
-app.command()(verify.verify)
-app.command()(predict.predict)
-app.command()(bench.bench)
-app.command()(stream.stream)
-app.command()(inspect.inspect)
-app.command()(doctor.doctor)
 
 
 # What shells report for a program that SIGINT ended.

@@ -1,20 +1,20 @@
-"""`edgeml train`."""
+"""`edgeml train`; `_flags` adds one flag per setting."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgeml.cli._flags import with_settings
 from edgeml.cli._shared import Data, Json, print_json, progress
 from edgeml.cli._tables import print_metrics
 from edgeml.errors import InputError, needs
-from edgeml.training.config import CONFIG_FILE, TrainConfig, read_settings
+
+if TYPE_CHECKING:
+    from edgeml.training.config import TrainConfig
 
 
-@with_settings
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("run"),
@@ -64,6 +64,8 @@ def train(
 
 def _config(file: Path | None, out: Path, flags: dict[str, Any], *, resume: bool) -> TrainConfig:
     """Apply flags to the settings of a .yaml, or of the run that is resumed."""
+    from edgeml.training.config import CONFIG_FILE, TrainConfig, read_settings
+
     if resume:
         if not (out / CONFIG_FILE).is_file():
             raise InputError(f"There is no run in {str(out)!r} to resume.")
