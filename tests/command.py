@@ -1,4 +1,4 @@
-"""The `edgeml` command run in this process, and photos to run it on."""
+"""The `edgeml` command run in this process, and images to run it on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Command:
         return Result(int(stopped.value.code or 0), out, err)
 
     def refused(self, *words: object) -> str:
-        """Run what must be refused: nothing on stdout, one line on stderr, exit status 2."""
+        """Run and check a refusal: nothing on stdout, one line on stderr, exit status 2."""
         result = self(*words)
         assert (result.status, result.out) == (2, ""), result.err
         lines = [line for line in result.err.splitlines() if line.strip()]
@@ -49,7 +49,7 @@ class Command:
 
 
 def colour_pictures(folder: Path, count: int = 8) -> None:
-    """Write pictures that no two of them are the same."""
+    """Write images, all different."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(len(str(folder)))
     for row in range(count):
@@ -57,7 +57,7 @@ def colour_pictures(folder: Path, count: int = 8) -> None:
 
 
 def colour_folders(root: Path, each: int = 4) -> Path:
-    """Plain pictures in folders red/, green/ and blue/."""
+    """Write plain images into folders red/, green/ and blue/."""
     rng = np.random.default_rng(0)
     for channel, label in enumerate(reversed(LABELS)):  # BGR
         (root / label).mkdir(parents=True)

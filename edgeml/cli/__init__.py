@@ -50,9 +50,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 class _Commands(typer.core.TyperGroup):
     """Builds the options of a command only when it is called: all of them take 100 ms."""
 
-    def resolve_command(
-        self, ctx: typer.Context, args: list[str]
-    ) -> tuple[str | None, Any, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if name in _COMMANDS:
             callback = _COMMANDS[name]

@@ -1,4 +1,4 @@
-"""The command as a user meets it: the whole road on a small set, then everything that is wrong."""
+"""The command as a user runs it: each command on a small set, then every kind of bad input."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class TestWithAModel:
         assert set(document["metrics"]) >= {"mAP", "CF1", "OF1", "exact_match"}
         assert document["metrics"]["mAP"] == 1.0
         assert set(document["labels"]["red"]) == {"AP", "F1", "threshold", "positives"}
-        assert "all 12 images" in result.err  # no split is known, and it says so
+        assert "all 12 images" in result.err  # no split is known
 
     def test_eval_of_a_split_that_is_not_known_is_refused(
         self, edgeml: Command, tiny_onnx: Path, data: Path
     ) -> None:
         assert "--split all" in edgeml.refused("eval", tiny_onnx, data, "--split", "test")
 
-    def test_predict_gives_one_object_an_image(
+    def test_predict_prints_one_object_per_image(
         self, edgeml: Command, tiny_onnx: Path, data: Path
     ) -> None:
         document = edgeml("predict", tiny_onnx, data / "red" / "0.png", "--json").json
@@ -53,10 +53,10 @@ class TestWithAModel:
         assert set(entry["scores"]) == set(LABELS)
         assert entry["error"] is None
 
-    def test_predict_writes_a_table_and_pictures(
+    def test_predict_writes_a_table_and_images(
         self, edgeml: Command, tiny_onnx: Path, data: Path, tmp_path: Path
     ) -> None:
-        table, folder = tmp_path / "o" / "table.csv", tmp_path / "pictures"
+        table, folder = tmp_path / "o" / "table.csv", tmp_path / "images"
         result = edgeml("predict", tiny_onnx, data, "--csv", table, "--overlay", folder)
         assert result.status == 0, result.err
         with open(table, newline="", encoding="utf-8") as file:
@@ -100,7 +100,7 @@ class TestWithAModel:
         assert "Labels that surely lost AP" in result.out
         assert "other.onnx" in check_page(page).text
 
-    def test_compare_takes_a_model_without_a_spec_at_the_other_s_word(
+    def test_compare_uses_the_other_spec_for_a_model_without_one(
         self, edgeml: Command, tiny_onnx: Path, data: Path, tmp_path: Path
     ) -> None:
         import onnx
@@ -113,7 +113,7 @@ class TestWithAModel:
         assert "bare.onnx says nothing of its labels" in result.err
         assert edgeml("verify", tmp_path / "bare.onnx").status == 1
 
-    def test_verify_says_in_a_line_that_a_model_is_sound(
+    def test_verify_reports_in_one_line_that_a_model_is_sound(
         self, edgeml: Command, tiny_onnx: Path
     ) -> None:
         result = edgeml("verify", tiny_onnx)
@@ -135,8 +135,12 @@ class TestWithAModel:
         assert document["runtime"].startswith("onnxruntime")
         assert "red" in edgeml("inspect", tiny_onnx).out
 
-    def test_bench_prints_the_contracts_json(self, edgeml: Command, tiny_onnx: Path) -> None:
-        document = edgeml("bench", tiny_onnx, "--seconds", 0.2, "--json").json
+    def test_bench_prints_the_contracts_json_and_writes_its_report(
+        self, edgeml: Command, tiny_onnx: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "bench"
+        document = edgeml("bench", tiny_onnx, "--seconds", 0.2, "--out", out, "--json").json
+        assert sorted(path.name for path in out.iterdir()) == ["bench.json", "report.html"]
         assert document["schema"] == "edgeml.bench/1"
         (result,) = document["results"]
         assert set(result) >= {
@@ -145,14 +149,6 @@ class TestWithAModel:
         }  # fmt: skip
         assert set(result["stages"]) == {"decode", "preprocess", "infer", "postprocess", "total"}
         assert set(result["stages"]["total"]) >= {"n", "p50_ms", "p95_ms", "p99_ms"}
-
-    def test_bench_writes_its_report(
-        self, edgeml: Command, tiny_onnx: Path, tmp_path: Path
-    ) -> None:
-        result = edgeml("bench", tiny_onnx, "--seconds", 0.2, "--out", tmp_path / "bench")
-        assert result.status == 0, result.err
-        written = sorted(path.name for path in (tmp_path / "bench").iterdir())
-        assert written == ["bench.json", "report.html"]
 
     def test_stream_of_a_folder_writes_a_line_for_each_picture(
         self, edgeml: Command, tiny_onnx: Path, data: Path, tmp_path: Path
@@ -188,7 +184,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "words",
         [
-            ("train", "absent"),
+            pytest.param(("train", "absent"), marks=pytest.mark.train),
             ("eval", "TINY", "absent"),
             ("data", "split", "absent", "--out", "split.csv"),
             ("compare", "TINY", "TINY", "--data", "absent"),
@@ -203,7 +199,7 @@ class TestBadInput:
             ("stream", "TINY", "absent"),
         ],
     )
-    def test_what_is_missing_is_named(
+    def test_a_missing_file_is_named(
         self, edgeml: Command, words: tuple[str, ...], tiny_onnx: Path,
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
@@ -216,7 +212,7 @@ class TestBadInput:
         "words",
         [("--batch", "4"), ("--portable", "ampere+"), ("--capability", "8.6"), ("--workspace", 9)],
     )
-    def test_what_is_said_of_an_engine_is_refused_where_none_is_built(
+    def test_engine_options_are_refused_where_no_engine_is_built(
         self, edgeml: Command, words: tuple[object, ...], tiny_onnx: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "m.xml"
@@ -246,19 +242,21 @@ class TestBadInput:
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.train
-    def test_an_unknown_model_is_met_with_near_ones(self, edgeml: Command, tmp_path: Path) -> None:
+    def test_an_unknown_model_is_refused_with_similar_ones(
+        self, edgeml: Command, tmp_path: Path
+    ) -> None:
         data = colour_folders(tmp_path / "photos", each=8)
         line = edgeml.refused("train", data, "--model", "resnet81", "--out", tmp_path / "run")
         assert "resnet18" in line
         assert not (tmp_path / "run").exists()
 
-    def test_an_unknown_format_is_met_with_the_known(
+    def test_an_unknown_format_is_refused_with_the_known_ones(
         self, edgeml: Command, tiny_onnx: Path
     ) -> None:
         line = edgeml.refused("export", tiny_onnx, "--fmt", "tflite")
         assert "openvino" in line
 
-    def test_an_unknown_option_is_met_with_a_near_one(
+    def test_an_unknown_option_is_refused_with_a_similar_one(
         self, edgeml: Command, tiny_onnx: Path
     ) -> None:
         assert "--fmt" in edgeml.refused("export", tiny_onnx, "--fmtt", "onnx")
@@ -299,7 +297,7 @@ def test_a_file_name_with_spaces_and_umlauts_works(
     assert edgeml("eval", model, data, "--json").json["metrics"]["mAP"] == 1.0
 
 
-def test_synth_and_split_give_data_that_read_back(edgeml: Command, tmp_path: Path) -> None:
+def test_synth_and_split_write_data_that_can_be_read(edgeml: Command, tmp_path: Path) -> None:
     data = tmp_path / "apparel"
     assert edgeml("data", "synth", data, "--images", 144, "--size", 48).status == 0
     assert len(list(data.glob("*_*/*.jpg"))) == 144
@@ -323,14 +321,14 @@ def test_split_holds_out_a_combination(edgeml: Command, tmp_path: Path) -> None:
     assert "8 images with black and dress are held out for the test" in result.err
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
-    held = [row["split"] for row in rows if set(row["labels"].split(";")) == {"black", "dress"}]
-    assert held == ["test"] * 8
+    splits = [row["split"] for row in rows if set(row["labels"].split(";")) == {"black", "dress"}]
+    assert splits == ["test"] * 8
     assert "'black' does not name two labels" in edgeml.refused(
         "data", "split", data, "--out", out, "--hold-out", "black"
     )
 
 
-def test_an_audit_informs_in_words_in_json_and_on_a_page(edgeml: Command, tmp_path: Path) -> None:
+def test_an_audit_is_shown_as_text_as_json_and_as_a_page(edgeml: Command, tmp_path: Path) -> None:
     table = make_dirty(tmp_path / "data")
     page = tmp_path / "audit.html"
     result = edgeml("data", "audit", table, "--html", page)
