@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from edgeml.spec.model_spec import ModelSpec, named, printable_label
+from edgeml.spec.model_spec import ModelSpec, labels_summary, printable_label
 
 if TYPE_CHECKING:
     from edgeml.predict.picture import Picture
@@ -45,7 +45,7 @@ def prediction_line(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> s
 def predictor_line(runtime: Runtime, spec: ModelSpec) -> str:
     """Say what runs, in which precision, and what the model names."""
     computes_in = runtime.metadata.get("precision", "unknown")
-    return f"Predictor({runtime.name}, computes in {computes_in}, {named(spec.labels, 5)})"
+    return f"Predictor({runtime.name}, computes in {computes_in}, {labels_summary(spec.labels, 5)})"
 
 
 def prediction_html(

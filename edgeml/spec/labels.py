@@ -27,13 +27,12 @@ class LabelGroup:
 
 
 Scores = NDArray[np.float32]
-
+"""(N, labels): probabilities."""
 
 Targets = NDArray[np.int8]
-"""(N, labels): 1 where a picture has a label, 0 where it has not, UNKNOWN where nobody looked."""
-
+"""(N, labels): 1 where an image has a label, 0 where it does not, UNKNOWN where nobody looked."""
 
 UNKNOWN = -1
 
-
 Decisions = NDArray[np.bool_]
+"""(N, labels): whether a label is present."""

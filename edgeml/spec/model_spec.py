@@ -1,4 +1,4 @@
-"""ModelSpec: what a model file means, and how that is written into the file."""
+"""ModelSpec: what a model file means, as a typed value and as JSON."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 FORMAT = "edgeml/1"
-"""Also of files with `provenance`, which edgeml 0.1.0 did not know: it refuses them with an error
-that names the field, and nothing else changed, so a new format would only cut off other readers.
+"""Also the format of files with `provenance`, which edgeml 0.1.0 does not know: it refuses them
+with an error that names the field. A new format would lock out other readers for one field.
 """
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -36,23 +36,23 @@ Layout = Literal["auto", "nchw", "nhwc"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """All that cannot be read off a model's tensors. Travels inside the model file.
+    """What a model's tensors do not state. It is stored inside the model file.
 
     Attributes:
         labels: One name for each output, in order.
         thresholds: Per label, on probabilities; a label is present at or above its threshold.
         preprocess: How a frame becomes the input.
         groups: Labels that exclude each other, or belong together.
-        task: `multilabel`: each label for itself; `multiclass`: of all labels only the best one
-            can be present, so with thresholds of 0 exactly one is.
+        task: `multilabel`: each label for itself; `multiclass`: only the best label can be
+            present, so with thresholds of 0 exactly one is.
         input: `float32` or `float16`: normalised by the Predictor; `uint8`: raw frames of the
             right size, normalised inside the graph.
         layout: `nchw` or `nhwc`; `auto` is (N, 3, H, W) for floats and (N, H, W, 3) for uint8.
         raw_channels: The colour order of `uint8` input; that of floats is the preprocess's.
-        output: Which output to take, of a network that has several.
-        activation: What the Predictor still applies to the output to get probabilities:
-            `softmax` over all labels; `group_softmax`: over each group of rule `one`, and a
-            sigmoid for other labels.
+        output: The name of the output to use, if the network has several.
+        activation: What the Predictor applies to the output to get probabilities: `softmax` over
+            all labels; `group_softmax` over each group of rule `one`, and a sigmoid for other
+            labels; `none` if the graph ends in probabilities.
         precision: What the file was exported as.
         metrics: Shares of 1 on the data that the model was checked with, for example `mAP`.
         provenance: Where the model comes from: digests, versions, the split.
@@ -87,13 +87,13 @@ class ModelSpec:
                 raise SpecError(f"The threshold of {label!r} is {threshold}; it must be 0 to 1.")
         if self.task == "multiclass" and (self.groups or self.activation == "sigmoid"):
             raise SpecError(
-                "task is 'multiclass', so of all labels one is right: it goes with no groups, and "
-                "with activation 'softmax', or 'none' if the graph ends in one."
+                "task is 'multiclass', so one label is right: it needs no groups, and activation "
+                "'softmax', or 'none' if the graph ends in one."
             )
         if self.task == "multilabel" and self.activation == "softmax":
             raise SpecError(
-                "activation is 'softmax', so of all labels one is right: that is task "
-                "'multiclass', not 'multilabel'."
+                "activation is 'softmax', so one label is right: that is task 'multiclass', not "
+                "'multilabel'."
             )
         known, grouped = set(self.labels), set[str]()
         for label in (label for group in self.groups for label in group.labels):
@@ -181,8 +181,8 @@ class ModelSpec:
     def __repr__(self) -> str:
         height, width = self.preprocess.size
         return (
-            f"ModelSpec({named(self.labels, 5)}; {width} x {height} {self.preprocess.resize}, "
-            f"{self.input}, {self.precision})"
+            f"ModelSpec({labels_summary(self.labels, 5)}; {width} x {height} "
+            f"{self.preprocess.resize}, {self.input}, {self.precision})"
         )
 
     def to_json(self) -> str:
@@ -192,7 +192,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Read what `to_json` wrote. An unknown field is an error: it would be silently ignored.
+        """Read what `to_json` wrote; refuse an unknown field rather than ignore it silently.
 
         Raises:
             SpecError: Not JSON, another format, or a field that is missing or wrong; names it.
@@ -210,9 +210,9 @@ class ModelSpec:
         if "origin" in data and "provenance" not in data:
             data["provenance"] = _provenance_of_origin(data.pop("origin"))
         with suppress(ValueError, TypeError):
-            read: ModelSpec = read_plain(cls, data)
-            return read
-        # Pydantic says best what is wrong, but its import takes as long as that of a runtime.
+            spec: ModelSpec = read_plain(cls, data)
+            return spec
+        # Pydantic has the best messages, but its import takes as long as that of a runtime.
         from pydantic import TypeAdapter, ValidationError
 
         try:
@@ -229,14 +229,14 @@ def _provenance_of_origin(origin: Any) -> dict[str, Any]:
     return values
 
 
-def first_fault(error: ValidationError, whole: str) -> str:
-    """Say in words which field is wrong first, and why; `whole` stands for all of them."""
+def first_fault(error: ValidationError, document: str) -> str:
+    """Return the first wrong field and why; a fault of no field is that of the `document`."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or whole
-    return f"{where!r}: {first['msg']}"
+    location = ".".join(str(part) for part in first["loc"]) or document
+    return f"{location!r}: {first['msg']}"
 
 
-def named(labels: Sequence[str], limit: int) -> str:
+def labels_summary(labels: Sequence[str], limit: int) -> str:
     """Return how many labels there are and the names of the first `limit`, on one line."""
     names = ", ".join(map(printable_label, labels[:limit])) + (
         ", ..." if len(labels) > limit else ""
@@ -245,5 +245,5 @@ def named(labels: Sequence[str], limit: int) -> str:
 
 
 def printable_label(label: str) -> str:
-    """Keep a label on one line of a terminal, whatever is in it."""
+    """Return a label as text for one line of a terminal."""
     return label if label.isprintable() else repr(label)

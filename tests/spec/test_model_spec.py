@@ -149,7 +149,7 @@ def test_softmax_gives_shares_of_one_also_of_logits_that_overflow() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"task": "multiclass"}, "no groups"),
+        ({"task": "multiclass"}, "needs no groups"),
         ({"task": "multiclass", "groups": ()}, "'softmax', or 'none'"),
         ({"activation": "softmax"}, "'multiclass', not 'multilabel'"),
     ],

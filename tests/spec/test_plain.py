@@ -1,4 +1,4 @@
-"""Specs are read without pydantic if they are right; pydantic says whether they are."""
+"""Correct specs are read without pydantic; pydantic words what is wrong with others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgeml import LabelGroup, ModelSpec, Preprocess
 from edgeml.errors import SpecError
-from edgeml.spec.plain import OddError, read_plain
+from edgeml.spec.plain import UnusualValueError, read_plain
 from edgeml.spec.provenance import Provenance, SplitPlan
 from tests.tiny import tiny_spec
 
@@ -34,13 +34,13 @@ def document() -> dict[str, Any]:
     return {k: v for k, v in json.loads(SPEC.to_json()).items() if k != "format"}
 
 
-def test_it_reads_what_pydantic_reads() -> None:
-    read = read_plain(ModelSpec, document())
-    assert read == READER.validate_json(json.dumps(document()), strict=True) == SPEC
-    assert type(read.thresholds[2]) is float
+def test_a_correct_spec_is_read_as_pydantic_reads_it() -> None:
+    spec = read_plain(ModelSpec, document())
+    assert spec == READER.validate_json(json.dumps(document()), strict=True) == SPEC
+    assert type(spec.thresholds[2]) is float
 
 
-def test_a_spec_that_is_right_is_read_without_importing_pydantic() -> None:
+def test_a_correct_spec_is_read_without_importing_pydantic() -> None:
     code = (
         "import sys; from edgeml import ModelSpec; ModelSpec.from_json(sys.stdin.read()); "
         "assert 'pydantic' not in sys.modules"
@@ -48,7 +48,7 @@ def test_a_spec_that_is_right_is_read_without_importing_pydantic() -> None:
     subprocess.run([sys.executable, "-c", code], input=SPEC.to_json().encode(), check=True)
 
 
-_ODD = st.one_of(
+_UNUSUAL = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
@@ -59,38 +59,38 @@ _ODD = st.one_of(
 )
 
 
-def _places(value: Any) -> list[list[Any]]:
-    """Give the way to each value within a document."""
-    ways: list[list[Any]] = [[]]
+def _paths(value: Any) -> list[list[Any]]:
+    """Return the path of keys to each value in a document."""
+    paths: list[list[Any]] = [[]]
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     if isinstance(value, (dict, list)):
         for key, one in list(inner):
-            ways += [
-                [key, *way] for way in (_places(one) if isinstance(one, (dict, list)) else [[]])
+            paths += [
+                [key, *path] for path in (_paths(one) if isinstance(one, (dict, list)) else [[]])
             ]
-    return ways
+    return paths
 
 
 @given(st.data())
-def test_whatever_it_accepts_pydantic_reads_as_the_same(data: st.DataObject) -> None:
+def test_pydantic_reads_each_accepted_document_as_the_same_spec(data: st.DataObject) -> None:
     changed = document()
     for _ in range(data.draw(st.integers(1, 2))):
-        way = data.draw(st.sampled_from([way for way in _places(changed) if way]))
+        path = data.draw(st.sampled_from([path for path in _paths(changed) if path]))
         holder = changed
-        for key in way[:-1]:
+        for key in path[:-1]:
             holder = holder[key]
         kind = data.draw(st.sampled_from(["replace", "remove", "add"]))
         if kind == "replace":
-            holder[way[-1]] = data.draw(_ODD)
+            holder[path[-1]] = data.draw(_UNUSUAL)
         elif kind == "remove":
-            del holder[way[-1]]
+            del holder[path[-1]]
         elif isinstance(holder, dict):
-            holder["odd"] = data.draw(_ODD)
-    mine = None
+            holder["unusual"] = data.draw(_UNUSUAL)
+    spec = None
     with suppress(ValueError, TypeError):
-        mine = read_plain(ModelSpec, changed)
-    if mine is not None:
-        assert mine == READER.validate_json(json.dumps(changed), strict=True)
+        spec = read_plain(ModelSpec, changed)
+    if spec is not None:
+        assert spec == READER.validate_json(json.dumps(changed), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -105,16 +105,16 @@ def test_whatever_it_accepts_pydantic_reads_as_the_same(data: st.DataObject) -> 
         {"thresholds": [10**400, 0.5, 0.5]},
     ],
 )
-def test_what_is_wrong_is_said_in_pydantics_words(wrong: dict[str, Any]) -> None:
+def test_a_wrong_field_is_reported_with_the_message_of_pydantic(wrong: dict[str, Any]) -> None:
     changed = {**document(), **wrong}
     with pytest.raises(ValidationError) as expected:
         READER.validate_json(json.dumps(changed), strict=True)
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as error:
         ModelSpec.from_json(json.dumps({"format": "edgeml/1", **changed}))
-    assert expected.value.errors()[0]["msg"] in str(told.value)
+    assert expected.value.errors()[0]["msg"] in str(error.value)
 
 
-def test_a_missing_field_is_odd() -> None:
-    with pytest.raises((OddError, TypeError)):
+def test_a_missing_field_is_refused() -> None:
+    with pytest.raises((UnusualValueError, TypeError)):
         read_plain(ModelSpec, {"labels": ["a"]})
     assert tiny_spec() == ModelSpec.from_json(tiny_spec().to_json())

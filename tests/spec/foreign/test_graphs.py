@@ -20,7 +20,7 @@ from tests.spec.foreign.nets import make_net
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def model_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("graphs") / "net.onnx"
     make_net(path, ending=["Softmax"], metadata={"names": "{0: 'ä'}"}, second="features")
     return path.read_bytes()
@@ -36,13 +36,13 @@ def read(folder: Path, data: bytes, name: str = "m.onnx") -> object:
 def test_inputs_outputs_and_metadata_are_those_that_onnx_reads(
     tmp_path: Path, layout: str, dtype: str
 ) -> None:
-    told = {"a": "b", "": ""}
+    metadata = {"a": "b", "": ""}
     path = make_net(
         tmp_path / "m.onnx",
         layout=layout,
         dtype=dtype,
         sides=(64, "W"),
-        metadata=told,
+        metadata=metadata,
     )
     graph, model = read_graph(path), onnx.load(path)
     for ports, theirs in ((graph.inputs, model.graph.input), (graph.outputs, model.graph.output)):
@@ -51,7 +51,7 @@ def test_inputs_outputs_and_metadata_are_those_that_onnx_reads(
             tensor = one.type.tensor_type
             assert port.dtype == helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
             assert port.shape == tuple(d.dim_value or None for d in tensor.shape.dim)
-    assert graph.metadata == told
+    assert graph.metadata == metadata
     assert graph.producer == "tests"
 
 
@@ -67,7 +67,7 @@ def test_inputs_outputs_and_metadata_are_those_that_onnx_reads(
         (["Softmax", "Exp"], ("unknown", "Exp")),
     ],
 )
-def test_the_last_operation_tells_logits_from_probabilities(
+def test_the_last_operation_distinguishes_logits_from_probabilities(
     tmp_path: Path, ending: list[str], end: tuple[str, str]
 ) -> None:
     path = make_net(tmp_path / "m.onnx", ending=ending)
@@ -76,7 +76,7 @@ def test_the_last_operation_tells_logits_from_probabilities(
 
 @pytest.mark.runtime
 @pytest.mark.parametrize("ending", [[], ["Softmax"], ["LogSoftmax"], ["Sigmoid"], ["Relu"]])
-def test_an_openvino_file_tells_the_same_as_the_onnx_that_it_was_made_of(
+def test_an_openvino_file_is_read_as_the_onnx_that_it_comes_from(
     tmp_path: Path, ending: list[str]
 ) -> None:
     ov = pytest.importorskip("openvino")
@@ -94,15 +94,15 @@ def test_an_openvino_file_tells_the_same_as_the_onnx_that_it_was_made_of(
     assert ours.metadata["model_info key"] == "value"
 
 
-def test_a_mean_of_two_heads_is_logits_and_of_two_softmaxes_nothing_known(tmp_path: Path) -> None:
+def test_a_mean_of_two_heads_is_logits_but_of_two_softmaxes_unknown(tmp_path: Path) -> None:
     def graph_of(op: str, *, softmax: bool) -> Path:
         weights = numpy_helper.from_array(np.ones((3, 3), np.float32), "w")
         two = numpy_helper.from_array(np.float32(2), "two")
         heads = [helper.make_node("MatMul", ["x", "w"], [f"h{i}"]) for i in range(2)]
         ends = [helper.make_node("Softmax", [f"h{i}"], [f"s{i}"]) for i in range(2)]
-        taken = ["s0", "s1"] if softmax else ["h0", "h1"]
+        summands = ["s0", "s1"] if softmax else ["h0", "h1"]
         graph = helper.make_graph(
-            [*heads, *ends, helper.make_node(op, taken, ["sum"]),
+            [*heads, *ends, helper.make_node(op, summands, ["sum"]),
              helper.make_node("Div", ["sum", "two"], ["y"])],
             "heads",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
@@ -126,10 +126,10 @@ def test_a_softmax_over_another_axis_than_the_labels_is_not_taken_for_one(tmp_pa
     assert read_graph(tmp_path / "m.onnx").ends["y"] == ("unknown", "Softmax")
 
 
-def test_one_entry_of_the_metadata_is_replaced_and_the_rest_stays(whole: bytes) -> None:
+def test_one_entry_of_the_metadata_is_replaced_and_the_rest_stays(model_bytes: bytes) -> None:
     for value in ("first", "zweites, länger" * 99):
-        whole = b"".join(with_onnx_metadata(memoryview(whole), "edgeml", value))
-        model = onnx.load_from_string(whole)
+        model_bytes = b"".join(with_onnx_metadata(memoryview(model_bytes), "edgeml", value))
+        model = onnx.load_from_string(model_bytes)
         props = {one.key: one.value for one in model.metadata_props}
         assert props == {"names": "{0: 'ä'}", "edgeml": value}
         onnx.checker.check_model(model)
@@ -137,12 +137,12 @@ def test_one_entry_of_the_metadata_is_replaced_and_the_rest_stays(whole: bytes) 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_bytes_that_were_changed_give_a_graph_or_a_typed_error(
-    whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+def test_changed_bytes_are_read_or_a_typed_error(
+    model_bytes: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    changed = bytearray(whole)
+    changed = bytearray(model_bytes)
     for _ in range(data.draw(st.integers(1, 8))):
-        changed[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        changed[data.draw(st.integers(0, len(model_bytes) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(changed)))
     folder = tmp_path_factory.mktemp("fuzz")
     for content in (bytes(changed), bytes(changed[:cut]), bytes(changed[cut:])):
@@ -182,7 +182,7 @@ def test_a_file_that_is_not_a_model_is_refused(
         read(tmp_path, data, name)
 
 
-def test_sums_of_sums_do_not_take_long_to_look_through(tmp_path: Path) -> None:
+def test_sums_of_sums_are_read_quickly(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", [f"a{i}", f"a{i}"], [f"a{i + 1}"]) for i in range(200)]
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in ("a0", "a200")
@@ -193,7 +193,7 @@ def test_sums_of_sums_do_not_take_long_to_look_through(tmp_path: Path) -> None:
 
 
 def test_a_file_of_two_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
-    """Weights are passed over: a file with a hole of 3 GB is read at once."""
+    """Weights are skipped: a sparse file of 3 GB is read at once."""
     head = make_net(tmp_path / "m.onnx").read_bytes()
     size = 3 << 30
     with open(tmp_path / "m.onnx", "wb") as file:

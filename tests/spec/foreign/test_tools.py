@@ -1,4 +1,4 @@
-"""Models that the tools themselves made, on real photos, against the tools' own answers.
+"""Models that the tools themselves exported, on real photos, against the tools' own scores.
 
 `sh tests/spec/foreign/make.sh` makes them under build/foreign; timm and torchvision are
 installed.
@@ -22,7 +22,7 @@ from edgeml.spec.foreign.merge import SpecOverrides, spec_for
 from tests.conftest import ROOT
 from tests.spec.foreign.drawn import drawn
 
-MADE = ROOT / "build" / "foreign"
+EXPORTED = ROOT / "build" / "foreign"
 
 CASES = [
     "made_hf/vit", "made_hf/vit_several", "made_hf/convnext", "made_hf/siglip", "made_hf/deit",
@@ -36,25 +36,25 @@ CASES = [
 @pytest.mark.runtime
 @pytest.mark.parametrize("case", CASES)
 def test_scores_are_those_of_the_tool(case: str, clothing: Path) -> None:
-    folder = MADE / case
+    folder = EXPORTED / case
     if not (folder / "expected.json").exists():
-        pytest.skip(f"{case} was not made: sh tests/spec/foreign/make.sh")
-    told = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+        pytest.skip(f"{case} does not exist: sh tests/spec/foreign/make.sh")
+    recorded = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     agreed, decided, apart = 0, 0, []
-    with Predictor(folder / told["model"] if "model" in told else folder) as predictor:
-        for photo, expected in zip(told["photos"], told["expected"], strict=True):
+    with Predictor(folder / recorded["model"] if "model" in recorded else folder) as predictor:
+        for photo, expected in zip(recorded["photos"], recorded["expected"], strict=True):
             prediction = predictor.predict(clothing / "images" / photo)
             scores = dict(zip(predictor.spec.labels, prediction.scores, strict=True))
             assert scores.keys() == expected.keys()
             apart.append(max(abs(scores[name] - value) for name, value in expected.items()))
-            decided += sorted(prediction.labels) == told.get("top", [[]] * 50)[len(apart) - 1]
+            decided += sorted(prediction.labels) == recorded.get("top", [[]] * 50)[len(apart) - 1]
             agreed += prediction.top(1)[0][0] == max(expected, key=expected.__getitem__)
     assert len(apart) == 50
-    # Networks of random weights, whose last layers were scaled up, tell photos that are alike apart
-    # by less than a level of 255. See README for what each gives.
+    # Networks with random weights, whose last layers were scaled up, separate similar photos by
+    # less than a level of 255. See README for the figures of each.
     assert agreed >= 49
     assert np.mean(apart) < 0.01
-    if "top" in told:  # what model_api decides itself, of several labels by its threshold
+    if "top" in recorded:  # the decisions of model_api itself, by its threshold
         assert decided >= 49
 
 
@@ -79,11 +79,11 @@ def test_torchvisions_presets_give_its_inputs(tmp_path: Path, clothing: Path, na
     weights = get_weight(name)
     transform: Any = weights.transforms()
     path = make_net(tmp_path / "m.onnx", sides=("H", "W"))
-    reading = spec_for(path, SpecOverrides(like=weights))
-    assert len(reading.spec.labels) == 1000
+    stated = spec_for(path, SpecOverrides(like=weights))
+    assert len(stated.spec.labels) == 1000
     photos: Sequence[Path] = sorted((clothing / "images").glob("*.jpg"))[::160]
     for photo in photos:
-        ours = reading.spec.preprocess([read_image(photo)])[0]
+        ours = stated.spec.preprocess([read_image(photo)])[0]
         theirs = transform(Image.open(photo).convert("RGB")).numpy()
         levels = np.abs(ours - theirs) * 255 * np.array(transform.std)[:, None, None]
         assert levels.mean() < 0.5
@@ -107,7 +107,7 @@ def test_a_network_that_timm_and_torch_export_runs_from_its_folder(tmp_path: Pat
     from timm.utils.onnx import onnx_export
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch would rather be asked for another exporter
+        warnings.simplefilter("ignore")  # torch recommends another exporter
         onnx_export(
             network, str(tmp_path / "model.onnx"), opset=18, input_size=(3, 224, 224),
             batch_size=1, use_dynamo=False,
