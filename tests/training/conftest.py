@@ -1,12 +1,26 @@
-"""What all tests of training share."""
+"""Fixtures that all tests of training share."""
 
 from __future__ import annotations
 
 import pytest
 
+from edgeml.data import Dataset
+from tests.training.shapes import draw_shapes
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """PyTorch's threads wait for each other: beside other work, two are far slower than one."""
+    """Use one thread of PyTorch: on a busy machine, two wait for each other and are far slower."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return draw_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the report: drawing it takes four fifths of the time of a short training."""
+    monkeypatch.setattr("edgeml.training.finish.train_report", lambda training, out: None)

@@ -75,6 +75,7 @@ def test_every_setting_has_a_flag_with_help(
         assert setting.help[:30] in shown, name
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_killed_run_resumes_without_other_flags(
     edgeml: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +106,8 @@ def test_resume_refuses_other_settings_and_folders_without_a_run(
     assert "no run" in edgeml.refused("train", photos, "--resume", "--out", none)
     assert not none.exists()
     run = tmp_path / "run"
-    assert edgeml("train", photos, *QUICK, "--out", run).status == 0
+    run.mkdir()
+    (run / "config.yaml").write_text(TrainConfig(cache=False).to_yaml(), encoding="utf-8")
     line = edgeml.refused("train", photos, "--resume", "--out", run)
     assert "the run is finished" in line
     file = tmp_path / "x.yaml"
@@ -154,6 +156,7 @@ def test_a_wrong_key_in_a_file_is_refused_with_its_line(
     assert "x.yaml, line 2" in line
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_combination_can_be_held_out(edgeml: Command, tmp_path: Path) -> None:
     data = tmp_path / "synth"
     words = ("--images", 160, "--size", 32, "--layout", "folders")

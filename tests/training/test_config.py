@@ -129,6 +129,8 @@ def test_every_setting_has_a_help_text() -> None:
 def test_settings_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(InputError, match="exclude each other"):
         TrainConfig(weights=Path("x"), pretrained=True)
+    with pytest.raises(InputError, match="lr is nan"):
+        TrainConfig(lr=float("nan"))
     with pytest.raises(InputError, match="macro_f1"):
         TrainConfig(objective="best_f1")
     with pytest.raises(InputError, match="leave something for training"):

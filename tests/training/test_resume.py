@@ -1,4 +1,4 @@
-"""A run that was killed goes on and ends with the very bits that it would have ended with."""
+"""A killed run resumes, and ends with exactly the bits of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from edgeml.progress import Advance, Progress
 from edgeml.training.config import TrainConfig
 from edgeml.training.loop import train
 from edgeml.training.state import STATE_FILE
-from tests.training.shapes import draw_shapes
 
-pytestmark = pytest.mark.train
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("no_report")]
 
-# A state after each step: what is lost is the step that was under way.
+# A state after each step: only the current step is lost.
 TINY = TrainConfig(size=32, epochs=3, batch=8, threads=1, cache=False, save_every=0)
 
 VARIANTS = {
@@ -43,34 +42,29 @@ VARIANTS = {
         head="csra",
     ),
     "dropout": replace(TINY, model="test_vit", size=64, epochs=2),
-    "half": replace(TINY, amp="bf16", freeze_bn=True),
+    "half": replace(TINY, epochs=2, amp="bf16", freeze_bn=True),
 }
 
 
 class Stop(Progress):
-    """Ends training as a killed process would, after so many batches."""
+    """Ends training after this many batches, like a killed process."""
 
     def __init__(self, after: int) -> None:
-        self.left = after
+        self.remaining = after
 
     @contextmanager
     def task(self, name: str, total: int, unit: str = "img") -> Iterator[Advance]:
         def advance(count: int) -> None:
             if name == "train":
-                self.left -= 1
-                if self.left < 0:
+                self.remaining -= 1
+                if self.remaining < 0:
                     raise Killed
 
         yield advance
 
 
 class Killed(BaseException):
-    """Nothing in the code under test may catch it."""
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return draw_shapes(tmp_path_factory.mktemp("shapes"))
+    """Not an Exception, so that the code under test does not catch it."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -78,36 +72,32 @@ def test_a_run_that_was_stopped_twice_ends_bit_equal(
     variant: str, shapes: Dataset, tmp_path: Path
 ) -> None:
     config = VARIANTS[variant]
-    whole = train(shapes, config, tmp_path / "whole")
-    parts = tmp_path / "parts"
+    uninterrupted = train(shapes, config, tmp_path / "uninterrupted")
+    stopped = tmp_path / "stopped"
     for after in (3, 5):  # in the first epoch, and some steps later
         with pytest.raises(Killed):
-            train(shapes, config, parts, resume=after == 5, progress=Stop(after))
-    resumed = train(shapes, config, parts, resume=True)
-    assert (parts / "model.safetensors").read_bytes() == (
-        tmp_path / "whole" / "model.safetensors"
+            train(shapes, config, stopped, resume=after == 5, progress=Stop(after))
+    resumed = train(shapes, config, stopped, resume=True)
+    assert (stopped / "model.safetensors").read_bytes() == (
+        tmp_path / "uninterrupted" / "model.safetensors"
     ).read_bytes()
-    same = [replace(row, seconds=0, images_per_s=0, wait=0) for row in whole.history]
+    same = [replace(row, seconds=0, images_per_s=0, wait=0) for row in uninterrupted.history]
     assert [replace(row, seconds=0, images_per_s=0, wait=0) for row in resumed.history] == same
-    assert not (parts / STATE_FILE).exists()
+    assert not (stopped / STATE_FILE).exists()
 
 
-def test_what_a_killed_process_was_about_to_write_is_removed(
-    shapes: Dataset, tmp_path: Path
-) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(shapes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(shapes, TINY, tmp_path, progress=Stop(2))
     for name in (STATE_FILE, "model.safetensors", "report.json"):
         (tmp_path / f".{name}.k1ll3d").mkdir()
-        (tmp_path / f".{name}.k1ll3d" / name).write_bytes(b"half of")
+        (tmp_path / f".{name}.k1ll3d" / name).write_bytes(b"incomplete")
     (tmp_path / ".mine").write_text("a file of the user's own")
     train(shapes, TINY, tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".mine"]
 
 
-def test_only_the_same_settings_and_data_can_be_gone_on_with(
-    shapes: Dataset, tmp_path: Path
-) -> None:
+def test_only_the_same_settings_and_data_can_be_resumed(shapes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(shapes, TINY, tmp_path, progress=Stop(2))
     for config, data in (
@@ -117,11 +107,11 @@ def test_only_the_same_settings_and_data_can_be_gone_on_with(
     ):
         with pytest.raises(InputError, match="other settings or other data"):
             train(data, config, tmp_path, resume=True)
-    # What changes no weight may change.
+    # Settings that do not change the weights may change.
     train(shapes, replace(TINY, workers=3, save_every=60), tmp_path, resume=True)
 
 
-def test_a_finished_run_and_an_empty_folder_have_nothing_to_go_on_from(
+def test_a_finished_run_and_an_empty_folder_cannot_be_resumed(
     shapes: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="holds no state to resume from"):
@@ -131,7 +121,7 @@ def test_a_finished_run_and_an_empty_folder_have_nothing_to_go_on_from(
         train(shapes, replace(TINY, epochs=1), tmp_path / "run", resume=True)
 
 
-def test_a_damaged_state_is_refused_in_words(shapes: Dataset, tmp_path: Path) -> None:
+def test_a_damaged_state_is_refused(shapes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(shapes, TINY, tmp_path, progress=Stop(2))
     state = tmp_path / STATE_FILE
@@ -159,7 +149,7 @@ def start_run(table: Path, out: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> float:
-    """Wait until a file is there; give the time."""
+    """Wait until a file exists; return the time."""
     while not path.exists() and process.poll() is None:
         time.sleep(0.002)
     return time.monotonic()
@@ -169,11 +159,11 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> float:
 def test_ten_runs_killed_at_random_instants_end_bit_equal(shapes: Dataset, tmp_path: Path) -> None:
     table = tmp_path / "data.csv"
     write_split(shapes, table)
-    undisturbed = start_run(table, tmp_path / "whole")
-    began = wait_for(tmp_path / "whole" / STATE_FILE, undisturbed)
+    undisturbed = start_run(table, tmp_path / "uninterrupted")
+    started = wait_for(tmp_path / "uninterrupted" / STATE_FILE, undisturbed)
     assert undisturbed.wait() == 0
-    lasts = time.monotonic() - began
-    expected = (tmp_path / "whole" / "model.safetensors").read_bytes()
+    lasts = time.monotonic() - started
+    expected = (tmp_path / "uninterrupted" / "model.safetensors").read_bytes()
     rng = random.Random(0)
     kills = number = 0
     while kills < 10:
@@ -185,7 +175,7 @@ def test_ten_runs_killed_at_random_instants_end_bit_equal(shapes: Dataset, tmp_p
         time.sleep(rng.uniform(0, lasts))
         victim.send_signal(signal.SIGKILL)
         if victim.wait() != -signal.SIGKILL or not (out / STATE_FILE).exists():
-            continue  # it had ended before
+            continue  # it had already ended
         kills += 1
         assert start_run(table, out).wait() == 0
         assert (out / "model.safetensors").read_bytes() == expected, f"kill {kills}"
