@@ -99,7 +99,7 @@ class OrtRuntime:
             logger.warning("%s: %s", path.name, FP16_ON_X86)
         if provider.name == CUDA and _is_int8(spec):
             logger.warning("%s: %s", path.name, INT8_ON_CUDA)
-        if spec is not None:
+        if spec is not None and spec.output is not None:
             self.select_output(spec.output)
         self._replayed = _replayed(path, session, provider, self._output) if graphs else None
 

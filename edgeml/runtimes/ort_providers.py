@@ -1,4 +1,4 @@
-"""DOOR onnxruntime: which execution provider serves a device, and whether it really does."""
+"""DOOR onnxruntime: the execution provider for a device, and whether it really computes."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SUFFIX = "ExecutionProvider"
 
 _PLUGINS = "onnxruntime-ep-"
-"""How packages that bring a provider are named: onnxruntime.ai, Plugin EP libraries, packaging."""
+"""The prefix of packages with a provider: onnxruntime.ai, Plugin EP libraries, packaging."""
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul", "Attention")
-"""What stands in the names of the operators that do the arithmetic, fused or quantised ones too."""
+"""Parts of the names of the operators that do the arithmetic, also fused or quantised ones."""
 
 _registering = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """What is asked of ONNX Runtime.
+    """An execution provider, with its options.
 
     Attributes:
-        name: As ONNX Runtime calls it, for example `CUDAExecutionProvider`.
-        label: As people call it: CPU, CUDA, CUDA:1.
-        options: Of the provider; keys and values are text.
-        devices: Of a provider that came as a plugin, what it runs on; empty for built-in ones.
+        name: ONNX Runtime's name, for example `CUDAExecutionProvider`.
+        label: The usual name: CPU, CUDA, CUDA:1.
+        options: Options of the provider; keys and values are text.
+        devices: The devices of a provider that is a plugin; empty for built-in ones.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Provider:
 
 
 def provider_for(device: str, *, tf32: bool = False, graphs: bool = False) -> Provider:
-    """Choose a provider: of `auto`, `cpu`, `cuda`, `cuda:1`, or by a provider's own name.
+    """Choose a provider for `auto`, `cpu`, `cuda`, `cuda:1`, or a provider's own name.
 
-    A name is looked for among the built-in providers, then among plugins that are registered,
-    then in installed packages `onnxruntime-ep-*`, which are imported for it.
+    A name is searched among the built-in providers, then among plugins that are registered, then
+    in installed packages `onnxruntime-ep-*`, which are imported for it.
 
     Args:
-        device: What is asked for.
+        device: The device's name.
         tf32: Let CUDA round the factors of products to 10 bits, as it does by default.
         graphs: Let CUDA record graphs.
 
@@ -85,7 +85,7 @@ def open_session(
     Raises:
         ModelLoadError: ONNX Runtime refuses the file, or would run it somewhere else.
     """
-    # Told to Python only if asked for beforehand; ONNX Runtime before 1.24 does not know it.
+    # Without this, Python gets no placement; ONNX Runtime before 1.24 ignores it.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     complaints = _preload() if provider.name == CUDA else ""
     try:
@@ -110,12 +110,12 @@ def open_session(
 
 
 def placement(session: ort.InferenceSession) -> dict[str, Counter[str]] | None:
-    """Count the operators that each provider was given; None where ONNX Runtime does not tell."""
-    ask = getattr(session, "get_provider_graph_assignment_info", None)
-    if ask is None:
+    """Count the operators that each provider runs; None if ONNX Runtime does not report it."""
+    assignment = getattr(session, "get_provider_graph_assignment_info", None)
+    if assignment is None:
         return None
     placed: dict[str, Counter[str]] = {}
-    for part in ask():
+    for part in assignment():
         placed.setdefault(part.ep_name, Counter()).update(n.op_type for n in part.get_nodes())
     return placed
 
@@ -127,21 +127,21 @@ def check_served(
     placed: Mapping[str, Counter[str]] | None,
     complaints: str = "",
 ) -> None:
-    """Refuse a session that computes elsewhere than was asked for.
+    """Refuse a session that computes elsewhere than requested.
 
-    ONNX Runtime gives the CPU what a provider does not take, and goes on without a provider that
-    cannot be loaded: github.com/microsoft/onnxruntime issues 17801 and 23372. Shapes are worked
-    out on the CPU on purpose, which is fine; layers with weights are not.
+    ONNX Runtime runs on the CPU what a provider does not support, and continues without a provider
+    that cannot be loaded: github.com/microsoft/onnxruntime issues 17801 and 23372. Shapes are
+    computed on the CPU on purpose, which is fine; layers with weights on the CPU are not.
 
     Args:
         path: For the message.
-        provider: What was asked for.
+        provider: The requested one.
         present: The session's providers.
-        placed: By `placement`.
-        complaints: What was said when libraries were loaded.
+        placed: The result of `placement`.
+        complaints: Output from the loading of libraries.
 
     Raises:
-        ModelLoadError: It is not the provider that computes.
+        ModelLoadError: Another provider would compute.
     """
     if provider.name not in present:
         raise ModelLoadError(
@@ -157,15 +157,15 @@ def check_served(
                 {op: n for op, n in operators.items() if any(kind in op for kind in _WEIGHTED)}
             )
     if elsewhere or provider.name not in placed:
-        told = ", ".join(f"{n} {op}" for op, n in elsewhere.most_common()) or "everything"
+        moved = ", ".join(f"{n} {op}" for op, n in elsewhere.most_common()) or "everything"
         raise ModelLoadError(
-            f"{provider.name} does not take all of {path.name!r}: on the CPU would run {told}. "
+            f"{provider.name} does not support all of {path.name!r}: the CPU would run {moved}. "
             "Export it in another precision, or run it with device='cpu'."
         )
 
 
 def _cuda(index: int, options: Mapping[str, str], device: str) -> Provider:
-    """Ask for CUDA, which from ONNX Runtime 1.32 on may be built in or a plugin."""
+    """Choose CUDA, which is built in or, from ONNX Runtime 1.32 on, possibly a plugin."""
     label = f"CUDA:{index}" if index else "CUDA"
     if CUDA in ort.get_available_providers():
         return Provider(name=CUDA, label=label, options={"device_id": str(index), **options})
@@ -185,21 +185,20 @@ def _by_name(name: str) -> Provider:
     if not _devices_of(name):
         _register_plugin(name)
     if devices := _devices_of(name):
-        # Providers differ in whether they take several devices at once; all take one.
+        # Not all providers take several devices at once; all take one.
         return Provider(name=name, label=label, options={}, devices=devices[:1])
     raise InputError(_unknown(name))
 
 
 def _devices_of(name: str) -> tuple[ort.OrtEpDevice, ...]:
-    ask = getattr(ort, "get_ep_devices", list)  # absent before 1.23
-    return tuple(device for device in ask() if device.ep_name == name)
+    return tuple(device for device in _all_devices() if device.ep_name == name)
 
 
 def _register_plugin(name: str) -> None:
-    """Load the plugin that brings a provider, if one is installed.
+    """Load the plugin with a provider, if one is installed.
 
     Raises:
-        ModelLoadError: It is there and cannot be loaded.
+        ModelLoadError: It is installed but cannot be loaded.
     """
     from importlib.metadata import version  # its import takes as long as OpenCV's
 
@@ -209,7 +208,7 @@ def _register_plugin(name: str) -> None:
             continue
         with _registering:
             if _devices_of(name):
-                return  # another thread was faster
+                return  # another thread has registered it
             try:
                 ort.register_execution_provider_library(package, str(module.get_library_path()))
             except Exception as err:  # as above
@@ -220,7 +219,7 @@ def _register_plugin(name: str) -> None:
 
 
 def _plugins() -> Iterator[tuple[str, ModuleType]]:
-    """Import the packages that bring providers; give each with its name.
+    """Import the packages that contain providers; yield each with its name.
 
     Raises:
         ModelLoadError: One cannot be imported.
@@ -228,17 +227,17 @@ def _plugins() -> Iterator[tuple[str, ModuleType]]:
     from importlib.metadata import distributions
 
     for distribution in distributions():
-        package = distribution.metadata["Name"] or ""  # what pip left of one that it removed
+        package = distribution.metadata["Name"] or ""  # None for the remains of a removed package
         if not package.lower().replace("_", "-").startswith(_PLUGINS):
             continue
         tops = {file.parts[0] for file in distribution.files or [] if file.name == "__init__.py"}
         for top in sorted(tops):
             try:
                 module = importlib.import_module(top)
-            except Exception as err:  # it is anybody's code
+            except Exception as err:  # it is third-party code
                 raise ModelLoadError(
-                    f"{package} brings a provider, but cannot be imported: {_line(err)}. "
-                    f"pip uninstall {package}, or install it anew."
+                    f"{package} contains a provider, but cannot be imported: {_line(err)}. "
+                    f"pip uninstall {package}, or install it again."
                 ) from err
             if hasattr(module, "get_library_path"):
                 yield package, module
@@ -246,20 +245,20 @@ def _plugins() -> Iterator[tuple[str, ModuleType]]:
 
 @cache
 def _preload() -> str:
-    """Load CUDA's libraries from NVIDIA's packages, once; give what was said of those missing.
+    """Load CUDA's libraries from NVIDIA's packages, once; return the report about missing ones.
 
-    ONNX Runtime finds them by itself only where the system or PyTorch has brought them. It reports
-    by printing on stdout, where edgeml writes results.
+    ONNX Runtime itself finds only libraries of the system or of PyTorch. It prints its report on
+    stdout, where edgeml writes results.
     """
-    heard = io.StringIO()
-    with contextlib.redirect_stdout(heard):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
-    return " ".join(heard.getvalue().split())
+    return " ".join(output.getvalue().split())
 
 
 def _unknown(device: str) -> str:
-    """Say which devices there are: those that serve everybody, then providers by their names."""
+    """Return a message with all devices: the common ones, then providers by their names."""
     named = {*ort.get_available_providers(), *(d.ep_name for d in _all_devices())} - {CPU}
     known = ["auto", "cpu", *(["cuda"] if CUDA in named else []), *sorted(named - {CUDA})]
     return (
@@ -269,7 +268,7 @@ def _unknown(device: str) -> str:
 
 
 def _all_devices() -> Sequence[ort.OrtEpDevice]:
-    return list(getattr(ort, "get_ep_devices", list)())
+    return list(getattr(ort, "get_ep_devices", list)())  # absent before 1.23
 
 
 def _package() -> str:
@@ -277,5 +276,5 @@ def _package() -> str:
 
 
 def _line(err: Exception) -> str:
-    """Give an error's message as one line."""
+    """Return an error's message as one line."""
     return " ".join(str(err).split())

@@ -79,7 +79,8 @@ class OpenVinoRuntime:
         self._output = 0
         self._metadata = {**_metadata(model), "precision": self._actual_precision()}
         self._local = threading.local()
-        if spec := spec_inside(self._metadata):
+        spec = spec_inside(self._metadata)
+        if spec is not None and spec.output is not None:
             self.select_output(spec.output)
 
     @property

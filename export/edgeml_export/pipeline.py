@@ -16,7 +16,7 @@ from edgeml.measure.compare import FidelityError
 from edgeml.network.card import licence_note
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
-from edgeml.runtimes.onnx_file import staged_model
+from edgeml.runtimes.model_files import staged_model
 from edgeml.runtimes.tensorrt.passport import passport_path
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.check import Checked, check_model, measure_speed

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeml.errors import ExportError
-from edgeml.runtimes.onnx_file import model_info, read_onnx, spec_of_onnx, staged_model
+from edgeml.runtimes.model_files import staged_model
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.telemetry import without_telemetry
+from edgeml.spec.model_info import model_info
 from edgeml.spec.storage import spec_metadata
 
 with without_telemetry():

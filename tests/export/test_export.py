@@ -25,7 +25,8 @@ from edgeml.errors import (
 from edgeml.files import sha256_of_file
 from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import evaluate_model
-from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model, write_onnx
+from edgeml.runtimes.model_files import staged_model
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml.spec.provenance import Provenance
 from edgeml_export import check, export, pipeline
 from edgeml_export.int8.calibration import choose_calibration

@@ -28,7 +28,7 @@ pytestmark = [
 EVERY_STEP = """
 import os, signal, sys
 from pathlib import Path
-from edgeml.runtimes.onnx_file import staged_model
+from edgeml.runtimes.model_files import staged_model
 
 STEPS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 folder = Path(sys.argv[1])

@@ -6,24 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from edgeml import Predictor
-from edgeml.errors import InferenceError, InputError, ModelLoadError
 from edgeml.runtimes import RuntimeOptions
-from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
-from tests.tiny import make_tiny_onnx, tiny_spec, tiny_weights
+from tests.runtimes.nets import every_layer_onnx
+from tests.tiny import make_tiny_onnx, tiny_spec
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 from edgeml.runtimes.ort import OrtRuntime  # noqa: E402
 
 pytestmark = pytest.mark.runtime
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return every_layer_onnx(tmp_path_factory.mktemp("net") / "net.onnx")
 
 
 @pytest.fixture
@@ -33,21 +25,9 @@ def runtime(tiny_onnx: Path) -> Iterator[OrtRuntime]:
     opened.close()
 
 
-def test_the_logits_are_those_of_numpy(runtime: OrtRuntime) -> None:
-    batch = noise(4)
-    expected = batch.mean(axis=(2, 3)) @ tiny_weights(3).T
-    np.testing.assert_allclose(runtime.run(batch), expected, atol=1e-5)
-
-
-def test_it_says_what_it_is(runtime: OrtRuntime) -> None:
+def test_the_name_has_the_version_and_the_device(runtime: OrtRuntime) -> None:
     assert runtime.name == f"onnxruntime {ort.__version__} CPU"
     assert runtime.input_shape == (None, 3, 32, 32)
-
-
-def test_names_with_umlauts_come_back(tmp_path: Path) -> None:
-    spec = tiny_spec(["rotes Kleid", "grüner Rock", 'a "b" <c>'])
-    with Predictor(make_tiny_onnx(tmp_path / "model.onnx", spec=spec)) as predictor:
-        assert predictor.spec == spec
 
 
 @pytest.mark.parametrize(
@@ -58,7 +38,7 @@ def test_names_with_umlauts_come_back(tmp_path: Path) -> None:
         ("int8", "int8"),
     ],
 )
-def test_it_tells_what_it_computes_in(written: str, computed: str, tmp_path: Path) -> None:
+def test_the_precision_is_what_it_computes_in(written: str, computed: str, tmp_path: Path) -> None:
     spec = replace(tiny_spec(), precision=written)
     runtime = OrtRuntime(make_tiny_onnx(tmp_path / "model.onnx", spec=spec))
     assert runtime.metadata["precision"] == computed
@@ -66,7 +46,7 @@ def test_it_tells_what_it_computes_in(written: str, computed: str, tmp_path: Pat
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="Arm has kernels for FP16")
 def test_on_x86_an_fp16_convolution_is_computed_in_fp32(tmp_path: Path) -> None:
-    """The independent evidence for the line above: what the provider was given to run."""
+    """Independent evidence for the test above: the graph that the provider runs."""
     import onnx
 
     from edgeml_export.to_fp16 import fp16_from_onnx
@@ -92,7 +72,7 @@ def test_on_x86_an_fp16_convolution_is_computed_in_fp32(tmp_path: Path) -> None:
         (None, "1"),
     ],
 )
-def test_slow_exact_products_are_asked_for_only_without_vnni(
+def test_slow_exact_products_are_used_only_without_vnni(
     flags: str | None, exact: str | None, tiny_onnx: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
@@ -110,7 +90,7 @@ def test_slow_exact_products_are_asked_for_only_without_vnni(
 
 
 @pytest.mark.parametrize("spinning", [False, True])
-def test_threads_spin_only_if_asked(spinning: bool, tiny_onnx: Path) -> None:
+def test_threads_spin_only_on_request(spinning: bool, tiny_onnx: Path) -> None:
     session = OrtRuntime(tiny_onnx, RuntimeOptions(spinning=spinning))._session
     assert session is not None
     entry = session.get_session_options().get_session_config_entry(
@@ -124,34 +104,3 @@ def test_for_throughput_a_run_has_one_thread(tiny_onnx: Path) -> None:
         session = OrtRuntime(tiny_onnx, RuntimeOptions(mode=mode, threads=2))._session  # type: ignore[arg-type]
         assert session is not None
         assert session.get_session_options().intra_op_num_threads == threads
-
-
-def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
-    with Predictor(net) as predictor:
-        assert_same_in_threads(predictor)
-
-
-def test_an_array_of_another_size_is_an_error_in_one_line(runtime: OrtRuntime) -> None:
-    with pytest.raises(InputError) as caught:
-        runtime.run(np.zeros((1, 3, 16, 16), np.float32))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_closed_runtime_says_so(tiny_onnx: Path) -> None:
-    runtime = OrtRuntime(tiny_onnx)
-    runtime.close()
-    runtime.close()
-    with pytest.raises(InferenceError, match="closed"):
-        runtime.run(noise(1))
-
-
-def test_an_unknown_device_is_told_with_the_known_ones(tiny_onnx: Path) -> None:
-    with pytest.raises(InputError, match="known are auto, cpu and "):
-        OrtRuntime(tiny_onnx, RuntimeOptions(device="tpu"))
-
-
-def test_a_damaged_file_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(ModelLoadError, match=r"model\.onnx") as caught:
-        OrtRuntime(tmp_path / "model.onnx")
-    assert "\n" not in str(caught.value)

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeml import Predictor
-from edgeml.errors import InferenceError, InputError, ModelLoadError
+from edgeml.errors import ModelLoadError
 from edgeml.runtimes import RuntimeOptions, open_runtime
-from tests.runtimes.nets import assert_same_in_threads, every_layer_onnx, noise
+from tests.runtimes.nets import every_layer_onnx, noise
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 ov = pytest.importorskip("openvino", reason="openvino is not installed")
@@ -38,18 +37,18 @@ def test_an_onnx_file_gives_the_logits_of_onnx_runtime(net: Path, runtime: OpenV
         np.testing.assert_allclose(runtime.run(batch), expected, atol=1e-4)
 
 
-def test_it_says_what_it_is(net: Path, runtime: OpenVinoRuntime) -> None:
+def test_the_name_has_the_version_and_the_device(net: Path, runtime: OpenVinoRuntime) -> None:
     assert runtime.name == f"openvino {ov.__version__.split('-')[0]} CPU"
     assert runtime.input_shape == (None, 3, 32, 32)
 
 
-def test_exact_is_f32_and_fast_is_what_the_device_likes_best(net: Path) -> None:
-    likes = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+def test_exact_is_f32_and_fast_is_the_devices_default(net: Path) -> None:
+    default = ov.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
     assert OpenVinoRuntime(net).metadata["precision"] == "f32"
-    assert OpenVinoRuntime(net, RuntimeOptions(precision="fast")).metadata["precision"] == likes
+    assert OpenVinoRuntime(net, RuntimeOptions(precision="fast")).metadata["precision"] == default
 
 
-def test_a_network_without_weighted_layers_tells_the_hint(tmp_path: Path) -> None:
+def test_the_precision_of_a_network_without_weighted_layers_is_the_hint(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 
@@ -68,11 +67,9 @@ def test_a_network_without_weighted_layers_tells_the_hint(tmp_path: Path) -> Non
     assert OpenVinoRuntime(tmp_path / "mean.onnx").metadata["precision"] == "f32"
 
 
-def test_the_spec_is_found_in_an_onnx_and_in_an_xml(tmp_path: Path) -> None:
-    spec = replace(tiny_spec(["rotes Kleid", "grüner Rock", 'a "b" <c>']))
+def test_the_spec_is_found_in_an_xml(tmp_path: Path) -> None:
+    spec = tiny_spec(["rotes Kleid", "grüner Rock", 'a "b" <c>'])
     source = make_tiny_onnx(tmp_path / "model.onnx", spec=spec)
-    with Predictor(source, runtime="openvino") as predictor:
-        assert predictor.spec == spec
     model = ov.Core().read_model(source)
     model.set_rt_info(spec.to_json(), ["edgeml"])
     ov.save_model(model, tmp_path / "model.xml")
@@ -80,46 +77,7 @@ def test_the_spec_is_found_in_an_onnx_and_in_an_xml(tmp_path: Path) -> None:
         assert predictor.spec == spec
 
 
-def test_eight_threads_on_one_predictor_get_what_one_alone_gets(net: Path) -> None:
-    with Predictor(net, runtime="openvino") as predictor:
-        assert_same_in_threads(predictor)
-
-
-def test_a_result_outlives_the_next_call(runtime: OpenVinoRuntime) -> None:
-    first = runtime.run(noise(1))
-    kept = first.copy()
-    runtime.run(noise(1, seed=9))
-    np.testing.assert_array_equal(first, kept)
-
-
-def test_an_array_of_another_size_is_an_error_in_one_line(runtime: OpenVinoRuntime) -> None:
-    with pytest.raises(InputError) as caught:
-        runtime.run(np.zeros((1, 3, 16, 16), np.float32))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_closed_runtime_says_so(net: Path) -> None:
-    runtime = OpenVinoRuntime(net)
-    runtime.close()
-    runtime.close()
-    with pytest.raises(InferenceError, match="closed"):
-        runtime.run(noise(1))
-
-
-def test_an_unknown_device_is_told_with_the_known_ones(net: Path) -> None:
-    with pytest.raises(InputError, match=r"'tpu' here; known are .*CPU"):
-        OpenVinoRuntime(net, RuntimeOptions(device="tpu"))
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
-def test_a_damaged_file_is_told_in_one_line(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"<?xml no model")
-    with pytest.raises(ModelLoadError, match=name) as caught:
-        OpenVinoRuntime(tmp_path / name)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_xml_without_its_weights_is_told(net: Path, tmp_path: Path) -> None:
+def test_an_xml_without_its_weights_is_an_error(net: Path, tmp_path: Path) -> None:
     ov.save_model(ov.Core().read_model(net), tmp_path / "model.xml")
     (tmp_path / "model.bin").unlink()
     with pytest.raises(ModelLoadError):

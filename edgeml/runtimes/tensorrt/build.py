@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from edgeml.errors import ExportError, InputError
 from edgeml.files import sha256_of_file, staged
 from edgeml.progress import SILENT, Advance, Progress
-from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, staged_model
+from edgeml.runtimes.model_files import staged_model
+from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.tensorrt import bindings, cuda
 from edgeml.runtimes.tensorrt.build_steps import monitor_of
 from edgeml.runtimes.tensorrt.engine_layers import (

@@ -1,6 +1,6 @@
 """CUDA through cuda-bindings: device memory, pinned buffers, streams, graphs. No torch, no pycuda.
 
-Every status is checked. Nothing here is imported until a GPU is asked for.
+Every status is checked. Nothing is imported before a GPU is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 
 
 def bindings() -> Any:
-    """Import `cuda.bindings.runtime`. Safe without a driver. Tests replace it.
+    """Import `cuda.bindings.runtime`, which is safe without a driver. Tests replace this.
 
     Raises:
         MissingDependencyError: cuda-bindings is not installed.
@@ -31,7 +31,7 @@ def bindings() -> Any:
     try:
         from cuda.bindings import runtime
     except ModuleNotFoundError as err:
-        if err.name not in ("cuda", "cuda.bindings"):  # other packages live in `cuda` too
+        if err.name not in ("cuda", "cuda.bindings"):  # other packages are in `cuda` too
             raise
         raise MissingDependencyError(
             "To run on an NVIDIA GPU, edgeml needs cuda-bindings: pip install 'edgeml[trt]'",
@@ -41,7 +41,7 @@ def bindings() -> Any:
 
 
 def device_count() -> int:
-    """Count the GPUs that CUDA can use: 0 where there is no driver, or one that is too old.
+    """Return the number of GPUs that CUDA can use: 0 without a driver, or with one too old.
 
     Raises:
         MissingDependencyError: cuda-bindings is not installed.
@@ -56,15 +56,15 @@ def this_gpu(index: int = 0) -> Gpu:
 
     Raises:
         MissingDependencyError: cuda-bindings is not installed.
-        ModelLoadError: There is no such GPU; says CUDA's reason.
+        ModelLoadError: There is no such GPU; states CUDA's reason.
         InferenceError: CUDA cannot describe it.
     """
     cudart = bindings()
     status, count = cudart.cudaGetDeviceCount()
     if status != cudart.cudaError_t.cudaSuccess:
         raise ModelLoadError(
-            f"No NVIDIA GPU can be used here: {told(cudart, status)}. "
-            "`edgeml doctor` says what is missing."
+            f"No NVIDIA GPU can be used here: {describe_status(cudart, status)}. "
+            "`edgeml doctor` names what is missing."
         )
     if not 0 <= index < count:
         raise ModelLoadError(f"There is no GPU {index}; CUDA finds {count}, counted from 0.")
@@ -81,9 +81,9 @@ def this_gpu(index: int = 0) -> Gpu:
 
 @contextmanager
 def use(index: int) -> Iterator[None]:
-    """Let this thread work with a GPU in this block, and afterwards with the one of before.
+    """Let this thread use a GPU in this block, and afterwards the previous one.
 
-    Which one that is belongs to the whole thread: PyTorch beside us would go on with ours.
+    The choice belongs to the thread, so PyTorch in the same thread would otherwise use our GPU.
     """
     cudart = bindings()
     before = int(checked(cudart, cudart.cudaGetDevice()))
@@ -99,7 +99,7 @@ def use(index: int) -> Iterator[None]:
 
 @contextmanager
 def device_memory(nbytes: int) -> Iterator[int]:
-    """Allocate memory on the GPU; give its address."""
+    """Allocate memory on the GPU, and return its address."""
     cudart = bindings()
     address = int(checked(cudart, cudart.cudaMalloc(nbytes), f"for {nbytes:,} bytes on the GPU"))
     try:
@@ -110,14 +110,14 @@ def device_memory(nbytes: int) -> Iterator[int]:
 
 @contextmanager
 def pinned_array(shape: tuple[int, ...], dtype: str) -> Iterator[NDArray[Any]]:
-    """Allocate an array in host memory that the GPU reads and writes by itself.
+    """Allocate an array in host memory that the GPU reads and writes directly.
 
-    From other memory a copy would wait for the GPU and could not be captured in a graph.
+    A copy from other memory would wait for the GPU, and could not be captured in a graph.
     """
     cudart = bindings()
     nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    answer = cudart.cudaHostAlloc(nbytes, cudart.cudaHostAllocDefault)
-    address = int(checked(cudart, answer, f"for {nbytes:,} bytes of pinned memory"))
+    result = cudart.cudaHostAlloc(nbytes, cudart.cudaHostAllocDefault)
+    address = int(checked(cudart, result, f"for {nbytes:,} bytes of pinned memory"))
     try:
         raw = (ctypes.c_uint8 * nbytes).from_address(address)
         yield np.frombuffer(memoryview(raw), np.dtype(dtype)).reshape(shape)
@@ -127,7 +127,7 @@ def pinned_array(shape: tuple[int, ...], dtype: str) -> Iterator[NDArray[Any]]:
 
 @dataclass(frozen=True)
 class Stream:
-    """A queue of work for the GPU. What is put on it is done in order, and not waited for."""
+    """A queue of work for the GPU, which is done in order and asynchronously."""
 
     cudart: Any
     handle: Any
@@ -137,29 +137,28 @@ class Stream:
         self._copy(address, host.ctypes.data, host.nbytes, "cudaMemcpyHostToDevice")
 
     def to_host(self, host: NDArray[Any], address: int) -> None:
-        """Fill a pinned array from the GPU; it is full after `wait`."""
+        """Fill a pinned array from the GPU; it is complete after `wait`."""
         self._copy(host.ctypes.data, address, host.nbytes, "cudaMemcpyDeviceToHost")
 
     def launch(self, graph: Any) -> None:
-        """Replay what `captured` recorded."""
+        """Replay a graph that `captured` recorded."""
         checked(self.cudart, self.cudart.cudaGraphLaunch(graph, self.handle))
 
     def wait(self) -> None:
-        """Wait until all is done. An error of earlier work shows here."""
+        """Wait until all work is done, and raise the errors of earlier work."""
         checked(self.cudart, self.cudart.cudaStreamSynchronize(self.handle))
 
     def _copy(self, to: int, source: int, nbytes: int, kind: str) -> None:
         kinds = self.cudart.cudaMemcpyKind
-        answer = self.cudart.cudaMemcpyAsync(to, source, nbytes, getattr(kinds, kind), self.handle)
-        checked(self.cudart, answer)
+        result = self.cudart.cudaMemcpyAsync(to, source, nbytes, getattr(kinds, kind), self.handle)
+        checked(self.cudart, result)
 
 
 @contextmanager
 def stream() -> Iterator[Stream]:
-    """Make a stream that waits for no other, which the default one does."""
+    """Create a stream that, unlike the default one, waits for no other."""
     cudart = bindings()
-    answer = cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking)
-    handle = checked(cudart, answer)
+    handle = checked(cudart, cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
     try:
         yield Stream(cudart, handle)
     finally:
@@ -168,12 +167,12 @@ def stream() -> Iterator[Stream]:
 
 @contextmanager
 def captured(stream: Stream, enqueue: Callable[[], None]) -> Iterator[Any]:
-    """Record what `enqueue` puts on a stream as a graph that `Stream.launch` replays.
+    """Record the work that `enqueue` puts on a stream, as a graph that `Stream.launch` replays.
 
-    Nothing is done while it is recorded. The addresses are recorded too.
+    The work is not done while it is recorded. The addresses are recorded too.
 
     Raises:
-        InferenceError: CUDA cannot record it; the stream can be used as before.
+        InferenceError: CUDA cannot record it; the stream can still be used.
     """
     cudart = stream.cudart
     graph = _record(stream, enqueue)
@@ -189,33 +188,34 @@ def captured(stream: Stream, enqueue: Callable[[], None]) -> Iterator[Any]:
 
 def _record(stream: Stream, enqueue: Callable[[], None]) -> Any:
     cudart = stream.cudart
-    # Of this thread only: others may allocate meanwhile, which would spoil a global capture.
+    # Only this thread: an allocation by another one would spoil a global capture.
     mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
     checked(cudart, cudart.cudaStreamBeginCapture(stream.handle, mode))
     try:
         enqueue()
     except BaseException:
-        status, half = cudart.cudaStreamEndCapture(stream.handle)
+        status, partial = cudart.cudaStreamEndCapture(stream.handle)
         if status == cudart.cudaError_t.cudaSuccess:
-            cudart.cudaGraphDestroy(half)
+            cudart.cudaGraphDestroy(partial)
         raise
     return checked(cudart, cudart.cudaStreamEndCapture(stream.handle))
 
 
-def checked(cudart: Any, answer: tuple[Any, ...], wanted: str = "") -> Any:
-    """Give what a CUDA call returned besides its status, which must be success.
+def checked(cudart: Any, result: tuple[Any, ...], purpose: str = "") -> Any:
+    """Return the value of a CUDA call whose status is success.
 
     Raises:
-        InferenceError: It is not; names the status, and what was `wanted`.
+        InferenceError: The status is another one; names it, and the `purpose`.
     """
-    status, *values = answer
+    status, *values = result
     if status != cudart.cudaError_t.cudaSuccess:
-        raise InferenceError(f"CUDA failed{wanted and f' {wanted}'}: {told(cudart, status)}.")
+        failed = f"CUDA failed {purpose}".rstrip()
+        raise InferenceError(f"{failed}: {describe_status(cudart, status)}.")
     return values[0] if len(values) == 1 else None
 
 
-def told(cudart: Any, status: Any) -> str:
-    """Give CUDA's name of a status and its text: `cudaErrorNoDevice (no CUDA-capable ...)`."""
+def describe_status(cudart: Any, status: Any) -> str:
+    """Return CUDA's name of a status and its text: `cudaErrorNoDevice (no CUDA-capable ...)`."""
     name, text = cudart.cudaGetErrorName(status)[1], cudart.cudaGetErrorString(status)[1]
     return f"{_text(name)} ({_text(text)})"
 
@@ -229,5 +229,5 @@ def _driver_version() -> str | None:
         text = _DRIVER_VERSION.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    found = re.search(r"Kernel Module\D*([\d.]+)", text)
-    return found[1] if found else None
+    match = re.search(r"Kernel Module\D*([\d.]+)", text)
+    return match[1] if match else None

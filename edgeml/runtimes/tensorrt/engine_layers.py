@@ -1,4 +1,4 @@
-"""What an engine is made of: its fused layers, and the types that they compute in."""
+"""The fused layers of an engine, and the types that they compute in."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Where nearly all of a network's arithmetic is."""
+"""The operators with nearly all of a network's arithmetic."""
 
 _HEADING = "Layers:"
 
-# What only keeps streams in step.
+# Layers that only synchronise streams.
 _NO_WORK = ("shape_call", "signal", "wait")
 
-# TensorRT's words, and those of the two ways in which it says them: a type of its own, or a format.
+# TensorRT's words for types, in its two notations: a type of its own, or a format.
 _TYPES = {
     "float": "fp32",
     "fp32": "fp32",
@@ -44,15 +44,15 @@ _TENSORS = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A kernel, or several in one, with the types of what goes in and out.
+    """A kernel, or several in one, with the types of its inputs and outputs.
 
     Attributes:
         name: TensorRT's.
         kind: TensorRT's word for what it does, for example `correlation` or `CaskConvolution`.
         inputs: Types, such as `int8`; also below.
-        weights: Of constants: weights first, then scales and biases.
-        outputs: Of what it gives.
-        onnx: Names of the ONNX nodes of which it does something.
+        weights: Types of constants: weights first, then scales and biases.
+        outputs: Types of its outputs.
+        onnx: Names of the ONNX nodes that it computes a part of.
     """
 
     name: str
@@ -64,23 +64,24 @@ class Layer:
 
     @property
     def type(self) -> str:
-        """Give the type that it takes: what a product computes in."""
+        """The type of its input, which is the type that a product computes in."""
         return (*self.inputs, *self.outputs, "unknown")[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what the JSON of an export lists."""
+        """Return what the JSON of an export lists."""
         return asdict(self)
 
 
 def layers_of_log(messages: Iterable[str]) -> tuple[Layer, ...]:
-    """Read the layers from what TensorRT logs, when verbose, at the end of a build.
+    """Read the layers from TensorRT's verbose log at the end of a build.
 
     TensorRT-RTX 1.7.1 writes a line each:
 
         Name: node_Conv_1, LayerType: correlation, Inputs: [ { Name: x, ..., Datatype: Int8, ...}],
         Constants: [...], Outputs: [...], TacticName: ..., Metadata: [ONNX Layer: node_Conv_1]
 
-    Without that message, or in other words, there are no layers: a report is worth no failed build.
+    Without that message, or in another format, the result is empty: the build is more important
+    than its report.
     """
     listing = next((text for text in messages if text.lstrip().startswith(_HEADING)), "")
     lines = listing.partition(_HEADING)[2].partition("\n\n")[0].splitlines()
@@ -109,30 +110,30 @@ def layers_of_log(messages: Iterable[str]) -> tuple[Layer, ...]:
 def layers_of_inspector(text: str) -> tuple[Layer, ...]:
     """Read the layers from the JSON of an EngineInspector, as of TensorRT 10 or 11.
 
-    10 says the type of a tensor in `Format/Datatype`, at the end of a sentence; 11 in `Datatype`.
-    Where the engine was built without DETAILED, layers are names only, and there are none here.
+    10 has the type of a tensor in `Format/Datatype`, at the end of a sentence; 11 in `Datatype`.
+    An engine that was built without DETAILED has only names of layers: the result is empty.
     """
     try:
-        told = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         return ()
-    listed = told.get("Layers") if isinstance(told, dict) else None
+    listed = document.get("Layers") if isinstance(document, dict) else None
     return tuple(_layer_of_json(one) for one in _list(listed) if isinstance(one, dict))
 
 
-def _layer_of_json(told: dict[str, Any]) -> Layer:
+def _layer_of_json(layer: dict[str, Any]) -> Layer:
     def types(key: str) -> tuple[str, ...]:
-        return tuple(_type(_said(one)) for one in _list(told.get(key)))
+        return tuple(_type(_datatype(one)) for one in _list(layer.get(key)))
 
-    weights = told.get("Weights")
+    weights = layer.get("Weights")
     own = (_type(str(weights["Type"])),) if isinstance(weights, dict) and "Type" in weights else ()
     return Layer(
-        name=str(told.get("Name", "")),
-        kind=str(told.get("LayerType", "")),
+        name=str(layer.get("Name", "")),
+        kind=str(layer.get("LayerType", "")),
         inputs=types("Inputs"),
         weights=own or types("Constants"),
         outputs=types("Outputs"),
-        onnx=_onnx_nodes(str(told.get("Metadata", ""))),
+        onnx=_onnx_nodes(str(layer.get("Metadata", ""))),
     )
 
 
@@ -140,15 +141,15 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _said(tensor: Any) -> str:
+def _datatype(tensor: Any) -> str:
     if not isinstance(tensor, dict):
         return ""
     return str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "")
 
 
-def _type(said: str) -> str:
-    """Find the type in a word, or in a sentence: `Row major Int8 format`."""
-    words = re.findall(r"\w+", said.lower())
+def _type(text: str) -> str:
+    """Return the type in a word, or in a sentence such as `Row major Int8 format`."""
+    words = re.findall(r"\w+", text.lower())
     return next((_TYPES[word] for word in words if word in _TYPES), "unknown")
 
 
@@ -157,19 +158,19 @@ def _onnx_nodes(metadata: str) -> tuple[str, ...]:
 
 
 def types_of(layers: Iterable[Layer]) -> dict[str, int]:
-    """Count the layers by the type that they take, the most frequent first."""
+    """Count the layers by the type of their input, the most frequent first."""
     return dict(Counter(layer.type for layer in layers).most_common())
 
 
 def products_of(layers: Iterable[Layer], network: onnx.ModelProto) -> dict[str, dict[str, int]]:
     """Count the convolutions and products of a network by the type that the engine computes in.
 
-    A node often is in several layers: one that quantises for it, the product, one that scales what
-    comes out. The product is the one that multiplies two things of one type.
+    A node is often in several layers: one that quantises its input, the product, one that scales
+    its output. The product is the one that multiplies two operands of one type.
 
     Returns:
         By ONNX's operator and type, for example `{"Conv": {"int8": 20}, "Gemm": {"fp16": 1}}`;
-        `unknown` counts those that no layer names.
+        `unknown` counts nodes that no layer names.
     """
     multiplied: dict[str, set[str]] = {}
     for layer in layers:
