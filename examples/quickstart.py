@@ -1,8 +1,8 @@
-"""What is in these pictures?
+"""Print the labels of images.
 
     python examples/quickstart.py demo/run/model.onnx photo.jpg another.jpg
 
-No model yet? `edgeml demo` trains one, on pictures that it draws, and leaves it in demo/run.
+No model yet? `edgeml demo` draws images, trains a model on them and writes it to demo/run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
                 prediction = predictor.predict(image)
                 best = ", ".join(f"{label} {score:.2f}" for label, score in prediction.top(3))
                 print(f"{image}: {' '.join(prediction.labels) or '(nothing)'}   [best: {best}]")
-    except EdgemlError as err:  # all that edgeml raises on purpose, in one line each
+    except EdgemlError as err:  # every error that edgeml raises on purpose, each in one line
         print(err, file=sys.stderr)
         return 2
     return 0

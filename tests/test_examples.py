@@ -1,4 +1,4 @@
-"""The examples are run as a reader would run them: as programs."""
+"""Run the examples as a reader would: as programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(
     )
 
 
-def test_quickstart_says_what_is_in_pictures(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_quickstart_prints_the_labels_of_images(tiny_onnx: Path, tmp_path: Path) -> None:
     for colour in ("red", "blue"):
         cv2.imwrite(str(tmp_path / f"{colour} thing.png"), plain(colour))
     done = run("quickstart.py", tiny_onnx, "red thing.png", "blue thing.png", folder=tmp_path)
@@ -51,7 +51,7 @@ def test_quickstart_without_a_model_points_to_the_demo(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["gone.onnx", "a.png"], ["{model}", "gone.png"]])
-def test_quickstart_says_in_one_line_what_is_missing(
+def test_quickstart_names_a_missing_file_in_one_line(
     arguments: list[str], tiny_onnx: Path, tmp_path: Path
 ) -> None:
     filled = [argument.format(model=tiny_onnx) for argument in arguments]
@@ -65,7 +65,7 @@ def test_quickstart_is_short(tmp_path: Path) -> None:
     assert len((ROOT / "examples" / "quickstart.py").read_text().splitlines()) < 40
 
 
-def test_camera_stream_makes_its_own_video_and_goes_on_without_a_display(
+def test_camera_stream_makes_its_own_video_and_continues_without_a_display(
     tiny_onnx: Path, tmp_path: Path
 ) -> None:
     done = run("camera_stream.py", tiny_onnx, "--make-video", "--out", "o.jsonl", folder=tmp_path)
@@ -78,11 +78,11 @@ def test_camera_stream_makes_its_own_video_and_goes_on_without_a_display(
     assert len(frames) == 144
     lines = (tmp_path / "o.jsonl").read_text().splitlines()
     assert len(lines) == 1 + len(frames)
-    # Drawn apparel of many colours: the model must not say the same of every frame.
+    # Drawn apparel of many colours: the model must not predict the same for every frame.
     assert len({tuple(json.loads(line)["labels"]) for line in lines[1:]}) > 1
 
 
-def test_camera_stream_takes_a_video_and_survives_a_display_that_is_not_there(
+def test_camera_stream_takes_a_video_and_survives_a_missing_display(
     tiny_onnx: Path, tmp_path: Path
 ) -> None:
     make_clip(tmp_path / "mein Clip.mp4", [plain("green")] * 30)
@@ -92,9 +92,7 @@ def test_camera_stream_takes_a_video_and_survives_a_display_that_is_not_there(
     assert "No window" in done.stderr
 
 
-def test_camera_stream_without_a_camera_says_so_in_one_line(
-    tiny_onnx: Path, tmp_path: Path
-) -> None:
+def test_camera_stream_without_a_camera_prints_one_line(tiny_onnx: Path, tmp_path: Path) -> None:
     done = run("camera_stream.py", tiny_onnx, "63", "--no-window", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("Cannot open camera 63")

@@ -50,7 +50,7 @@ class Speedup:
 
     @property
     def verdict(self) -> Verdict:
-        """`faster` or `not faster` where the interval lies on one side of 1."""
+        """`faster` or `not faster` if the interval is on one side of 1."""
         if self.low > 1:
             return "faster"
         return "not faster" if self.high < 1 else "cannot be told"

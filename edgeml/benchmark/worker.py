@@ -1,4 +1,4 @@
-"""What runs in the process of one model: load it, then time it when the parent asks."""
+"""The code in the process of one model: load it, then time it on request of the parent."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def main() -> None:
     except typer.Abort:
         status = _print_error("Stopped.", _INTERRUPTED)
     except (BrokenPipeError, SystemExit) as err:
-        # typer exits with 1 for a broken pipe, but the reader, such as head, has all it wants.
+        # typer exits with 1 for a broken pipe, but the reader, such as head, has read enough.
         if isinstance(err, SystemExit) and not isinstance(err.__context__, BrokenPipeError):
             raise
         status = _discard_stdout(0)

@@ -20,7 +20,7 @@ def pairs(flag: str, texts: list[str]) -> list[tuple[str, str]]:
     parts = [text.partition("=") for text in texts]
     for (key, equals, _), text in zip(parts, texts, strict=True):
         if not equals or not key.strip():
-            raise InputError(f"{flag} wants key=value, not {text!r}.")
+            raise InputError(f"{flag} needs key=value, not {text!r}.")
     return [(key.strip(), value) for key, _, value in parts]
 
 
@@ -29,7 +29,7 @@ def model_args(texts: list[str]) -> dict[str, ModelArg]:
     arguments = pairs("--model-args", texts)
     for key, _ in arguments:
         if not key.isidentifier():
-            raise InputError(f"--model-args wants key=value, not {key!r} as a key.")
+            raise InputError(f"--model-args needs key=value, not {key!r} as a key.")
     return {key: _scalar(text) for key, text in arguments}
 
 

@@ -33,7 +33,7 @@ def test_the_host_agrees_with_psutil() -> None:
     json.dumps(asdict(host), allow_nan=False)
 
 
-def test_software_is_what_is_installed_and_null_for_the_rest() -> None:
+def test_software_has_installed_versions_and_none_for_the_rest() -> None:
     software = capture_software()
     assert software["python"] == platform.python_version()
     assert software["numpy"] == metadata.version("numpy")
@@ -43,7 +43,7 @@ def test_software_is_what_is_installed_and_null_for_the_rest() -> None:
                 metadata.version(name)
 
 
-def test_nothing_is_invented_where_nothing_can_be_read(monkeypatch: Any) -> None:
+def test_unreadable_properties_are_none(monkeypatch: Any) -> None:
     monkeypatch.setattr(environment, "_read", lambda path: "")
     monkeypatch.setattr(platform, "processor", lambda: "")
     host = capture_host()
@@ -66,7 +66,7 @@ FILES = {
 }
 
 
-def test_the_files_of_linux_are_read_as_its_manual_says(monkeypatch: Any) -> None:
+def test_the_files_of_linux_are_read_as_documented(monkeypatch: Any) -> None:
     monkeypatch.setattr(environment, "_read", lambda path: FILES.get(path.as_posix(), ""))
     host = capture_host()
     assert host.cpu == "Some CPU @ 2 GHz"
@@ -79,7 +79,7 @@ def test_the_files_of_linux_are_read_as_its_manual_says(monkeypatch: Any) -> Non
     assert (counters.stolen, counters.ticks) == (80, 360)  # guest time is in user time already
 
 
-def test_a_board_without_a_processor_name_gives_its_own(monkeypatch: Any) -> None:
+def test_a_board_without_a_processor_name_has_its_own_name(monkeypatch: Any) -> None:
     board = {"/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0"}
     monkeypatch.setattr(environment, "_read", lambda path: board.get(path.as_posix(), ""))
     assert capture_host().cpu == "Raspberry Pi 5 Model B Rev 1.0"
@@ -107,11 +107,11 @@ def test_the_peak_of_a_child_is_not_that_of_its_parent() -> None:
     ballast = b"x" * 300_000_000
     code = "from edgeml.benchmark.environment import peak_rss_mb; print(peak_rss_mb())"
     root = str(Path(environment.__file__).parents[2])
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r}); {code}"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert 5 < float(told.stdout) < 200
+    assert 5 < float(done.stdout) < 200
     assert len(ballast) == 300_000_000

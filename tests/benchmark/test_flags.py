@@ -30,7 +30,7 @@ def result(
     **changes: Any,
 ) -> ModelResult:
     samples = np.full(90, infer) if np.isscalar(infer) else np.asarray(infer)
-    made = ModelResult(
+    base = ModelResult(
         model=f"{precision}.onnx",
         sha256=None,
         spec=replace(
@@ -48,14 +48,14 @@ def result(
         samples_ns=dict.fromkeys(STAGES, samples),
         disturbance=QUIET,
     )
-    return replace(made, **changes)
+    return replace(base, **changes)
 
 
 def flags(one: ModelResult, *others: ModelResult) -> list[str]:
-    found = flags_of(one, [one, *others], BenchPlan(min_calls=90))
-    assert all(flag.partition(": ")[0] in MEANING for flag in found)
-    assert all("\n" not in flag for flag in found)
-    return [flag.partition(": ")[0] for flag in found]
+    result_flags = flags_of(one, [one, *others], BenchPlan(min_calls=90))
+    assert all(flag.partition(": ")[0] in MEANING for flag in result_flags)
+    assert all("\n" not in flag for flag in result_flags)
+    return [flag.partition(": ")[0] for flag in result_flags]
 
 
 def test_a_steady_model_has_no_flags() -> None:
@@ -67,7 +67,7 @@ def test_a_wide_spread_of_inference_is_noisy() -> None:
     assert flags(result([960_000, 1_000_000, 1_040_000] * 30)) == []
 
 
-def test_pictures_that_differ_do_not_make_a_model_noisy() -> None:
+def test_different_images_do_not_make_a_model_noisy() -> None:
     decode = np.asarray([1_000_000, 30_000_000] * 45)
     one = result()
     assert flags(replace(one, samples_ns={**one.samples_ns, "decode": decode})) == []
@@ -79,7 +79,7 @@ def test_inference_that_becomes_slower_or_faster_drifts(factor: float) -> None:
     assert flags(result(samples)) == ["drift"]
 
 
-def test_a_drift_within_3_percent_is_none() -> None:
+def test_a_drift_within_3_percent_is_not_flagged() -> None:
     assert flags(result(np.repeat([1_000_000, 1_000_000, 1_020_000], 30))) == []
 
 
@@ -90,18 +90,18 @@ def test_waiting_for_a_processor_and_stolen_time_are_contamination() -> None:
     assert flags(result(disturbance=stolen)) == ["contaminated"]
 
 
-def test_what_the_system_does_not_tell_is_no_flag() -> None:
+def test_unknown_counters_are_not_flagged() -> None:
     unknown = Disturbance(pressure=None, stolen=None, switches_per_call=None)
     assert flags(result(disturbance=unknown)) == []
 
 
 @pytest.mark.parametrize("change", [0.3, math.nan])
-def test_a_warm_up_that_did_not_settle_is_told(change: float) -> None:
+def test_a_warm_up_that_did_not_settle_is_flagged(change: float) -> None:
     unsettled = WarmUp(calls=9, seconds=5.0, change=change, settled=False)
     assert flags(result(warm_up=unsettled)) == ["warm-up"]
 
 
-def test_fewer_calls_than_planned_are_told() -> None:
+def test_fewer_calls_than_planned_are_flagged() -> None:
     assert flags(result([1_000_000] * 89)) == ["few-calls"]
 
 
@@ -114,7 +114,7 @@ def test_fp16_on_onnx_runtimes_cpu_is_slow_unless_it_was_measured_not_to_be() ->
     assert flags(result(precision="fp16", runtime="onnxruntime 1.32 CUDA")) == []
 
 
-def test_int8_that_is_not_faster_than_its_fp32_is_told() -> None:
+def test_int8_that_is_not_faster_than_its_fp32_is_flagged() -> None:
     slow = result(1_000_000, actual="int8", precision="int8")
     assert flags(slow, result(900_000)) == ["int8-not-faster"]
     assert flags(slow, result(1_000_000)) == ["int8-not-faster"]

@@ -91,7 +91,7 @@ def test_the_longest_duration_ends_it_with_a_flag_and_without_percentiles(model:
 
 
 @pytest.mark.runtime
-def test_the_numbers_hang_together(report: BenchReport) -> None:
+def test_the_numbers_are_consistent(report: BenchReport) -> None:
     for result in report.results:
         mean = float(np.mean(result.samples_ns["total"])) / 1e6
         assert result.throughput_per_s == pytest.approx(1000 / mean)
@@ -103,7 +103,7 @@ def test_the_numbers_hang_together(report: BenchReport) -> None:
 
 
 @pytest.mark.runtime
-def test_without_images_one_is_drawn_and_the_report_says_so(report: BenchReport) -> None:
+def test_without_images_one_is_drawn_and_reported(report: BenchReport) -> None:
     config = report.to_dict()["config"]
     assert config["images"] == "synthetic"
     assert config["images_count"] == 1
@@ -134,7 +134,7 @@ def test_the_written_report_keeps_every_raw_sample(report: BenchReport) -> None:
 
 
 @pytest.mark.runtime
-def test_a_label_that_is_no_ascii_goes_through(tmp_path: Path) -> None:
+def test_labels_that_are_not_ascii_are_preserved(tmp_path: Path) -> None:
     model = make_tiny_onnx(tmp_path / "modèle.onnx", labels=("робe", "<b>", "青"))
     result = run_benchmark([model], plan=replace(QUICK, min_s=0, min_calls=1)).results[0]
     assert result.spec.labels == ("робe", "<b>", "青")
@@ -142,7 +142,7 @@ def test_a_label_that_is_no_ascii_goes_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.runtime
-def test_onnx_runs_on_openvino_if_the_plan_says_so(model: Path) -> None:
+def test_the_plan_can_choose_openvino(model: Path) -> None:
     pytest.importorskip("openvino", reason="needs openvino")
     plan = replace(QUICK, runtime="openvino", min_s=0, min_calls=1)
     assert run_benchmark([model], plan=plan).results[0].runtime.startswith("openvino")
@@ -183,7 +183,7 @@ def test_progress_ends_at_its_total(model: Path) -> None:
     assert seen == {"load and warm up": (2, 2), "benchmark": (40, 40)}
 
 
-def test_more_images_than_are_used_are_thinned_out_evenly(tmp_path: Path) -> None:
+def test_of_many_images_an_even_selection_is_used(tmp_path: Path) -> None:
     path = tmp_path / "one.jpg"
     path.write_bytes(encode_jpeg(draw_photo(20, 30)))
     for count in (1, MAX_IMAGES, MAX_IMAGES + 1, 1234):
@@ -203,7 +203,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         gather([tmp_path / "gone.jpg"], tmp_path)
 
 
-def test_the_drawn_picture_is_one_a_camera_might_have_stored(tmp_path: Path) -> None:
+def test_the_synthetic_photo_compresses_like_a_photo(tmp_path: Path) -> None:
     corpus = gather([], tmp_path)
     frame = cv2.imread(str(corpus.paths[0]))
     assert frame is not None

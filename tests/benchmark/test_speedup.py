@@ -20,7 +20,7 @@ BATCH = np.zeros((1, 3, 2, 2), np.float32)
 
 
 class Clock:
-    """Time that passes only when someone works or rests."""
+    """Time that passes only when a runtime runs or the caller sleeps."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Timed:
-    """A runtime whose calls take what it is told, by an injected clock."""
+    """A runtime whose calls take a fixed time of an injected clock."""
 
     input_shape = (None, 3, 2, 2)
     metadata: Mapping[str, str] = {}
@@ -66,14 +66,14 @@ def test_steady_runtimes_give_their_ratio_and_their_milliseconds() -> None:
     assert result.verdict == "faster"
 
 
-def test_what_is_slower_is_called_not_faster() -> None:
+def test_a_slower_runtime_is_not_faster() -> None:
     clock = Clock()
     result = measured(clock, Timed(clock, "slow", 2.0), Timed(clock, "fast", 4.0))
     assert result.ratio == 0.5
     assert result.verdict == "not faster"
 
 
-def test_noise_around_equality_cannot_be_told() -> None:
+def test_noise_around_equality_gives_no_verdict() -> None:
     clock = Clock()
     noise = np.random.default_rng(0).normal(30, 3, 2000)
     result = measured(clock, Timed(clock, "a", *noise[:1000]), Timed(clock, "b", *noise[1000:]))
@@ -86,7 +86,7 @@ def test_a_load_that_comes_and_goes_slows_both_sides_of_a_round() -> None:
 
     class Loaded(Timed):
         def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
-            clock.load = 1 + clock.ns / 1e9  # all gets slower and slower
+            clock.load = 1 + clock.ns / 1e9  # everything becomes slower
             return super().run(batch)
 
     result = measured(clock, Loaded(clock, "slow", 6.0), Loaded(clock, "fast", 2.0), seconds=20)
@@ -102,7 +102,7 @@ def test_a_slow_call_in_five_counts_neither_more_nor_less_than_a_median_lets_it(
     assert result.ratio == 4
 
 
-def test_turns_are_blocks_after_a_pause_and_who_begins_is_drawn() -> None:
+def test_turns_are_blocks_after_a_pause_in_random_order() -> None:
     clock = Clock()
     result = measured(clock, Timed(clock, "slow", 40.0), Timed(clock, "fast", 10.0))
     turns = " ".join(clock.log).split("sleep ")[1:]
@@ -117,7 +117,7 @@ def test_turns_are_blocks_after_a_pause_and_who_begins_is_drawn() -> None:
     assert set(first) == {"slow", "fast"}
 
 
-def test_a_round_is_begun_until_the_time_is_over_and_six_are_made() -> None:
+def test_rounds_last_until_the_time_is_over_and_are_at_least_six() -> None:
     clock = Clock()
     patient = measured(clock, Timed(clock, "slow", 10.0), Timed(clock, "fast", 10.0), seconds=2.6)
     assert patient.rounds == 10  # 2 * (0.03 + 0.11) s each, and the last one is finished
@@ -146,8 +146,10 @@ def test_the_interval_holds_the_median_and_is_unbounded_below_six(values: list[f
 
 def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
-    held = [low <= 1 <= high for low, high in map(median_interval, rng.lognormal(0, 1, (4000, 12)))]
-    assert 0.95 <= np.mean(held) <= 0.975  # exactly 0.961 for 12 values
+    enclosed = [
+        low <= 1 <= high for low, high in map(median_interval, rng.lognormal(0, 1, (4000, 12)))
+    ]
+    assert 0.95 <= np.mean(enclosed) <= 0.975  # exactly 0.961 for 12 values
 
 
 def figures(ratio: float, low: float, high: float) -> Speedup:
@@ -155,7 +157,7 @@ def figures(ratio: float, low: float, high: float) -> Speedup:
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "sentence"),
     [
         (
             figures(2.806, 2.75, 2.9),
@@ -173,13 +175,13 @@ def figures(ratio: float, low: float, high: float) -> Speedup:
         ),
     ],
 )
-def test_the_verdict_is_said_in_a_sentence(result: Speedup, said: str) -> None:
-    assert result.sentence("INT8", "FP32") == said
+def test_the_verdict_is_a_sentence(result: Speedup, sentence: str) -> None:
+    assert result.sentence("INT8", "FP32") == sentence
     assert result.to_dict()["verdict"] == result.verdict
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
-def test_a_time_that_is_none_is_refused(seconds: float) -> None:
+def test_a_time_that_is_not_positive_and_finite_is_refused(seconds: float) -> None:
     clock = Clock()
     with pytest.raises(InputError, match="seconds"):
         measured(clock, Timed(clock, "a", 1.0), Timed(clock, "b", 1.0), seconds=seconds)

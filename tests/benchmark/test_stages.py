@@ -1,4 +1,4 @@
-"""The clock, without processes: what it says of calls that take a known time."""
+"""The clock without processes: its results for calls that take a known time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_runtime_that_sleeps_shows_in_infer_and_in_the_whole_call(image: Path) -> None:
+def test_a_slow_runtime_shows_in_infer_and_in_total(image: Path) -> None:
     predictor = Predictor(TinyRuntime(seconds=0.02))
     times = np.median([time_stages(predictor, image) for _ in range(5)], axis=0)
     decode, preprocess, infer, postprocess = times
@@ -37,7 +37,7 @@ def test_a_runtime_that_sleeps_shows_in_infer_and_in_the_whole_call(image: Path)
     assert time_call(predictor, image) >= 20e6
 
 
-def test_a_slow_reader_shows_in_decode_alone(image: Path, monkeypatch: Any) -> None:
+def test_a_slow_reader_shows_only_in_decode(image: Path, monkeypatch: Any) -> None:
     predictor = Predictor(TinyRuntime())
     read = predictor.read
 
@@ -51,14 +51,14 @@ def test_a_slow_reader_shows_in_decode_alone(image: Path, monkeypatch: Any) -> N
     assert max(others) < 20e6
 
 
-def test_stages_make_up_the_whole_call(image: Path) -> None:
+def test_stages_add_up_to_the_total(image: Path) -> None:
     predictor = Predictor(TinyRuntime(seconds=0.01))
     block = time_block(predictor, turns([image]), 0.6)
     parts = sum(min(block[stage]) for stage in STAGES[:-1])
     assert parts == pytest.approx(min(block["total"]), rel=0.2)
 
 
-def test_a_block_lasts_its_time_and_holds_both_kinds_of_calls(image: Path) -> None:
+def test_a_block_lasts_its_time_and_has_both_kinds_of_calls(image: Path) -> None:
     start = time.perf_counter()
     block = time_block(Predictor(TinyRuntime(seconds=0.002)), turns([image]), 0.2)
     assert 0.2 <= time.perf_counter() - start < 2
@@ -84,7 +84,7 @@ def test_in_every_round_each_image_is_timed_both_ways_in_another_order() -> None
 
 
 def clock(latencies: list[int]) -> Any:
-    """Stand in for `time_call`: gives these, then the last for ever."""
+    """Replace `time_call`: return these values, then the last one forever."""
     left: Iterator[int] = iter(latencies)
     return lambda predictor, image: next(left, latencies[-1])
 

@@ -37,23 +37,23 @@ def test_fewest_calls_are_the_first_where_the_binomial_tail_is_below_5_percent(
 
 
 @pytest.mark.parametrize(("percent", "calls"), [(50, 8), (95, 93), (99, 473)])
-def test_a_percentile_is_told_from_its_least_count_on(percent: float, calls: int) -> None:
+def test_a_percentile_needs_its_minimum_count(percent: float, calls: int) -> None:
     assert percentile_ms(np.arange(1, calls), percent) is None
     assert percentile_ms(np.arange(1, calls + 1), percent) is not None
 
 
 @given(nanoseconds)
-def test_a_percentile_is_the_least_sample_that_enough_others_do_not_exceed(
+def test_a_percentile_is_the_smallest_sample_that_enough_others_do_not_exceed(
     samples: list[int],
 ) -> None:
     for percent in (50, 95, 99):
-        told = percentile_ms(np.asarray(samples), percent)
-        if told is not None:
+        value = percentile_ms(np.asarray(samples), percent)
+        if value is not None:
             by_hand = sorted(samples)[math.ceil(percent * len(samples) / 100) - 1]
-            assert told == by_hand / 1e6
+            assert value == by_hand / 1e6
 
 
-def test_summarize_gives_milliseconds_of_nanoseconds() -> None:
+def test_summarize_converts_nanoseconds_to_milliseconds() -> None:
     samples = np.arange(1, 1001) * 1_000_000
     summary = summarize(samples)
     assert (summary.n, summary.p50_ms, summary.p95_ms, summary.p99_ms) == (1000, 500, 950, 990)

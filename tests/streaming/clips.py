@@ -1,4 +1,4 @@
-"""Sources for the tests: short videos, and a camera that is a list of frames."""
+"""Sources for the tests: short videos, and a camera made from a list of frames."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def frames_of(path: Path) -> list[Frame]:
 
 
 class FakeCamera:
-    """A live source that gives frames at a rate and then breaks off.
+    """A live source that yields frames at a rate and then breaks off.
 
     Args:
-        frames: What it gives.
+        frames: The frames.
         period_s: Time between two frames.
         live: Whether frames may be dropped.
-        hang: After the frames, block in `read` until closed by `let_go`.
+        hang: After the frames, block in `read` until `released` is set.
         failure: Raised by `read` after the frames.
     """
 
@@ -71,13 +71,13 @@ class FakeCamera:
         self.timeout_s = 0.3
         self.threads: set[str] = set()
         self.closed = 0
-        self.let_go = threading.Event()
+        self.released = threading.Event()
         self._frames = list(frames)
         self._period_s = period_s
         self._live = live
         self._hang = hang
         self._failure = failure
-        self._given = 0
+        self._count = 0
 
     def open(self) -> SourceInfo:
         self.threads.add(threading.current_thread().name)
@@ -86,14 +86,14 @@ class FakeCamera:
     def read(self) -> CapturedFrame | None:
         self.threads.add(threading.current_thread().name)
         time.sleep(self._period_s)
-        if self._given == len(self._frames):
+        if self._count == len(self._frames):
             if self._hang:
-                self.let_go.wait(30)
+                self.released.wait(30)
             if self._failure:
                 raise self._failure
             return None
-        self._given += 1
-        return CapturedFrame(t=time.perf_counter(), frame=self._frames[self._given - 1])
+        self._count += 1
+        return CapturedFrame(t=time.perf_counter(), frame=self._frames[self._count - 1])
 
     @property
     def lost(self) -> bool:

@@ -1,4 +1,4 @@
-"""An MJPEG server on the loopback interface, in pure Python: a camera that tests can steer."""
+"""An MJPEG server on the loopback interface, in pure Python: a camera that tests control."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def number_in(frame: Frame) -> int:
 
 
 class MjpegServer:
-    """Sends frames at a fixed rate to who asks.
+    """Sends frames at a fixed rate to every client.
 
     Args:
-        fps: Frames a second.
-        frames: Then the connection is closed.
-        stall_after: After so many frames nothing more comes, with the connection open.
-        authorization: What the header must hold, else 401.
+        fps: Frames per second.
+        frames: Number of frames before the connection is closed.
+        stall_after: Number of frames after which nothing follows, with the connection open.
+        authorization: The required header, else 401.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MjpegServer:
                 outer._send(self.wfile.write, fps, frames, stall_after)
 
             def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                """Print nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -91,7 +91,7 @@ class MjpegServer:
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 write(head.encode() + jpeg + b"\r\n")
         except OSError:
-            return  # the client went away
+            return  # the client disconnected
 
     def __enter__(self) -> MjpegServer:
         self._thread.start()

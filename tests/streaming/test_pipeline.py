@@ -27,7 +27,7 @@ from tests.tiny import TinyRuntime
 
 
 class Collect:
-    """A sink that keeps results, and does what the test says with each."""
+    """A sink that collects results, and calls a function of the test for each."""
 
     def __init__(self, then: Callable[[FrameResult], bool] = lambda result: True) -> None:
         self.info: StreamInfo | None = None
@@ -69,8 +69,8 @@ def test_every_frame_of_a_video_is_classified_in_order(tmp_path: Path) -> None:
     assert summary.ended == "eof"
     assert summary.kind == "video"
     assert [result.frame_id for result in sink.results] == list(range(30))
-    said = [result.prediction.labels for result in sink.results if result.prediction]
-    assert said == [("red",)] * 10 + [("green",)] * 10 + [("blue",)] * 10
+    labels = [result.prediction.labels for result in sink.results if result.prediction]
+    assert labels == [("red",)] * 10 + [("green",)] * 10 + [("blue",)] * 10
     assert no_capture_threads()
 
 
@@ -97,31 +97,31 @@ def test_the_log_has_a_header_and_a_line_for_each_frame(tmp_path: Path) -> None:
 
 def test_the_log_is_readable_while_it_grows(tmp_path: Path) -> None:
     out = tmp_path / "log.jsonl"
-    seen = []
+    counts = []
 
     def look(result: FrameResult) -> bool:
-        seen.append(len(lines_of(out)))
+        counts.append(len(lines_of(out)))
         return True
 
     clip = make_clip(tmp_path / "clip.avi", [plain("red")] * 4)
     run_stream(predictor(), clip, jsonl=out, sinks=[Collect(look)])
-    assert seen == [2, 3, 4, 5]
+    assert counts == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
-def test_the_video_has_every_frame_with_its_labels_and_appears_whole(
+def test_the_video_has_every_frame_with_its_labels_and_appears_when_complete(
     suffix: str, tmp_path: Path
 ) -> None:
     clip = make_clip(tmp_path / "clip.avi", [plain("red", (96, 128))] * 12, fps=10)
     out = tmp_path / f"out{suffix}"
-    there = []
+    exists = []
 
     def look(result: FrameResult) -> bool:
-        there.append(out.exists())
+        exists.append(out.exists())
         return True
 
     run_stream(predictor(), clip, video=out, sinks=[Collect(look)])
-    assert not any(there)
+    assert not any(exists)
     written = frames_of(out)
     assert len(written) == 12
     assert written[0].shape == (96, 128, 3)
@@ -133,7 +133,7 @@ def test_the_video_has_every_frame_with_its_labels_and_appears_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.avi", out.name]
 
 
-def test_the_video_of_a_folder_takes_pictures_of_all_sizes(tmp_path: Path) -> None:
+def test_the_video_of_a_folder_takes_images_of_all_sizes(tmp_path: Path) -> None:
     for i, size in enumerate(((61, 81), (200, 100), (10, 300))):
         cv2.imwrite(str(tmp_path / f"{i}.png"), plain("green", size))
     run_stream(predictor(), tmp_path, video=tmp_path / "out" / "v.mp4")
@@ -143,10 +143,10 @@ def test_the_video_of_a_folder_takes_pictures_of_all_sizes(tmp_path: Path) -> No
 
 def test_a_stream_that_fails_leaves_no_half_video(tmp_path: Path) -> None:
     def fail(result: FrameResult) -> bool:
-        raise RuntimeError("as the test wanted")
+        raise RuntimeError("intended by the test")
 
     clip = make_clip(tmp_path / "clip.avi", [plain("red")] * 5)
-    with pytest.raises(RuntimeError, match="wanted"):
+    with pytest.raises(RuntimeError, match="intended"):
         run_stream(predictor(), clip, video=tmp_path / "out.mp4", sinks=[Collect(fail)])
     assert [path.name for path in tmp_path.iterdir()] == ["clip.avi"]
     assert no_capture_threads()
@@ -165,7 +165,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_runs(tmp_pat
             run_stream(predictor(), clip, **options)  # type: ignore[arg-type]
 
 
-def test_a_frame_the_model_fails_on_is_counted_and_the_stream_goes_on(tmp_path: Path) -> None:
+def test_a_frame_the_model_fails_on_is_counted_and_the_stream_continues(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.avi", [plain("red")] * 10)
     notes, out = Notes(), tmp_path / "log.jsonl"
     summary = run_stream(predictor(failing={2, 5}), clip, jsonl=out, progress=notes)
@@ -176,14 +176,14 @@ def test_a_frame_the_model_fails_on_is_counted_and_the_stream_goes_on(tmp_path: 
     assert [note for note in notes.lines if note.startswith("frame 2")]
 
 
-def test_a_picture_that_cannot_be_read_is_counted_with_its_name(tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    cv2.imwrite(str(pictures / "a.png"), plain("red"))
-    (pictures / "b.png").write_bytes(b"no picture")
-    cv2.imwrite(str(pictures / "c.png"), plain("blue"))
+def test_an_unreadable_image_is_counted_with_its_name(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    cv2.imwrite(str(images / "a.png"), plain("red"))
+    (images / "b.png").write_bytes(b"not an image")
+    cv2.imwrite(str(images / "c.png"), plain("blue"))
     out = tmp_path / "log.jsonl"
-    summary = run_stream(predictor(), pictures, jsonl=out)
+    summary = run_stream(predictor(), images, jsonl=out)
     assert (summary.frames_in, summary.frames_done, summary.errors) == (3, 2, 1)
     lines = lines_of(out)[1:]
     assert [line["source"] for line in lines] == ["a.png", "b.png", "c.png"]
@@ -199,7 +199,7 @@ def test_errors_beyond_the_fifth_are_counted_but_not_noted(tmp_path: Path) -> No
     assert len(notes.lines) == 6
 
 
-def test_of_a_camera_the_newest_frame_is_taken_and_drops_are_counted() -> None:
+def test_the_newest_frame_of_a_camera_is_taken_and_drops_are_counted() -> None:
     camera = FakeCamera([stamped(i) for i in range(60)], period_s=0.01)
     sink = Collect()
     summary = run_stream(predictor(seconds=0.05), camera, sinks=[sink])
@@ -220,7 +220,7 @@ def test_of_a_camera_the_newest_frame_is_taken_and_drops_are_counted() -> None:
     assert camera.closed >= 1
 
 
-def test_of_a_file_nothing_is_dropped_however_slow_the_model(tmp_path: Path) -> None:
+def test_no_frame_of_a_file_is_dropped_with_a_slow_model(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.avi", [plain("red")] * 15)
     summary = run_stream(predictor(seconds=0.02), clip)
     assert (summary.frames_done, summary.dropped) == (15, 0)
@@ -238,12 +238,12 @@ def test_max_seconds_ends_a_stream_in_time() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_a_time_that_is_no_time_is_refused(seconds: float) -> None:
+def test_a_time_that_is_not_positive_is_refused(seconds: float) -> None:
     with pytest.raises(InputError, match="max_seconds"):
         run_stream(predictor(), FakeCamera([]), max_seconds=seconds)
 
 
-def test_a_stop_from_another_thread_ends_a_stream_that_gives_nothing() -> None:
+def test_a_stop_from_another_thread_ends_a_stream_without_frames() -> None:
     camera, stop = FakeCamera([plain("red")] * 3, hang=True), threading.Event()
     timer = threading.Timer(0.3, stop.set)
     timer.start()
@@ -253,7 +253,7 @@ def test_a_stop_from_another_thread_ends_a_stream_that_gives_nothing() -> None:
     assert summary.ended == "stopped"
     assert summary.frames_done == 3
     assert elapsed < 0.3 + camera.timeout_s + 0.5 + 0.5
-    camera.let_go.set()
+    camera.released.set()
     timer.join()
     for thread in threading.enumerate():
         if thread.name == "edgeml-capture":
@@ -268,7 +268,7 @@ def test_a_stop_before_the_start_ends_at_once() -> None:
     assert consistent(summary)
 
 
-def test_a_sink_that_wants_no_more_stops_the_stream() -> None:
+def test_a_sink_can_stop_the_stream() -> None:
     enough = Collect(lambda result: result.frame_id < 4)
     other = Collect()
     summary = run_stream(
@@ -278,7 +278,7 @@ def test_a_sink_that_wants_no_more_stops_the_stream() -> None:
     assert len(enough.results) == len(other.results) == 5
 
 
-def test_ctrl_c_in_the_middle_gives_the_summary_and_a_whole_video(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_returns_the_summary_and_a_complete_video(tmp_path: Path) -> None:
     def interrupt(result: FrameResult) -> bool:
         if result.frame_id == 5:
             raise KeyboardInterrupt
@@ -294,7 +294,7 @@ def test_ctrl_c_in_the_middle_gives_the_summary_and_a_whole_video(tmp_path: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_a_real_sigint_gives_the_summary(tmp_path: Path) -> None:
+def test_a_real_sigint_returns_the_summary(tmp_path: Path) -> None:
     code = (
         "import sys; from edgeml import Predictor; from edgeml.streaming import run_stream\n"
         "from tests.streaming.clips import FakeCamera, plain; from tests.tiny import TinyRuntime\n"
@@ -315,8 +315,8 @@ def test_a_real_sigint_gives_the_summary(tmp_path: Path) -> None:
 
 
 def test_a_source_that_fails_raises_its_error_here() -> None:
-    camera = FakeCamera([plain("red")] * 3, failure=RuntimeError("driver fell over"))
-    with pytest.raises(RuntimeError, match="driver fell over"):
+    camera = FakeCamera([plain("red")] * 3, failure=RuntimeError("driver failed"))
+    with pytest.raises(RuntimeError, match="driver failed"):
         run_stream(predictor(), camera)
     assert camera.closed == 1
     assert no_capture_threads()
@@ -331,7 +331,7 @@ def test_a_source_that_cannot_be_opened_raises_its_error_here(tmp_path: Path) ->
     assert no_capture_threads()
 
 
-def test_a_network_stream_ends_as_lost_with_a_note_and_no_made_up_frames() -> None:
+def test_a_network_stream_ends_as_lost_with_a_note_and_no_repeated_frames() -> None:
     notes, sink = Notes(), Collect()
     with MjpegServer(fps=60, frames=40) as server:
         url = server.url("anna:geheim@")
@@ -366,7 +366,7 @@ def test_latency_of_a_network_stream_does_not_grow_with_a_slow_model() -> None:
     assert late[len(late) // 2] < 0.05 + 2 / 30 + 0.1
 
 
-def test_a_stalled_network_stream_is_left_within_its_read_timeout() -> None:
+def test_a_stalled_network_stream_is_abandoned_within_its_read_timeout() -> None:
     with MjpegServer(fps=100, stall_after=10) as server:
         source = VideoSource(server.url(), kind="url", name="stream", read_timeout_s=1.0)
         source.timeout_s = 1.0
@@ -379,14 +379,14 @@ def test_a_stalled_network_stream_is_left_within_its_read_timeout() -> None:
     assert no_capture_threads()
 
 
-def test_without_a_display_the_stream_goes_on_with_one_note(
+def test_without_a_display_the_stream_continues_with_one_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("displays are named by the environment on Linux only")
     clip = make_clip(tmp_path / "clip.avi", [plain("red")] * 3)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    # No display, and one that does not exist: Qt would end this very process.
+    # No display, and one that does not exist: Qt would end this process.
     for display in ("", ":4711"):
         monkeypatch.setenv("DISPLAY", display)
         notes = Notes()

@@ -12,9 +12,7 @@ from edgeml.streaming.results import Latencies
 
 
 @given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=300), st.floats(0.01, 1))
-def test_percentiles_are_those_of_numpy_within_one_percent(
-    times: list[float], share: float
-) -> None:
+def test_percentiles_equal_numpys_within_one_percent(times: list[float], share: float) -> None:
     latencies = Latencies()
     for time in times:
         latencies.add(time)
@@ -26,7 +24,7 @@ def test_percentiles_of_nothing_are_none() -> None:
     assert Latencies().percentile(0.5) is None
 
 
-def test_a_month_of_latencies_takes_no_more_memory_than_a_minute() -> None:
+def test_a_month_of_latencies_needs_no_more_memory_than_a_minute() -> None:
     latencies = Latencies()
     for time in np.random.default_rng(0).lognormal(2, 1, 100_000):
         latencies.add(time)
@@ -51,7 +49,7 @@ def test_the_summary_has_the_keys_of_the_contract() -> None:
     }  # fmt: skip
 
 
-def test_the_summary_fits_a_line_even_of_no_frames() -> None:
+def test_the_summary_fits_a_line_even_without_frames() -> None:
     assert "8 frames in 2.0 s (4.0/s), 1 dropped, 1 errors" in summary().line()
     none = summary(frames_done=0, seconds=0.0, p50_ms=None, p95_ms=None, p99_ms=None)
     assert "latency" not in none.line()
