@@ -70,7 +70,7 @@ def jpeg(threads: int, pace: Pace) -> Row:
     linear = Predictor(model, threads=threads, spec=filtered)
     ready = predictor.prepare([predictor.read(files[0])]).copy()
     size = cv2.imread(str(files[0])).shape[:2]
-    smallest = reduced(size, spec.preprocess.whole)
+    smallest = reduced(size, spec.preprocess.min_decode_size)
     same = SCALES[size[0] // predictor.read(files[0]).shape[0]]
 
     def floor(flags: int) -> object:

@@ -66,7 +66,7 @@ def calibration() -> Calibration:
 
 def inputs_of(paths: Sequence[Path], spec: ModelSpec) -> Pictures:
     """Prepare photos as the Predictor does: (N, 3, H, W)."""
-    whole = spec.preprocess.whole
+    whole = spec.preprocess.min_decode_size
     parts = [
         spec.preprocess([read_image(path, at_least=whole) for path in paths[start : start + 32]])
         for start in range(0, len(paths), 32)

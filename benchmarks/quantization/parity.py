@@ -108,7 +108,7 @@ def frames_of(dataset: Dataset, name: str, preprocess: Preprocess) -> NDArray[np
     """Decode and fit photos (N, H, W, 3) once for each size."""
 
     def make() -> NDArray[np.uint8]:
-        whole = preprocess.whole
+        whole = preprocess.min_decode_size
         return np.stack([preprocess.fit(read_image(p, at_least=whole)) for p in dataset.paths])
 
     told = f"{preprocess.size[0]}-{preprocess.resize}-{preprocess.interpolation}"

@@ -208,7 +208,7 @@ def _add_to(
 def _decode_into(preprocess: Preprocess, target: tuple[Path, Frame]) -> str | None:
     path, frame = target
     try:
-        frame[:] = preprocess.fit(read_image(path, at_least=preprocess.whole))
+        frame[:] = preprocess.fit(read_image(path, at_least=preprocess.min_decode_size))
     except ImageError as err:
         return str(err)
     return None
@@ -221,7 +221,7 @@ def _frame_of(preprocess: Preprocess, image: tuple[str, Path]) -> Frame | None:
         data = read_file(path)
         if hashlib.sha256(data).hexdigest() != content:
             return None
-        return preprocess.fit(decode_image(data, str(path), at_least=preprocess.whole))
+        return preprocess.fit(decode_image(data, str(path), at_least=preprocess.min_decode_size))
     except ImageError:
         return None
 
@@ -236,7 +236,7 @@ def _content_hash(path: Path) -> str:
 def _fault_of(path: Path, preprocess: Preprocess) -> str:
     """Return why a store has no frame of a file."""
     try:
-        read_image(path, at_least=preprocess.whole)
+        read_image(path, at_least=preprocess.min_decode_size)
     except ImageError as err:
         return str(err)
     return f"The image {str(path)!r} changed while it was read. Start again."

@@ -1,7 +1,7 @@
-"""How large an AVIF is: by its container, and by the AV1 streams in it, which decide what it costs.
+"""The size of an AVIF: of its container, and of the AV1 streams in it, which decide its cost.
 
-libavif decodes a stream at the size that the stream says, and shrinks that to the container's: 1 kB
-of 64 x 64 pixels may take gigabytes.
+libavif decodes a stream at the size in the stream's own header, and shrinks the result to the
+container's: a file of 1 kB with 64 x 64 pixels may take gigabytes.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 
 from edgeml.errors import ImageError
 
-_MOST_ITEMS = 4096
-_MOST_OBUS = 4096
+_MAX_ITEMS = 4096
+_MAX_OBUS = 4096
 _SEQUENCE_HEADER = 1
 
 
 def avif_size(data: bytes) -> tuple[int, int, bool]:
-    """Give the largest (height, width) that a decoder will meet, and whether there is an alpha.
+    """Return the largest (height, width) that a decoder meets, and whether there is an alpha.
 
     Raises:
-        ImageError: It is damaged, has no size, or has to be turned, which OpenCV does not do.
+        ImageError: It is damaged, has no size, or must be rotated, which OpenCV does not do.
         struct.error, IndexError: It is cut short.
     """
     sizes, alpha = [], False
@@ -31,9 +31,9 @@ def avif_size(data: bytes) -> tuple[int, int, bool]:
         elif kind == b"auxC":
             alpha = True
         elif kind == b"imir" or (kind == b"irot" and data[start] & 3):
-            # The AVIF way of EXIF rotation. OpenCV 5.0 leaves it out without a word.
+            # AVIF's own form of rotation. OpenCV 5.0 ignores it silently.
             raise ImageError(
-                "it is an AVIF that has to be turned, which OpenCV does not do",
+                "it is an AVIF that must be rotated, which OpenCV does not do",
                 reason="unsupported",
             )
     if not sizes:
@@ -57,7 +57,7 @@ def _walk(
             length = end - start
         if length < head:
             raise ImageError("it is a damaged AVIF: a box is shorter than its head")
-        # What runs past the end may be a tail that no one reads; the codec knows.
+        # A box that runs past the end may be one that no codec reads.
         stop = min(start + length, end)
         if not path:
             yield kind, start + head, stop
@@ -68,7 +68,7 @@ def _walk(
 
 
 def _streams(data: bytes) -> Iterator[memoryview]:
-    """Give what each item holds, and what each track of an animation begins with."""
+    """Yield the content of each item, and the start of each track of an animation."""
     boxes = list(_walk(data, 0, len(data), (b"meta",)))
     inside = next((start for kind, start, _ in boxes if kind == b"idat"), 0)
     for kind, start, _ in boxes:
@@ -82,7 +82,7 @@ def _streams(data: bytes) -> Iterator[memoryview]:
 
 
 def _items(data: bytes, start: int, idat: int) -> Iterator[memoryview]:
-    """Read where items lie (ISO/IEC 14496-12, 8.11.3), and join the parts of each."""
+    """Read the locations of items (ISO/IEC 14496-12, 8.11.3), and join the parts of each."""
     version, sizes = data[start], struct.unpack_from(">BB", data, start + 4)
     offset_size, length_size, base_size, index_size = (
         size for pair in sizes for size in (pair >> 4, pair & 15)
@@ -98,7 +98,7 @@ def _items(data: bytes, start: int, idat: int) -> Iterator[memoryview]:
         return int.from_bytes(data[position - size : position], "big")
 
     count = number(2 if version < 2 else 4)
-    if count > _MOST_ITEMS:
+    if count > _MAX_ITEMS:
         raise ImageError(f"it is an AVIF of {count} items")
     for _ in range(count):
         number(2 if version < 2 else 4)
@@ -116,13 +116,13 @@ def _items(data: bytes, start: int, idat: int) -> Iterator[memoryview]:
 def _sizes_in(stream: memoryview) -> Iterator[tuple[int, int]]:
     """Read the sizes in AV1's sequence headers (AV1 specification, 5.3 to 5.5), or a grid's.
 
-    A stream that is something else, EXIF for example, gives none.
+    Another kind of stream, EXIF for example, has none.
     """
     if len(stream) in (8, 12) and not stream[0]:  # ISO/IEC 23008-12, 6.6.2.3.2
         width, height = struct.unpack_from(">II" if stream[1] & 1 else ">HH", stream, 4)
         yield height, width
     position = 0
-    for _ in range(_MOST_OBUS):
+    for _ in range(_MAX_OBUS):
         if position >= len(stream):
             return
         head = stream[position]

@@ -1,4 +1,4 @@
-"""The filters of Pillow: weights to resample an axis by, in blocks that BLAS multiplies."""
+"""Pillow's filters: weights to resample an axis, in blocks that BLAS multiplies."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Interpolation = Literal["linear", "cubic", "lanczos", "nearest"]
 Matrix = NDArray[np.float32]
 
 Products = list[tuple[Matrix, Matrix, Matrix]]
-"""Blocks of weights, what they are to be multiplied by, and where the result goes."""
+"""Blocks of weights, the data to multiply them by, and where the result goes."""
 
 # Points of output computed together. Small blocks waste few multiplications outside the filter's
-# band, large ones need fewer calls: the first size is taken that needs few enough of them.
+# band, large ones need fewer calls: the first size that needs few enough calls is used.
 _BLOCKS = (2, 4, 8)
-_MOST_RUNS = 16
+_MAX_RUNS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +53,12 @@ class Weights:
         """The size of the largest block."""
         return max(run.weights.size for run in self.runs)
 
-    def products(self, picture: Rows, out: Rows) -> Products:
-        """Say what is to be multiplied to resample the rows of a picture into those of `out`."""
+    def products(self, source: Rows, out: Rows) -> Products:
+        """Return the products that resample the rows of an image into those of `out`."""
         return [
             (
                 run.weights,
-                picture.blocks(run.count, run.first[1], run.step[1], run.weights.shape[1]),
+                source.blocks(run.count, run.first[1], run.step[1], run.weights.shape[1]),
                 out.blocks(run.count, run.first[0], run.step[0], run.weights.shape[0]),
             )
             for run in self.runs
@@ -79,7 +79,7 @@ class Rows:
     def blocks(self, count: int, first: int, step: int, rows: int) -> Matrix:
         """View blocks of rows that may overlap: (count, planes, rows, length).
 
-        It is what `numpy.lib.stride_tricks.as_strided` does, in a fraction of its time.
+        Equal to `numpy.lib.stride_tricks.as_strided`, in a fraction of its time.
         """
         return np.ndarray(
             (count, self.planes, rows, self.length),
@@ -100,12 +100,11 @@ def weights_of(
     interpolation: Interpolation,
     plain: bool = False,
 ) -> Weights:
-    """Give the weights for the points `start` to `stop` of an axis resampled to `target` points.
+    """Return the weights for the points `start` to `stop` of an axis resampled to `target` points.
 
-    Follows Pillow's `precompute_coeffs` (src/libImaging/Resample.c): the output point i looks at
-    the input around (i + 0.5) * scale, through a kernel widened by max(scale, 1), or by nothing
-    if it shall be `plain`. The input has `count` points; `length` says how many it had if it had
-    its last fraction too.
+    Follows Pillow's `precompute_coeffs` (src/libImaging/Resample.c): output point i is a weighted
+    mean of the input around (i + 0.5) * scale, with a kernel widened by max(scale, 1), or not
+    widened if `plain`. The input has `count` points; `length` adds the fraction that was dropped.
     """
     scale = length / target
     stretch = 1.0 if plain else max(scale, 1.0)
@@ -119,7 +118,7 @@ def weights_of(
     taps /= taps.sum(axis=1, keepdims=True)
     low, high = low - low[0], high - low[0]
     choices = (_runs(low, high, taps, size) for size in _BLOCKS)
-    runs = next((found for found in choices if len(found) <= _MOST_RUNS), None)
+    runs = next((candidate for candidate in choices if len(candidate) <= _MAX_RUNS), None)
     source = slice(int(point[0, 0]), int(point[0, 0] + high[-1]))
     return Weights(source, stop - start, runs or _runs(low, high, taps, _BLOCKS[-1]))
 
@@ -127,31 +126,31 @@ def weights_of(
 def _runs(
     low: NDArray[np.int_], high: NDArray[np.int_], taps: NDArray[np.float64], size: int
 ) -> tuple[Run, ...]:
-    """Cut points into blocks of `size`, and gather those that differ by their place alone.
+    """Cut points into blocks of `size`, and gather blocks that differ by their place alone.
 
-    Where the sides of a picture have a simple ratio, as those of cameras, few products are left.
+    Where the sides of an image have a simple ratio, as those of cameras do, few products remain.
     """
-    found: dict[bytes, list[tuple[int, int, Matrix]]] = {}
+    groups: dict[bytes, list[tuple[int, int, Matrix]]] = {}
     for first in range(0, len(low), size):
         last = min(first + size, len(low))
         block = np.zeros((last - first, high[last - 1] - low[first]))
         for row, i in zip(block, range(first, last), strict=True):
             row[low[i] - low[first] : high[i] - low[first]] = taps[i, : high[i] - low[i]]
-        # What differs behind the sixth digit does so by the rounding of its place.
+        # Differences behind the sixth digit come from rounding the block's place.
         key = np.append(block.round(6), block.shape).tobytes()
-        found.setdefault(key, []).append((first, int(low[first]), block.astype(np.float32)))
+        groups.setdefault(key, []).append((first, int(low[first]), block.astype(np.float32)))
     runs = []
-    for blocks in found.values():
+    for blocks in groups.values():
         while blocks:
-            count = _equally_far([(first, tap) for first, tap, _ in blocks])
+            count = _equally_spaced([(first, tap) for first, tap, _ in blocks])
             (first, tap, block), (after, next_tap, _) = blocks[0], blocks[min(1, count - 1)]
             runs.append(Run(count, (first, tap), (after - first, next_tap - tap), block))
             blocks = blocks[count:]
     return tuple(runs)
 
 
-def _equally_far(places: Sequence[tuple[int, int]]) -> int:
-    """Say how many of the first places lie at equal distances."""
+def _equally_spaced(places: Sequence[tuple[int, int]]) -> int:
+    """Return how many of the first places have equal distances."""
     steps = [(b - a, d - c) for (a, c), (b, d) in pairwise(places)]
     return 1 + next((i for i, step in enumerate(steps) if step != steps[0]), len(steps))
 

@@ -1,4 +1,4 @@
-"""Frames and batches: what an image is in memory, and whether an array is one."""
+"""Frames and batches: images in memory, and the check that an array is a frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Batch = NDArray[np.float32]
 
 
 def check_frame(frame: Frame) -> None:
-    """Refuse what is not a frame, in words.
+    """Refuse an array that is not a frame, and suggest a conversion.
 
     Raises:
         InputError: `frame` is not (H, W, 3) uint8 with at least one pixel.
@@ -35,13 +35,12 @@ def check_frame(frame: Frame) -> None:
     if isinstance(frame, np.ma.MaskedArray):
         raise InputError("A frame has no mask: fill it first, as in frame.filled(0).")
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-        raise InputError(
-            f"A frame is (H, W, 3) uint8 BGR, not {frame.shape} {frame.dtype}{_mended(frame)}"
-        )
+        hint = _conversion_hint(frame)
+        raise InputError(f"A frame is (H, W, 3) uint8 BGR, not {frame.shape} {frame.dtype}{hint}")
 
 
-def _mended(frame: NDArray[Any]) -> str:
-    """Give the line that makes a frame of what is one but for its shape or type."""
+def _conversion_hint(frame: NDArray[Any]) -> str:
+    """Return the code that converts an array of another shape or type to a frame."""
     if frame.size == 0:
         return ": it has no pixel."
     match frame.shape, frame.dtype.kind:

@@ -18,8 +18,8 @@ def encode_jpeg(frame: Frame, quality: int = 90) -> bytes:
 
 
 def jpeg_url(frame: Frame, side: int = 192, quality: int = 80) -> str:
-    """Give a frame (H, W, 3) uint8 BGR as a data URL, its longer side at most `side` pixels."""
-    import base64  # not by those who never show a picture
+    """Encode a frame (H, W, 3) uint8 BGR as a data URL with at most `side` pixels a side."""
+    import base64  # only when an image is shown
 
     scale = side / max(frame.shape[:2])
     if scale < 1:

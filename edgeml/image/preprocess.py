@@ -14,7 +14,7 @@ import numpy as np
 from edgeml.errors import SpecError
 from edgeml.image.filters import Interpolation, Matrix
 from edgeml.image.frame import Batch, Frame, check_frame
-from edgeml.image.resample import Plane, Window, resize, resize_planes, whole_of
+from edgeml.image.resample import Plane, Window, full_window, resize, resize_planes
 
 Resize = Literal["squash", "crop", "squash_crop", "letterbox"]
 
@@ -27,19 +27,20 @@ class Preprocess:
 
     Attributes:
         size: (height, width) of the network's input, in pixels.
-        resize: `squash` fits the whole frame into `size` and forgets its aspect ratio, so that no
-            label is cut away; `crop` keeps the ratio and cuts the centre; `squash_crop` forgets
-            it and cuts the centre; `letterbox` keeps the ratio and pads with `pad`.
+        resize: `squash` fits the full frame into `size` without keeping its aspect ratio, so that
+            no labelled object is cut away; `crop` keeps the ratio and cuts out the centre;
+            `squash_crop` changes the ratio and cuts out the centre; `letterbox` keeps the ratio
+            and pads with `pad`.
         interpolation: The filter, antialiased as in Pillow: `linear` is the triangle, `cubic`
             Keys' kernel with a = -0.5, `lanczos` has three lobes, `nearest` takes one pixel.
-        antialias: False looks at as few pixels when shrinking as when enlarging, as OpenCV and
-            OpenVINO do (`cubic` is theirs then, with a = -0.75), and `crop` cuts first. For
-            networks that were made so.
-        crop: For the two that cut, the share of the resized picture's sides that is kept, in
-            (0, 1].
+        antialias: False uses as few pixels when shrinking as when enlarging, as OpenCV and
+            OpenVINO do (`cubic` is then theirs, with a = -0.75), and `crop` cuts first. For
+            networks that were trained this way.
+        crop: For the two modes that cut, the share of the resized image's sides that remains,
+            in (0, 1].
         pad: For `letterbox`, the grey level of the border, 0 to 255.
         mean, std: Per channel, in the order of `channels`, on a scale of 0 to 1.
-        channels: The colour order that the network wants.
+        channels: The colour order that the network expects.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -72,11 +73,11 @@ class Preprocess:
             raise SpecError(f"preprocess.mean {self.mean} or std {self.std} is not usable.")
 
     @cached_property
-    def whole(self) -> tuple[int, int]:
-        """The least (height, width) that a whole picture is resized to, before any of it is cut.
+    def min_decode_size(self) -> tuple[int, int]:
+        """The smallest (height, width) that an image is resized to before any of it is cut.
 
-        For `read_image(..., at_least=preprocess.whole)`. A filter that skips pixels has to skip
-        those of the full picture: it is given a size that no picture has.
+        For `read_image(..., at_least=preprocess.min_decode_size)`. A filter that skips pixels must
+        skip those of the full image, so its size is larger than any image.
         """
         if self.interpolation == "nearest" or not self.antialias:
             return _LARGER_THAN_ANY, _LARGER_THAN_ANY
@@ -104,7 +105,7 @@ class Preprocess:
         frame, place = self._placed(frame)
         inner = resize(
             frame,
-            place.whole,
+            place.resized,
             self.interpolation,
             antialias=self.antialias,
             window=place.window,
@@ -123,11 +124,11 @@ class Preprocess:
         return batch
 
     def _levels(self, frame: Frame) -> Sequence[Plane]:
-        """Give what `fit` gives, as planes in the order of `channels`."""
+        """Return the result of `fit` as planes in the order of `channels`."""
         check_frame(frame)
         frame, place = self._placed(frame)
         planes: Sequence[Plane] = resize_planes(
-            frame, place.whole, self.interpolation, self.antialias, place.window
+            frame, place.resized, self.interpolation, self.antialias, place.window
         )
         if planes[0].shape != self.size:
             canvas = np.full((3, *self.size), self.pad, np.uint8)
@@ -145,26 +146,26 @@ class Preprocess:
         return bgr[::-1] if self.channels == "rgb" else bgr
 
     def _placed(self, frame: Frame) -> tuple[Frame, _Place]:
-        """Give what is resized, and how.
+        """Return the part of a frame to resize, and how to place it.
 
         Without antialiasing `crop` cuts first, as model_api does: in the other order a filter that
-        does not widen would look at other pixels.
+        does not widen would use other pixels.
         """
         if self.resize != "crop" or self.antialias:
             return frame, self._place(*frame.shape[:2])
         scale = max(wanted / side for wanted, side in zip(self.size, frame.shape, strict=False))
-        kept = [
+        cut = [
             min(max(int(wanted / scale * self.crop + 1e-6), 1), side)
             for wanted, side in zip(self.size, frame.shape, strict=False)
         ]
-        top, left = ((side - n) // 2 for side, n in zip(frame.shape, kept, strict=False))
-        part = frame[top : top + kept[0], left : left + kept[1]]
-        return part, _Place(self.size, whole_of(self.size), whole_of(self.size))
+        top, left = ((side - n) // 2 for side, n in zip(frame.shape, cut, strict=False))
+        part = frame[top : top + cut[0], left : left + cut[1]]
+        return part, _Place(self.size, full_window(self.size), full_window(self.size))
 
     def _place(self, height: int, width: int) -> _Place:
-        """Say what a picture is resized to, and what of it goes where."""
+        """Return the size to resize an image to, and which part of it goes where."""
         if self.resize == "squash":
-            return _Place(self.size, whole_of(self.size), whole_of(self.size))
+            return _Place(self.size, full_window(self.size), full_window(self.size))
         if self.resize != "letterbox":
             return self._centre(height, width)
         scale = min(self.size[0] / height, self.size[1] / width)
@@ -174,27 +175,27 @@ class Preprocess:
         )
         top, left = ((b - a) // 2 for a, b in zip(size, self.size, strict=True))
         inner = slice(top, top + size[0]), slice(left, left + size[1])
-        return _Place(size, whole_of(size), inner)
+        return _Place(size, full_window(size), inner)
 
     def _centre(self, height: int, width: int) -> _Place:
         """Cut the centre; sides and offsets are rounded as torchvision's Resize and CenterCrop."""
         down, across = self.size[0] / height, self.size[1] / width
         if self.resize == "crop":
             down = across = max(down, across)
-        # A hair is added because 480 * (224 / 480) may come out below 224.
-        whole = (
+        # The small term is added because 480 * (224 / 480) may come out below 224.
+        resized = (
             max(int(height * down / self.crop + 1e-6), self.size[0]),
             max(int(width * across / self.crop + 1e-6), self.size[1]),
         )
-        top, left = (round((a - b) / 2) for a, b in zip(whole, self.size, strict=True))
+        top, left = (round((a - b) / 2) for a, b in zip(resized, self.size, strict=True))
         window = slice(top, top + self.size[0]), slice(left, left + self.size[1])
-        return _Place(whole, window, whole_of(self.size))
+        return _Place(resized, window, full_window(self.size))
 
 
 class _Place(NamedTuple):
-    """How a picture is fitted: its size once resized, the part of that which is kept, and where."""
+    """How an image is fitted: its resized size, the part that remains, and where it goes."""
 
-    whole: tuple[int, int]
+    resized: tuple[int, int]
     window: Window
     inner: Window
 
@@ -203,7 +204,7 @@ class _Place(NamedTuple):
 def _tables(
     mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> tuple[Matrix, ...]:
-    """Give what each of the 256 levels is once normalised, for each channel."""
+    """Return the normalised value of each of the 256 levels, for each channel."""
     levels = np.arange(256, dtype=np.float32)
     return tuple(
         levels * np.float32(1 / (255 * s)) - np.float32(m / s)

@@ -1,4 +1,4 @@
-"""Keep OpenCV's own lines off stderr while edgeml says the same in its own words."""
+"""Keep OpenCV's own lines off stderr while edgeml reports the same as an error."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _level_before = 0
 def quiet_opencv() -> Iterator[None]:
     """Silence OpenCV's log inside the block.
 
-    The level is one for the process. Blocks that overlap in several threads are counted, so that
-    the last one out restores it: each saving and restoring for itself could leave it silent.
+    The level belongs to the process. Blocks that overlap in several threads are counted, and the
+    last one restores it: if each saved and restored the level, it could stay silent.
     """
     global _depth, _level_before
     with _lock:

@@ -19,21 +19,22 @@ Image = Union[str, "os.PathLike[str]", bytes, Frame, Any]
 """A path, encoded bytes, a PIL image, or a frame (H, W, 3) uint8 BGR."""
 
 MAX_PIXELS = 50_000_000
-"""50 megapixels: above it a file is taken for a bomb. Set it if yours are larger."""
+"""50 megapixels: a larger image is refused as a decompression bomb. Raise it for your own."""
 
 MAX_MEMORY = 300_000_000
-"""300 MB: what decoding one picture may take. Up to 50 megapixels all formats stay below it but
-AVIF (15 megapixels, 10 with alpha), GIF (37), PNG of 16 bits (37), WebP with alpha (37), animated
-WebP (21), progressive JPEG without subsampling (33), and TIFF, which depends on its strips."""
+"""300 MB: the memory that decoding one image may take. Up to 50 megapixels all formats need less
+except AVIF (15 megapixels, 10 with alpha), GIF (37), PNG of 16 bits (37), WebP with alpha (37),
+animated WebP (21), progressive JPEG without subsampling (33), and TIFF, which depends on its
+strips."""
 
 MAX_SIDE = 65_535
-"""Pixels of a side, at most: what JPEG and GIF can have. A longer one is no picture."""
+"""Pixels of a side, at most: the limit of JPEG and GIF."""
 
 MAX_BYTES = 1 << 28
-"""268 MB: more than a picture of 50 megapixels takes uncompressed. /dev/zero is read up to it."""
+"""268 MB: more than an uncompressed image of 50 megapixels. /dev/zero is read up to it."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"})
-"""What counts as a picture when a folder is searched."""
+"""The suffixes of images when a folder is searched."""
 
 _SCALED_DECODERS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -43,32 +44,32 @@ _SCALED_DECODERS = {
 
 
 def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Frame:
-    """Give an image as a frame (H, W, 3) uint8 BGR.
+    """Read an image as a frame (H, W, 3) uint8 BGR.
 
-    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF. The same comes of a file, of its bytes,
-    and of what Pillow opened of it, with OpenCV 4 and 5:
+    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF. A file, its bytes, and the PIL image of it
+    give the same frame, with OpenCV 4 and 5:
 
-    * EXIF rotation is applied. An AVIF that has to be turned is refused, as OpenCV leaves that out.
-    * Transparency is dropped, not laid over a colour.
+    * EXIF rotation is applied. An AVIF that must be rotated is refused: OpenCV does not do it.
+    * Transparency is dropped, not blended with a colour.
     * Grey, one bit and palettes become BGR. CMYK is converted without a profile, as Pillow does;
       colour profiles are ignored.
-    * Of 16 bits the high byte is kept. A TIFF of 32 bits or of floating-point numbers is refused,
-      because nothing says which value is white.
-    * Of an animation the first picture is taken.
+    * 16 bits are reduced to the high byte. A TIFF of 32 bits or of floating-point numbers is
+      refused, because nothing states which value is white.
+    * Animations give their first image.
 
-    What is refused, and why, is in `ImageError.reason`. The limits are `MAX_BYTES`, `MAX_PIXELS`,
+    `ImageError.reason` states why an image is refused. The limits are `MAX_BYTES`, `MAX_PIXELS`,
     `MAX_SIDE` and `MAX_MEMORY` of this module; all are checked before OpenCV sees a byte.
 
     Args:
-        image: A path, encoded bytes, a PIL image, or a frame, which is returned as it is.
+        image: A path, encoded bytes, a PIL image, or a frame, which is returned unchanged.
         at_least: A (height, width) that the caller will shrink the frame to. A JPEG is then
             decoded at a half, a quarter or an eighth in the DCT domain, which is faster, as long
-            as both sides stay at least twice as large: the antialiased resize that follows needs
-            that to come out as from the full picture.
+            as both sides stay at least twice as large: with that the antialiased resize gives the
+            same result as from the full image.
 
     Raises:
         ImageError: The image cannot be read or decoded, or is too large.
-        InputError: An array that is no frame.
+        InputError: The array is not a frame.
     """
     if isinstance(image, np.ndarray):
         check_frame(image)
@@ -87,7 +88,7 @@ def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Fram
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Read an encoded picture.
+    """Read an encoded image.
 
     Raises:
         ImageError: It cannot be read, or has more than `MAX_BYTES`.
@@ -115,11 +116,11 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def _read(file: FileIO) -> bytes | None:
-    """Read to the end; None if that is beyond `MAX_BYTES`."""
+    """Read to the end; None if the file has more than `MAX_BYTES`."""
     size = os.fstat(file.fileno()).st_size
     if size > MAX_BYTES:
         return None
-    # Never more is asked for than there is: memory for `MAX_BYTES` would cost 0.2 ms.
+    # Request no more than there is: memory for `MAX_BYTES` would cost 0.2 ms.
     data = file.read(size + 1)
     if len(data) == size:
         return data
@@ -140,7 +141,7 @@ def _named(path: str | os.PathLike[str]) -> str:
 def decode_image(
     data: bytes, source: str | None = None, *, at_least: tuple[int, int] | None = None
 ) -> Frame:
-    """Decode a picture that was read already; as `read_image`.
+    """Decode the bytes of an image file, as `read_image` does.
 
     Args:
         data: The file's bytes.
@@ -203,17 +204,17 @@ def _check_size(header: Header, name: str, source: str | None) -> None:
 
 
 def _scaled_flags(size: tuple[int, int], at_least: tuple[int, int]) -> int:
-    """Choose the smallest DCT scale that leaves both sides twice what is wanted.
+    """Choose the smallest DCT scale that leaves both sides twice the size needed.
 
-    Then scores are as near to those of the whole picture as the rounding of samples lets them be.
-    Half as much more than wanted would keep 38 dB, but move scores three times as far
+    Scores are then as close to those of the full image as the rounding of samples allows. One and
+    a half times the size would keep 38 dB, but move scores three times as far
     (benchmarks/scaled_decode.py).
 
-    It must divide both sides: libjpeg rounds up, and the last column then stands for pixels that
-    are not there. At 224 pixels the whole picture would be stretched by up to half a pixel, which
-    costs 20 dB.
+    The scale must divide both sides: libjpeg rounds up, and the last column then represents pixels
+    that do not exist. At 224 pixels the image would be stretched by up to half a pixel, which costs
+    20 dB.
     """
-    # EXIF may turn the picture by 90 degrees, so either side may become either.
+    # EXIF may rotate the image by 90 degrees, so either side may become the height.
     shorter, wanted = min(size), max(at_least)
     for factor, flags in _SCALED_DECODERS.items():
         if shorter >= 2 * wanted * factor and not any(side % factor for side in size):
@@ -234,10 +235,10 @@ def _from_pil(image: Any) -> Frame:
         )
     try:
         rgb = _rgb(image)
-    except Exception as err:  # it decodes only now, and its codecs raise what they like
+    except Exception as err:  # PIL decodes only now, and its codecs raise any exception
         reason: ImageReason = "unsupported" if isinstance(err, ValueError) else "damaged"
         raise ImageError(f"The PIL image cannot be decoded: {err}.", reason=reason) from err
-    # Asked only now: a TIFF is turned by PIL itself while it loads, and has no rotation then.
+    # Read after decoding: PIL rotates a TIFF itself while it loads, and clears its rotation.
     orientation = image.getexif().get(0x0112, 1)
     frame = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     # The eight values of EXIF 2.3, 4.6.4 A: a transpose for 5 to 8, then flips.
@@ -253,9 +254,9 @@ def _from_pil(image: Any) -> Frame:
 def _rgb(image: Any) -> NDArray[np.uint8]:
     """Convert a PIL image of any mode to (H, W, 3) uint8 RGB, as OpenCV would read its file."""
     if image.mode.startswith("I;16"):
-        # PIL would cut all samples above 255 off; OpenCV keeps the high byte.
+        # PIL would clip all samples above 255; OpenCV keeps the high byte.
         high = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, PIL warns
+        image = image.convert("RGBA")  # PIL warns if it converts to RGB directly
     return np.asarray(image.convert("RGB"))

@@ -1,4 +1,9 @@
-"""Resize pictures with Pillow's antialiased filters, in a fraction of the time."""
+"""Resize images with Pillow's antialiased filters, in a fraction of the time.
+
+There are three paths. Images four times too large are first halved by area. Then a linear filter on
+a large image is a short blur and OpenCV's linear samples; everything else is the filter itself, as
+small dense products along the band of its weight matrix.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +28,21 @@ Plane = NDArray[np.uint8]
 Window = tuple[slice, slice]
 """Rows and columns."""
 
-# Samples of a picture that are resampled at once, and the least points that are worth a part.
+# Samples of an image that are resampled at once, and the fewest points that are worth a part.
 _IN_CACHE = 1 << 19
 _FEWEST_POINTS = 16
 
-# OpenBLAS does a product of fewer multiplications in the thread that asks for it
+# OpenBLAS computes a product of fewer multiplications in the calling thread
 # (interface/gemm.c: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD). Waking others costs more.
 _ALONE = 1 << 18
 
-# A picture at least this many times larger than wanted is first halved. The filter then always has
-# a factor of two left to work on, which keeps 43 dB against PIL even where pictures are as sharp as
-# they can be. From factors of 2 to 4 on it would be fast, keep 34 dB, and move a score by 0.4.
+# An image at least this many times larger than needed is first halved. The filter then always has
+# a factor of two left to work on, which keeps 43 dB against Pillow even for images as sharp as they
+# can be. Halving from factors of 2 on would be faster, reach 34 dB, and move a score by 0.4.
 _HALVE_FROM = 4
 
-# Taps of a blur. With more it takes longer than the products, and so it does on a picture of fewer
-# samples, where they have what they need in the processor's caches.
+# Taps of a blur. With more taps it takes longer than the products, as it does on an image of fewer
+# samples, where the products find their data in the processor's caches.
 _TAPS = (3, 5)
 _LARGE = 1 << 19
 
@@ -54,23 +59,23 @@ def resize(
 
     The filter is Pillow's (a triangle, Keys' cubic or Lanczos', widened by the scale when
     shrinking), which is what timm and torchvision train with; OpenCV's own linear resize does not
-    widen it. Large pictures are halved first. Then the banded weight matrices are applied as small
-    dense products, which BLAS does at full speed; or, where it is enough, a triangle is put
-    together from a short blur and a sample between two pixels.
+    widen it. Large images are halved first. Then the banded weight matrices are applied as small
+    dense products, which BLAS computes at full speed; or, where it is close enough, a short blur
+    and a sample between two pixels replace a triangle.
 
     Args:
         frame: What to resample.
         size: (height, width) to resample to.
         interpolation: The filter.
         antialias: Whether it widens when shrinking; `nearest` never does.
-        window: The rows and columns of the result to give, all by default. The others are not
+        window: The rows and columns of the result to return, all by default. The others are not
             computed if they are many: the middle of a strip 1 pixel high would cost gigabytes.
     """
-    window = window or whole_of(size)
+    window = window or full_window(size)
     if frame.shape[:2] == size:
         return frame[window]
-    found = _resample(frame, size, interpolation, antialias, window)
-    return found if isinstance(found, np.ndarray) else cast("Frame", cv2.merge(found))
+    result = _resample(frame, size, interpolation, antialias, window)
+    return result if isinstance(result, np.ndarray) else cast("Frame", cv2.merge(result))
 
 
 def resize_planes(
@@ -80,14 +85,17 @@ def resize_planes(
     antialias: bool,
     window: Window,
 ) -> Sequence[Plane]:
-    """Do what `resize` does; give the three channels (rows, columns) uint8."""
+    """Resample as `resize` does; return the three channels (rows, columns) uint8."""
     if frame.shape[:2] == size:
         return cast("Sequence[Plane]", cv2.split(frame[window]))
-    found = _resample(frame, size, interpolation, antialias, window)
-    return cast("Sequence[Plane]", cv2.split(found)) if isinstance(found, np.ndarray) else found
+    result = _resample(frame, size, interpolation, antialias, window)
+    if isinstance(result, np.ndarray):
+        return cast("Sequence[Plane]", cv2.split(result))
+    return result
 
 
-def whole_of(size: tuple[int, int]) -> Window:
+def full_window(size: tuple[int, int]) -> Window:
+    """Return the window that covers all rows and columns."""
     return slice(0, size[0]), slice(0, size[1])
 
 
@@ -98,7 +106,7 @@ def _resample(
     antialias: bool,
     window: Window,
 ) -> Frame | list[Plane]:
-    """Do what `resize` says; give a frame or its channels, whichever there is without a copy."""
+    """Resample as `resize` does; return a frame or its channels, whichever needs no copy."""
     sides = frame.shape[:2]
     plain = interpolation == "nearest" or not antialias
     lengths: tuple[float, float] = sides
@@ -106,8 +114,8 @@ def _resample(
         frame, lengths = _halve(frame, size)
     rows, columns = window
     wanted = (rows.stop - rows.start) * (columns.stop - columns.start)
-    is_whole = size[0] * size[1] <= 2 * wanted
-    if interpolation == "linear" and antialias and is_whole and frame.size >= _LARGE:
+    is_full = size[0] * size[1] <= 2 * wanted
+    if interpolation == "linear" and antialias and is_full and frame.size >= _LARGE:
         down, across = (
             _blur(length / side, length / target, target)
             for side, length, target in zip(sides, lengths, size, strict=True)
@@ -126,16 +134,16 @@ class _Blur(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _blur(halved: float, scale: float, target: int) -> _Blur | None:
-    """Give the blur that makes linear sampling of an axis as wide as the widened triangle.
+    """Return the blur that makes linear sampling of an axis as wide as the widened triangle.
 
-    The variances of kernels that are convolved add up, so it is what is missing to the triangle's.
-    Frequency responses then agree up to the second order, where photos have most of what they have:
-    43 dB or more. None if the axis is not at least halved, or if it takes more than a few taps.
+    Variances of convolved kernels add up, so the blur has the variance that linear sampling lacks.
+    The frequency responses then agree up to the second order, where photos have most of their
+    energy: 43 dB or more. None if the axis is not at least halved, or if it needs too many taps.
 
     Args:
-        halved: What the axis has been multiplied by: 1, 1/2, 1/4 ...
-        scale: How many times longer than wanted it still is.
-        target: Its length in the end.
+        halved: The factor of the halvings so far: 1, 1/2, 1/4 ...
+        scale: How many times longer than `target` the axis still is.
+        target: The length of the result.
     """
     if scale < 2:
         return None
@@ -144,8 +152,8 @@ def _blur(halved: float, scale: float, target: int) -> _Blur | None:
     away = np.arange(-math.ceil(full), math.ceil(full) + 2) - (centres % 1)[:, None]
     triangle = np.clip(1 - np.abs(away) / full, 0, None)
     wanted = halved**2 * float(((triangle * away**2).sum(axis=1) / triangle.sum(axis=1)).mean())
-    # A pixel of the halved axis is the mean of some of the full one: a variance of (1 - h^2) / 12.
-    # That of a sample t of the way from one to the next is t (1 - t).
+    # A pixel of the halved axis is the mean of several of the full one: a variance of
+    # (1 - h^2) / 12. A sample at a fraction t between two pixels has t (1 - t).
     t = ((np.arange(target) + 0.5) * scale - 0.5) % 1
     missing = wanted - (1 - halved**2) / 12 - float((t * (1 - t)).mean())
     # The variance of n equal weights is (n^2 - 1) / 12; the Gaussian needs fewer than that.
@@ -166,7 +174,7 @@ def _blur_and_sample(
     down: _Blur,
     across: _Blur,
 ) -> Frame:
-    """Shrink a frame; `lengths` are its sides with the fractions that `_halve` left out."""
+    """Shrink a frame; `lengths` are its sides with the fractions that `_halve` dropped."""
     blurred = cv2.GaussianBlur(
         frame,
         (across.taps, down.taps),
@@ -175,8 +183,8 @@ def _blur_and_sample(
         down.sigma,
         borderType=cv2.BORDER_REPLICATE,
     )
-    # OpenCV takes these scales only if it may round the size by itself. It rounds to the right one:
-    # what `_halve` left out is less than a pixel, and that is less than half of one of the result.
+    # OpenCV accepts scales only if it rounds the size itself. It rounds to the right one: `_halve`
+    # dropped less than a pixel, which is less than half a pixel of the result.
     y, x = size[0] / lengths[0], size[1] / lengths[1]
     return cast("Frame", cv2.resize(blurred, None, fx=x, fy=y, interpolation=cv2.INTER_LINEAR))
 
@@ -189,21 +197,21 @@ def _multiply_out(
     plain: bool,
     window: Window,
 ) -> list[Plane]:
-    """Apply a filter as it is written, as products of matrices.
+    """Apply a filter as products of matrices.
 
     Args:
         frame: What to resample.
         size: As in `resize`.
-        lengths: The frame's sides with the fractions that `_halve` left out.
+        lengths: The frame's sides with the fractions that `_halve` dropped.
         interpolation: As in `resize`.
-        plain: The filter looks at as few pixels when shrinking as when enlarging.
+        plain: The filter uses as few pixels when shrinking as when enlarging.
         window: As in `resize`.
     """
     height, width = lengths
     rows, columns = window
     planes = np.empty((3, rows.stop - rows.start, columns.stop - columns.start), np.uint8)
-    # It overshoots, and Pillow cuts that off after its first pass: along the width, but for
-    # some shapes from its version 13 on (python-pillow/Pillow#9549).
+    # These filters overshoot, and Pillow clips after its first pass: along the width, except for
+    # some shapes from version 13 on (python-pillow/Pillow#9549).
     overshoots = interpolation in ("cubic", "lanczos") and not plain
     for part in _parts(rows if overshoots else columns, frame.size):
         down, across = (part, columns) if overshoots else (rows, part)
@@ -211,21 +219,21 @@ def _multiply_out(
         x = weights_of(
             frame.shape[1], width, size[1], across.start, across.stop, interpolation, plain
         )
-        picture = frame[y.source, x.source]
+        part_of_frame = frame[y.source, x.source]
         if overshoots:
-            turned = cast("Frame", cv2.transpose(picture))
+            turned = cast("Frame", cv2.transpose(part_of_frame))
             first = part.start - rows.start
             planes[:, first : first + y.count] = _resample_both(turned, x, y, overshoots=True)
             continue
-        found = _resample_both(np.ascontiguousarray(picture), y, x, overshoots=False)
+        resampled = _resample_both(np.ascontiguousarray(part_of_frame), y, x, overshoots=False)
         first = part.start - columns.start
-        for source, target in zip(found, planes, strict=True):
+        for source, target in zip(resampled, planes, strict=True):
             cv2.transpose(source, target[:, first : first + x.count])
     return list(planes)
 
 
 def _parts(points: slice, samples: int) -> Iterator[slice]:
-    """Cut the points of one axis so that what a part needs stays in the processor's caches."""
+    """Divide the points of an axis into parts whose data stay in the processor's caches."""
     count = points.stop - points.start
     parts = min(-(-samples // _IN_CACHE), -(-count // _FEWEST_POINTS))
     size = -(-count // parts)
@@ -238,8 +246,8 @@ def _resample_both(
 ) -> NDArray[np.uint8]:
     """Resample (A, B, 3) uint8 along its first axis, then its second; (3, second, first) uint8.
 
-    Both passes run along the rows of memory, so the picture is transposed between them. Taken
-    as a matrix (A, 3 B), it comes out with the rows of a channel at every third place.
+    Both passes run along the rows of memory, so the image is transposed between them. Viewed as a
+    matrix (A, 3 B), it comes out with the rows of a channel at every third place.
     """
     samples = picture.reshape(len(picture), -1)
     plan = scratch.plan(first, second, samples.shape[1])
@@ -251,8 +259,8 @@ def _resample_both(
     cv2.transpose(plan.half, plan.turned)
     _multiply(plan.products)
     np.clip(plan.out, 0, 255, out=plan.out)
-    whole = cv2.convertScaleAbs(plan.out.reshape(-1, first.count))  # rounds; none is negative
-    return cast("NDArray[np.uint8]", whole.reshape(plan.out.shape))
+    rounded = cv2.convertScaleAbs(plan.out.reshape(-1, first.count))  # none is negative
+    return cast("NDArray[np.uint8]", rounded.reshape(plan.out.shape))
 
 
 def _multiply(products: Products) -> None:
@@ -262,15 +270,15 @@ def _multiply(products: Products) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """The memory of `_resample_both` for pictures of one size, and the products to be done in it.
+    """The memory of `_resample_both` for images of one size, and the products to compute in it.
 
     Attributes:
-        strips: Columns of the picture, (A, columns) for them in floats, and the products of the
-            first pass.
-        half: (first, 3 B), what the first pass gives.
-        turned: (3 B, first), that transposed.
-        products: Those of the second pass.
-        out: (3, second, first), what it gives.
+        strips: Columns of the image, (A, columns) of them in floats, and the products of the first
+            pass.
+        half: (first, 3 B), the result of the first pass.
+        turned: (3 B, first), its transpose.
+        products: The products of the second pass.
+        out: (3, second, first), the result of the second pass.
     """
 
     strips: list[tuple[slice, Matrix, Products]]
@@ -281,36 +289,36 @@ class _Plan:
 
 
 class _Scratch(threading.local):
-    """Memory that a thread keeps: taking fresh pages each time costs more than the filter."""
+    """Memory that a thread reuses: fresh pages for each image cost more than the filter."""
 
     LARGEST = 1 << 22  # floats
-    MOST_PLANS = 64
+    MAX_PLANS = 64
 
     def __init__(self) -> None:
-        self.kept: dict[str, Matrix] = {}
+        self.arrays: dict[str, Matrix] = {}
         self.plans: dict[tuple[Weights, Weights, int], _Plan] = {}
 
     def take(self, name: str, shape: tuple[int, ...]) -> Matrix:
-        """Give an array that holds any finite numbers, valid until `name` is taken again."""
+        """Return an array of arbitrary finite numbers, valid until `name` is taken again."""
         count = math.prod(shape)
         if count > self.LARGEST:
             return np.zeros(shape, np.float32)
-        if name not in self.kept or self.kept[name].size < count:
-            self.plans.clear()  # they would keep the smaller one
-            self.kept[name] = np.zeros(count, np.float32)
-        return self.kept[name][:count].reshape(shape)
+        if name not in self.arrays or self.arrays[name].size < count:
+            self.plans.clear()  # they refer to the smaller array
+            self.arrays[name] = np.zeros(count, np.float32)
+        return self.arrays[name][:count].reshape(shape)
 
     def plan(self, first: Weights, second: Weights, width: int) -> _Plan:
-        """Plan `_resample_both` for a picture of `width` samples, or give the plan that is kept."""
+        """Return the plan of `_resample_both` for an image of `width` samples."""
         key = (first, second, width)
         if key in self.plans:
             return self.plans[key]
-        made = self._new_plan(first, second, width)
-        if made.half.size <= self.LARGEST:
-            if len(self.plans) >= self.MOST_PLANS:
+        plan = self._new_plan(first, second, width)
+        if plan.half.size <= self.LARGEST:
+            if len(self.plans) >= self.MAX_PLANS:
                 self.plans.clear()
-            self.plans[key] = made
-        return made
+            self.plans[key] = plan
+        return plan
 
     def _new_plan(self, first: Weights, second: Weights, width: int) -> _Plan:
         half = self.take("half", (first.count, width))
@@ -341,15 +349,15 @@ scratch = _Scratch()
 
 
 def _halve(frame: Frame, size: tuple[int, int]) -> tuple[Frame, tuple[float, float]]:
-    """Halve the sides by area while they are large enough for it not to be seen.
+    """Halve the sides by area while they are so large that the result shows no difference.
 
-    Returns the frame and its sides in its new pixels. These are fractions where a side was odd:
-    its last line is left out, because OpenCV is five times slower at halving an odd side.
+    Returns the frame and its sides in new pixels. These are fractions where a side was odd: its
+    last line is dropped, because OpenCV is five times slower at halving an odd side.
     """
     height, width = map(float, frame.shape[:2])
     while True:
         shares = height / size[0], width / size[1]
-        # It is also slow at halving one side alone, so only a strip is worth that.
+        # It is also slow at halving one side alone, which only pays for a strip.
         enough = _HALVE_FROM if min(shares) >= _HALVE_FROM else 2 * _HALVE_FROM
         y, x = (2 if share >= enough else 1 for share in shares)
         if y == x == 1:

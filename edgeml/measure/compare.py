@@ -258,7 +258,7 @@ def _at_word_of(known: Predictor, told_by: Path, bare: Path, progress: Progress)
 
 def _decoded(paths: Sequence[Path], first: ModelSpec, second: ModelSpec) -> Iterator[list[Frame]]:
     """Decode batches of images, large enough for both; two threads do."""
-    sizes = zip(first.preprocess.whole, second.preprocess.whole, strict=True)
+    sizes = zip(first.preprocess.min_decode_size, second.preprocess.min_decode_size, strict=True)
     height, width = (max(pair) for pair in sizes)
 
     def read(path: Path) -> Frame:

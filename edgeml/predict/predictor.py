@@ -226,7 +226,7 @@ class Predictor:
 
     def read(self, image: Image) -> Frame:
         """Decode an image, no larger than the preprocessing needs it."""
-        return read_image(image, at_least=self.spec.preprocess.whole)
+        return read_image(image, at_least=self.spec.preprocess.min_decode_size)
 
     def prepare(self, frames: Sequence[Frame]) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Make the network's input: as a rule (N, 3, H, W) float32, or (N, H, W, 3) uint8 raw."""

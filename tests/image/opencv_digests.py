@@ -51,7 +51,7 @@ def digests(folder: Path) -> dict[str, str]:
         if file.name.startswith("large"):
             found[f"{file.name}, encoded"] = hashlib.sha256(encode_jpeg(frame)).hexdigest()
             for name, preprocess in PREPROCESSES.items():
-                scaled = read_image(file, at_least=preprocess.whole)
+                scaled = read_image(file, at_least=preprocess.min_decode_size)
                 found[f"{file.name}, {name}, scaled"] = _digest(scaled)
                 found[f"{file.name}, {name}"] = _digest(preprocess([frame, scaled]))
     return found

@@ -191,7 +191,7 @@ def test_squash_crop_is_the_centre_of_the_squashed_picture(sides: tuple[int, int
     whole = pillow(frame, (128, 128))
     preprocess = Preprocess(size=(112, 112), resize="squash_crop", crop=0.875)
     assert psnr(preprocess.fit(frame), whole[8:120, 8:120]) >= 46
-    assert preprocess.whole == (128, 128)
+    assert preprocess.min_decode_size == (128, 128)
 
 
 def test_resize_to_its_own_size_gives_the_very_samples() -> None:

@@ -58,7 +58,9 @@ class Calibration:
         for start in range(0, len(self.paths), size):
             chosen = self.paths[start : start + size]
             try:
-                frames = [read_image(path, at_least=spec.preprocess.whole) for path in chosen]
+                frames = [
+                    read_image(path, at_least=spec.preprocess.min_decode_size) for path in chosen
+                ]
             except ImageError as err:
                 raise CalibrationError(f"Calibration stopped. {err}") from err
             advance(len(chosen))

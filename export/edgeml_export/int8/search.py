@@ -158,7 +158,7 @@ def _fitted_frames(paths: Sequence[Path], spec: ModelSpec, progress: Progress) -
     """Read images and resize them to the network's size, in two threads."""
 
     def read(path: Path) -> Frame:
-        frame = read_image(path, at_least=spec.preprocess.whole)
+        frame = read_image(path, at_least=spec.preprocess.min_decode_size)
         advance(1)
         return spec.preprocess.fit(frame)
 
