@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.measure.metrics import evaluate
-from edgeml.measure.thresholds import carry_thresholds, fit_thresholds
+from edgeml.measure.thresholds import fit_thresholds, transfer_thresholds
 from edgeml.spec.decide import decide, probabilities
 from edgeml.spec.labels import Targets
 from edgeml.spec.model_spec import ModelSpec
@@ -77,7 +77,7 @@ def cost(
     """
     known, scores = ([probabilities(side, spec) for side in pair] for pair in (reference, logits))
     before, after = (evaluate(pair[1], targets[1], spec) for pair in (known, scores))
-    moved = carry_thresholds(known[0], scores[0], spec.thresholds)
+    moved = transfer_thresholds(known[0], scores[0], spec.thresholds)
     anew = fit_thresholds(scores[0], targets[0])
     by_moved, by_anew = (
         evaluate(scores[1], targets[1], replace(spec, thresholds=thresholds)).exact_match

@@ -113,7 +113,7 @@ def fit_thresholds(
     return tuple(_short(threshold) for threshold in fitted)
 
 
-def carry_thresholds(
+def transfer_thresholds(
     reference: Scores, candidate: Scores, thresholds: tuple[float, ...]
 ) -> tuple[float, ...]:
     """Move thresholds so that a candidate decides as its reference does, as often as it can.

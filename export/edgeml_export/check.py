@@ -15,7 +15,7 @@ from edgeml.benchmark.speedup import Speedup, speedup
 from edgeml.data import Dataset
 from edgeml.measure.compare import Fidelity, Outputs, measure, run_both
 from edgeml.measure.contents import Recovery
-from edgeml.measure.thresholds import carry_thresholds
+from edgeml.measure.thresholds import transfer_thresholds
 from edgeml.predict.predictor import Predictor
 from edgeml.runtimes import RuntimeOptions, open_runtime
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
@@ -129,7 +129,7 @@ def _with_moved_thresholds(
     """
     before = job.reference.spec
     outputs = run_both(job.reference, candidate, fitting, progress=job.progress)
-    moved = carry_thresholds(*outputs.scores(before, spec), before.thresholds)
+    moved = transfer_thresholds(*outputs.scores(before, spec), before.thresholds)
     exclusive = {name for group in before.groups if group.rule == "one" for name in group.labels}
     if before.task == "multiclass":
         exclusive = set(before.labels)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from edgeml.data.framestore import cache_or_none
 from edgeml.data.screen import without_unreadable
-from edgeml.errors import InputError, needs
+from edgeml.errors import needs
 from edgeml.files import sha256_of_file
 from edgeml.measure.compare import FidelityError
 from edgeml.network.card import licence_note
@@ -26,7 +26,7 @@ from edgeml_export.job import Job, RecordingProgress
 from edgeml_export.limits import Finding, joined
 from edgeml_export.prerequisites import check_prerequisites, check_source, precision_of_source
 from edgeml_export.report import write_report
-from edgeml_export.request import ExportRequest, Format
+from edgeml_export.request import ExportRequest, Format, RequestError
 from edgeml_export.result import Exported, rewrite_spec
 from edgeml_export.roles import Roles, assign_roles
 from edgeml_export.serving import write_repository
@@ -106,7 +106,7 @@ def _assign_roles(
     """Assign images to their roles, and check what would otherwise fail after minutes of work.
 
     Raises:
-        InputError: A budget without images to check it on.
+        RequestError: A budget without images to check it on.
         DataError: Reporting images cannot be read.
     """
     quantizes = request.precision == "int8" and source_precision is None
@@ -118,9 +118,10 @@ def _assign_roles(
         progress=progress,
     )
     if request.has_budget and not (roles.fitting or roles.reporting):
-        raise InputError(
+        raise RequestError(
             "A budget can only be checked on images: give --check DATA, or omit --max-drop and "
-            "--max-label-drop."
+            "--max-label-drop.",
+            reason="budget",
         )
     if quantizes and roles.reporting is not None:
         # The search for layers runs before the check and may take minutes.

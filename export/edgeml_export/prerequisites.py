@@ -6,7 +6,6 @@ from pathlib import Path
 
 from edgeml.errors import (
     CalibrationError,
-    InputError,
     MissingDependencyError,
     ModelLoadError,
 )
@@ -19,7 +18,7 @@ from edgeml.runtimes.tensorrt.engine_options import EngineOptions, capabilities
 from edgeml.runtimes.tensorrt.passport import Library
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.int8.ranges import read_ranges
-from edgeml_export.request import SUFFIXES, ExportRequest
+from edgeml_export.request import SUFFIXES, ExportRequest, RequestError
 from edgeml_export.serving import check_free
 
 _BUILD_ON_DEVICE_HINT = (
@@ -80,9 +79,10 @@ def _check_engine_options(library: Library | None, options: EngineOptions, fmt: 
         if options.capability == "current":
             cuda.this_gpu()
     elif options != EngineOptions():
-        raise InputError(
+        raise RequestError(
             f"{fmt} is not an engine: --batch, --portable, --capability and --workspace are for "
-            "--fmt trt and trt-rtx."
+            "--fmt trt and trt-rtx.",
+            reason="engine",
         )
 
 
@@ -112,14 +112,18 @@ def check_output(request: ExportRequest) -> None:
     """Check that the result can be written to its path.
 
     Raises:
-        InputError: The suffix belongs to another format, something else is at the path, or it is
-            not writable.
+        RequestError: The suffix belongs to another format, or a folder is at the path.
+        InputError: Something else is in a server's folder, or the path is not writable.
     """
     path, suffix = request.path, SUFFIXES.get(request.fmt)
     if suffix and path.suffix != suffix:
-        raise InputError(f"{path.name!r} is no name for {request.fmt}: it must end in {suffix}.")
+        raise RequestError(
+            f"{path.name!r} is no name for {request.fmt}: it must end in {suffix}.", reason="suffix"
+        )
     if suffix and path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder: choose another name with --out.")
+        raise RequestError(
+            f"{str(path)!r} is a folder: choose another name with --out.", reason="folder"
+        )
     if not suffix:
         check_free(path)
     check_writable(path)
@@ -136,28 +140,39 @@ def check_source(
         source_precision: From `precision_of_source`.
 
     Raises:
-        InputError: It is not; names a step that is.
+        RequestError: It is not; names a step that is.
     """
     source, name = request.source, repr(request.source.name)
     if source.is_dir() or source.suffix == ".safetensors":
         return
     if source.suffix != ".onnx":
-        raise InputError(f"{name} cannot be exported: give the run folder or an .onnx.")
+        raise RequestError(
+            f"{name} cannot be exported: give the run folder or an .onnx.", reason="source"
+        )
     if source_precision is not None:
         if request.precision != source_precision:
-            raise InputError(
+            raise RequestError(
                 f"{name} is {source_precision} already: give --precision {source_precision}, or "
-                "start from the FP32 model."
+                "start from the FP32 model.",
+                reason="precision",
             )
     elif request.retarget:
-        raise InputError(f"{name} has no Q/DQ nodes to rewrite: omit --retarget.")
+        raise RequestError(
+            f"{name} has no Q/DQ nodes to rewrite: omit --retarget.", reason="retarget"
+        )
     elif spec.precision != "fp32":
-        raise InputError(f"{name} is {spec.precision} already: start from the FP32 model.")
+        raise RequestError(
+            f"{name} is {spec.precision} already: start from the FP32 model.", reason="precision"
+        )
     if request.fmt == "onnx" and request.precision == "fp32":
-        raise InputError(f"{name} is FP32 ONNX already.")
+        raise RequestError(f"{name} is FP32 ONNX already.", reason="same")
     if request.path.resolve() == source.resolve():
-        raise InputError(f"{name} would be replaced: choose another name with --out.")
+        raise RequestError(
+            f"{name} would be replaced: choose another name with --out.", reason="replaced"
+        )
     if request.input == "uint8" and spec.input != "uint8":
-        raise InputError("The input of an .onnx stays as it is: give the run folder for uint8.")
+        raise RequestError(
+            "The input of an .onnx stays as it is: give the run folder for uint8.", reason="input"
+        )
     if request.slim:
-        raise InputError("--slim applies to checkpoints: give the run folder.")
+        raise RequestError("--slim applies to checkpoints: give the run folder.", reason="slim")

@@ -27,6 +27,37 @@ SUFFIXES: dict[Format, str] = {
 """Suffixes of files; `triton` and `ovms` are folders with any name."""
 
 
+RequestReason = Literal[
+    "unknown",  # a value that is not one of the choices
+    "target",  # the format has an INT8 layout of its own
+    "retarget",  # needs an INT8 layout for TensorRT, or Q/DQ nodes
+    "minutes",  # not above 0
+    "engine",  # options of an engine for another format
+    "suffix",  # the name belongs to another format
+    "folder",  # a folder has the name of the file
+    "source",  # cannot be exported at all
+    "precision",  # the source has another precision already
+    "same",  # the source is what is requested
+    "replaced",  # the result has the path of the source
+    "input",  # the input type of an .onnx cannot be changed
+    "slim",  # only checkpoints are slimmed
+    "budget",  # there are no images to check it on
+]
+"""Why a request is refused, for programs: these words stay."""
+
+
+class RequestError(InputError):
+    """An export is not possible as requested.
+
+    Attributes:
+        reason: Why, in one word that a program can rely on.
+    """
+
+    def __init__(self, message: str, *, reason: RequestReason = "unknown") -> None:
+        super().__init__(message)
+        self.reason: RequestReason = reason
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
     """What to write, how, and which images calibrate and check it.
@@ -54,7 +85,8 @@ class ExportRequest:
         out: The file to write; None writes next to the source, for example `model.int8.onnx`.
 
     Raises:
-        InputError: A value is unknown, or two values contradict each other.
+        RequestError: A value is unknown, or two values contradict each other.
+        InputError: Points of a limit are NaN or below 0.
     """
 
     source: Path
@@ -83,18 +115,26 @@ class ExportRequest:
             ("input", self.input, get_args(Input)),
         ):
             if value not in known:
-                raise InputError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
+                raise RequestError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
         if self.file == "openvino" and self.target not in ("auto", "openvino"):
-            raise InputError(f"The format {self.fmt} has its own INT8 layout: omit --target.")
+            raise RequestError(
+                f"The format {self.fmt} has its own INT8 layout: omit --target.", reason="target"
+            )
         if self.library and self.target not in ("auto", "tensorrt"):
-            raise InputError("An engine has TensorRT's INT8 layout: omit --target.")
+            raise RequestError(
+                "An engine has TensorRT's INT8 layout: omit --target.", reason="target"
+            )
         if self.retarget and (self.precision != "int8" or self.layout != "tensorrt"):
-            raise InputError(
+            raise RequestError(
                 "--retarget rewrites INT8 files for TensorRT: give --precision int8, and --fmt "
-                "trt, trt-rtx, or onnx with --target tensorrt."
+                "trt, trt-rtx, or onnx with --target tensorrt.",
+                reason="retarget",
             )
         if not self.minutes > 0:
-            raise InputError(f"The search time is {self.minutes:g} minutes; it must be above 0.")
+            raise RequestError(
+                f"The search time is {self.minutes:g} minutes; it must be above 0.",
+                reason="minutes",
+            )
         _ = self.limits  # refuses negative points
 
     @property

@@ -1,4 +1,4 @@
-"""A written model as a folder that a model server serves: Triton, or OpenVINO Model Server."""
+"""A model as a folder that a model server serves: Triton, or OpenVINO Model Server."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Kind = Literal["FP32", "UINT8"]
 LABELS_FILE = "labels.txt"
 
 SPEC_FILE = "edgeml.json"
-"""The ModelSpec, for clients; also how a folder is known for one of ours."""
+"""The ModelSpec, for clients; also the mark of a folder that edgeml wrote."""
 
 MAX_BATCH = 16
-"""How many requests Triton may run as one; it waits for none."""
+"""How many requests Triton may run as one batch; it does not wait for more."""
 
 
 def write_repository(
@@ -40,51 +40,54 @@ def write_repository(
     device: Device = "cpu",
     max_batch: int = MAX_BATCH,
 ) -> Path:
-    """Write a model repository with one model, whole or not at all.
+    """Write a model repository with one model, completely or not at all.
 
-    Both servers find `NAME/1/` with the model in it, and beside that labels.txt and edgeml.json,
-    the spec, which neither reads. Triton also finds `NAME/config.pbtxt`, with the spec as the
-    parameter `edgeml`, and the OpenVINO Model Server `config.json`, with the path of `NAME`
-    relative to it. The formats are those of triton-inference-server/common,
+    For both servers, `NAME/1/` contains the model, and `NAME/` contains labels.txt and the spec,
+    edgeml.json, which neither server reads. Triton also reads `NAME/config.pbtxt`, which has the
+    spec as the parameter `edgeml`; the OpenVINO Model Server reads `config.json`, which has the
+    relative path of `NAME`. The formats are those of triton-inference-server/common,
     protobuf/model_config.proto, and of openvinotoolkit/model_server, src/schema.cpp.
 
-    A server gives logits: the spec says what makes probabilities and labels of them. Names and
-    shapes are those that stand in the model file.
+    A server returns logits: the spec states how they become probabilities and labels. Names and
+    shapes are those in the model file.
 
     Args:
-        model: An .onnx, or an .xml with its .bin beside it.
-        spec: What it means.
-        server: `triton` serves the .onnx by ONNX Runtime and the .xml by OpenVINO, which there
-            takes bfloat16 on CPUs that have it; `ovms` computes in FP32 on a CPU.
+        model: An .onnx, or an .xml with its .bin next to it.
+        spec: Its spec.
+        server: `triton` serves an .onnx with ONNX Runtime and an .xml with OpenVINO, which uses
+            bfloat16 there on CPUs that have it; `ovms` computes in FP32 on a CPU.
         out: The repository. One that edgeml wrote is replaced.
-        name: What clients ask for; None takes the name of `out`, with `_` for what is not safe.
+        name: The name for clients; None uses the name of `out`, with `_` for unsafe characters.
         device: Where it runs.
         max_batch: See `MAX_BATCH`.
 
     Raises:
         InputError: Neither an .onnx nor an .xml, or `out` cannot be written to or is in use.
         ModelLoadError: The model cannot be read.
-        SpecError: The spec is another model's.
-        MissingDependencyError: onnx, or OpenVINO, is absent.
+        SpecError: The spec belongs to another model.
+        MissingDependencyError: onnx or OpenVINO is not installed.
     """
     model, out = Path(model), Path(out)
-    called = safe_name(out.name if name is None else name)
+    model_name = safe_name(out.name if name is None else name)
     ports = _ports(model)
     _check_fit(model, ports, spec)
     check_free(out)
     with staged(out) as folder:
-        version = folder / called / "1"
+        version = folder / model_name / "1"
         version.mkdir(parents=True)
         shutil.copyfile(model, version / f"model{model.suffix}")
         if model.suffix == ".xml":
             shutil.copyfile(model.with_suffix(".bin"), version / "model.bin")
-        _write(folder / called / LABELS_FILE, "".join(f"{_line(each)}\n" for each in spec.labels))
-        _write(folder / called / SPEC_FILE, spec.to_json() + "\n")
+        _write(
+            folder / model_name / LABELS_FILE,
+            "".join(f"{_one_line(each)}\n" for each in spec.labels),
+        )
+        _write(folder / model_name / SPEC_FILE, spec.to_json() + "\n")
         if server == "triton":
-            config = _triton_config(called, model.suffix, ports, spec, device, max_batch)
-            _write(folder / called / "config.pbtxt", config)
+            config = _triton_config(model_name, model.suffix, ports, spec, device, max_batch)
+            _write(folder / model_name / "config.pbtxt", config)
         else:
-            _write(folder / "config.json", _ovms_config(called, device))
+            _write(folder / "config.json", _ovms_config(model_name, device))
         if out.exists():
             # A folder cannot be renamed onto one that is not empty; until the rename there is none.
             os.replace(out, folder.parent / "replaced")
@@ -92,13 +95,13 @@ def write_repository(
 
 
 def safe_name(name: str) -> str:
-    """Make of a name one that is safe in a path and in a URL."""
+    """Return a name that is safe in a path and in a URL."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-") or "model"
 
 
 @dataclass(frozen=True)
 class _Port:
-    """An input or output of a model file; None in its shape is a dimension of any size."""
+    """An input or output of a model file; None in its shape is a dynamic dimension."""
 
     name: str
     type: Kind
@@ -106,10 +109,10 @@ class _Port:
 
 
 def _ports(model: Path) -> tuple[_Port, _Port]:
-    """Read a model's only input and only output.
+    """Return a model's only input and only output.
 
     Raises:
-        InputError: It is of another kind, has more of them, or other types.
+        InputError: It has another format, more inputs or outputs, or other types.
         ModelLoadError: It cannot be read.
     """
     match model.suffix:
@@ -118,7 +121,7 @@ def _ports(model: Path) -> tuple[_Port, _Port]:
         case ".xml":
             inputs, outputs = _ports_of_ir(model)
         case _:
-            raise InputError(f"Servers are given an .onnx or an .xml, not {model.name!r}.")
+            raise InputError(f"Servers read an .onnx or an .xml, not {model.name!r}.")
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(
             f"{model.name!r} has {len(inputs)} inputs and {len(outputs)} outputs; "
@@ -173,28 +176,28 @@ def _port(model: Path, name: str, kind: Kind | None, sides: list[int | None]) ->
 
 
 def _check_fit(model: Path, ports: tuple[_Port, _Port], spec: ModelSpec) -> None:
-    """Refuse a spec that was written for another model.
+    """Check that the spec fits the tensors of the model.
 
     Raises:
-        SpecError: Says what differs.
+        SpecError: It does not; names the difference.
     """
-    given, result = ports
+    image, logits = ports
     height, width = spec.preprocess.size
     raw = spec.input == "uint8"
     kind, sides = ("UINT8", (height, width, 3)) if raw else ("FP32", (3, height, width))
-    if (given.type, given.shape[1:]) != (kind, sides):
+    if (image.type, image.shape[1:]) != (kind, sides):
         raise SpecError(
             f"The spec's input is {kind} (N, {', '.join(map(str, sides))}); "
-            f"{model.name!r} takes {given.type} {given.shape}."
+            f"{model.name!r} takes {image.type} {image.shape}."
         )
-    if result.shape[1:] != (len(spec.labels),):
+    if logits.shape[1:] != (len(spec.labels),):
         raise SpecError(
-            f"The spec has {len(spec.labels)} labels; {model.name!r} gives {result.shape}."
+            f"The spec has {len(spec.labels)} labels; {model.name!r} outputs {logits.shape}."
         )
 
 
 def check_free(out: Path) -> None:
-    """Refuse to replace what edgeml did not write.
+    """Check that nothing would be replaced that edgeml did not write.
 
     Raises:
         InputError: There is a file, or a folder with something else in it.
@@ -206,8 +209,8 @@ def check_free(out: Path) -> None:
         if not models or (len(models) == 1 and (models[0] / SPEC_FILE).is_file()):
             return
     raise InputError(
-        f"{str(out)!r} exists and holds something else than one model of edgeml's. Choose another "
-        "place with --out, and move the model's folder from there."
+        f"{str(out)!r} exists and contains something other than one model from edgeml. Choose "
+        "another path with --out, and move the model's folder from there."
     )
 
 
@@ -219,15 +222,16 @@ def _triton_config(
     device: Device,
     max_batch: int,
 ) -> str:
-    """Write a ModelConfig in protobuf's text format.
+    """Return a ModelConfig in protobuf's text format.
 
     OpenVINO's backend reshapes a model to the largest batch and refuses smaller ones
-    (openvino_backend, src/openvino.cc), so there the batch is a dimension that may be anything.
-    Elsewhere what waits is batched and nothing waits for a batch: no preferred size was measured.
+    (openvino_backend, src/openvino.cc), so there the batch is an ordinary dynamic dimension.
+    Elsewhere waiting requests are batched, and none waits for a batch: no preferred size was
+    measured.
     """
-    given, result = ports
-    batched = suffix == ".onnx" and given.shape[0] is None
-    layout = "FORMAT_NHWC" if given.type == "UINT8" else "FORMAT_NCHW"
+    image, logits = ports
+    batched = suffix == ".onnx" and image.shape[0] is None
+    layout = "FORMAT_NHWC" if image.type == "UINT8" else "FORMAT_NCHW"
 
     def dims(port: _Port) -> str:
         sides = port.shape[1:] if batched else port.shape
@@ -239,16 +243,16 @@ def _triton_config(
         f"default_model_filename: {_quoted(f'model{suffix}')}",
         f"max_batch_size: {max_batch if batched else 0}",
         "input {",
-        f"  name: {_quoted(given.name)}",
-        f"  data_type: TYPE_{given.type}",
-        # Triton allows a format for three dimensions only.
+        f"  name: {_quoted(image.name)}",
+        f"  data_type: TYPE_{image.type}",
+        # Triton allows a format only with three dimensions.
         *([f"  format: {layout}"] if batched else []),
-        f"  dims: [{dims(given)}]",
+        f"  dims: [{dims(image)}]",
         "}",
         "output {",
-        f"  name: {_quoted(result.name)}",
-        f"  data_type: TYPE_{result.type}",
-        f"  dims: [{dims(result)}]",
+        f"  name: {_quoted(logits.name)}",
+        f"  data_type: TYPE_{logits.type}",
+        f"  dims: [{dims(logits)}]",
         f"  label_filename: {_quoted(LABELS_FILE)}",
         "}",
         *(["dynamic_batching {}"] if batched else []),
@@ -271,19 +275,19 @@ def _ovms_config(name: str, device: Device) -> str:
         "target_device": device.upper(),
     }
     if device == "cpu":
-        # Else OpenVINO takes bfloat16 where a CPU has it, with other scores than were compared.
+        # Otherwise OpenVINO uses bfloat16 on a CPU that has it: other scores than were checked.
         config["plugin_config"] = {"INFERENCE_PRECISION_HINT": "f32"}
     return json.dumps({"model_config_list": [{"config": config}]}, indent=2) + "\n"
 
 
 def _quoted(text: str) -> str:
-    """Write a string of protobuf's text format: quotes, backslashes and controls escaped."""
+    """Return a string in protobuf's text format: quotes, backslashes and controls escaped."""
     escaped = text.replace("\\", r"\\").replace('"', r"\"")
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda found: rf"\{ord(found[0]):03o}", escaped) + '"'
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: rf"\{ord(match[0]):03o}", escaped) + '"'
 
 
-def _line(label: str) -> str:
-    """Give a label as the one line that it has in a file of labels."""
+def _one_line(label: str) -> str:
+    """Return a label as one line of a file of labels."""
     return re.sub(r"[\r\n]+", " ", label)
 
 

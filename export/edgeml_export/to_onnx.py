@@ -29,17 +29,19 @@ from edgeml_export.request import Input
 
 logger = logging.getLogger(__name__)
 
+Exporter = Callable[[nn.Module, Tensor], onnx.ModelProto]
+
 OPSET = 18
 """Read by every TensorRT of a Jetson (10.3) and by ONNX Runtime since 1.14."""
 
-# Methods by which parts of timm's networks offer to be merged.
-_WAYS_TO_MERGE = ("fuse", "reparameterize", "switch_to_deploy")
+# Methods that merge the branches of a module of timm.
+_MERGE_METHODS = ("fuse", "reparameterize", "switch_to_deploy")
 
 IR_VERSION = 10
 """The newest that ONNX Runtime 1.20 reads."""
 
-MERGING = 1e-4
-"""Largest allowed change of logits by merged branches, relative to the largest logit; merging
+MERGE_TOLERANCE = 1e-4
+"""Largest allowed change of logits by merging branches, relative to the largest logit; merging
 MobileOne, RepViT, FastViT and RepGhostNet changed them by less than 1e-6."""
 
 PARITY = 1e-3
@@ -51,11 +53,11 @@ def onnx_from_checkpoint(
 ) -> Path:
     """Write a run folder, or its .safetensors, as FP32 ONNX for any batch size.
 
-    See `onnx_from_module` for `input` and `slim`.
+    `onnx_from_module` explains `input` and `slim`.
 
     Raises:
-        ModelLoadError: The checkpoint cannot be read or its model not built.
-        ExportError: Neither of PyTorch's exporters gives a network that computes the same.
+        ModelLoadError: The checkpoint cannot be read, or its model cannot be built.
+        ExportError: Neither of PyTorch's exporters writes a network that computes the same.
         MissingDependencyError: `slim` without onnxslim.
     """
     module, spec = load_checkpoint(source)
@@ -76,21 +78,21 @@ def onnx_from_module(
 ) -> Path:
     """Write a network that maps (N, 3, H, W) to logits (N, labels) as FP32 ONNX.
 
-    PyTorch's dynamo exporter is tried first, then its older one; the first whose network agrees
-    with `module` at other batch sizes than it was traced with is kept, and named in the spec.
-    Branches that are one convolution in the end are merged before: `reparameterized` in the spec.
+    PyTorch's dynamo exporter is tried first, then its older one. The spec names the first one
+    whose network agrees with `module` at batch sizes that it was not traced with. Branches that
+    are equivalent to one convolution are merged first: `reparameterized` in the spec.
 
     Args:
-        module: The network. Left as it is.
-        spec: What it means; `precision` and `input` are set to what is written.
+        module: The network, which is not changed.
+        spec: Its spec; `precision` and `input` are set to what is written.
         target: The .onnx file.
-        input: `uint8` puts the normalisation into the graph, which then takes raw BGR frames
+        input: `uint8` moves the normalisation into the graph, which then takes raw BGR frames
             (N, H, W, 3) uint8 of the right size.
-        slim: Let onnxslim merge nodes, and keep what it gives if that is smaller and agrees with
-            `module` as well; `slimmed` in the spec says what came of it.
+        slim: Let onnxslim merge nodes, and use its result if that is smaller and agrees with
+            `module` too; `slimmed` in the spec states the outcome.
 
     Raises:
-        ExportError: Merged branches compute something else, or neither exporter gives a network
+        ExportError: Merged branches compute something else, or neither exporter writes a network
             that computes the same.
         MissingDependencyError: `slim` without onnxslim.
     """
@@ -99,13 +101,13 @@ def onnx_from_module(
         network = _FromPixels(network, spec.preprocess).eval()
     spec = replace(spec, input=input, precision="fp32")
     failures = []
-    for name, exporter in (("dynamo", _by_dynamo), ("torchscript", _by_torchscript)):
+    for name, exporter in EXPORTERS.items():
         try:
             model = _tidy(_quietly(exporter, network, _example(spec, 2)))
             difference = _difference(network, model, spec)
-        except Exception as err:  # an exporter may raise anything on what it cannot translate
-            failures.append(f"{name}: {_line(err)}")
-            logger.info("The %s exporter failed: %s", name, _line(err))
+        except Exception as err:  # an exporter may raise anything
+            failures.append(f"{name}: {_one_line(err)}")
+            logger.info("The %s exporter failed: %s", name, _one_line(err))
             continue
         if difference <= PARITY:
             if slim:
@@ -125,7 +127,7 @@ def onnx_from_module(
 def _slimmed(
     network: nn.Module, model: onnx.ModelProto, spec: ModelSpec
 ) -> tuple[onnx.ModelProto, str]:
-    """Give a smaller model that computes the same, or else the same one, and say which.
+    """Return a smaller model that computes the same, or else the model, and a note on which.
 
     Raises:
         MissingDependencyError: onnxslim is absent.
@@ -136,9 +138,9 @@ def _slimmed(
     try:
         slim = _tidy(onnxslim.slim(onnx.ModelProto.FromString(model.SerializeToString())))
         difference = _difference(network, slim, spec)
-    except Exception as err:  # it may raise anything on what it does not expect
-        logger.info("%s failed: %s", tool, _line(err))
-        return model, f"{tool} failed: {_line(err)}"
+    except Exception as err:  # onnxslim may raise anything
+        logger.info("%s failed: %s", tool, _one_line(err))
+        return model, f"{tool} failed: {_one_line(err)}"
     before, after = len(model.graph.node), len(slim.graph.node)
     if after >= before:
         return model, f"{tool} found nothing to merge"
@@ -148,35 +150,35 @@ def _slimmed(
 
 
 def _reparameterized(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, dict[str, str]]:
-    """Merge branches on a copy, as RepVGG (Ding et al., 2021) and its kin are meant to run.
+    """Merge branches on a copy, as RepVGG (Ding et al., 2021) and similar networks should run.
 
     Return the copy in evaluation mode, on the CPU, and notes on what was done.
 
     Raises:
-        ExportError: The copy computes something else than the module.
+        ExportError: The copy does not compute the same as the module.
     """
     source = copy.deepcopy(module).eval().cpu()
-    if not any(hasattr(part, way) for part in source.modules() for way in _WAYS_TO_MERGE):
+    if not any(hasattr(part, name) for part in source.modules() for name in _MERGE_METHODS):
         return source, {}
     merged = reparameterize_model(source).eval()
     example = _example(replace(spec, input="float32"), 3)
     with torch.inference_mode():
-        expected, got = source(example), merged(example)
-    error = float((got - expected).abs().max() / expected.abs().max())
-    if not error <= MERGING:
+        expected, actual = source(example), merged(example)
+    error = float((actual - expected).abs().max() / expected.abs().max())
+    if not error <= MERGE_TOLERANCE:
         raise ExportError(
             f"Merging the branches of this {type(module).__name__} changes its logits by "
-            f"{100 * error:.2g} % of the largest; up to {100 * MERGING:g} % are rounding. The "
-            "statistics of its batch normalisation may be damaged: train it anew."
+            f"{100 * error:.2g} % of the largest; up to {100 * MERGE_TOLERANCE:g} % are rounding. "
+            "The statistics of its batch normalisation may be damaged: train it again."
         )
     before, after = (sum(p.numel() for p in net.parameters()) / 1e6 for net in (source, merged))
     return merged, {"reparameterized": f"{before:.2f} M parameters became {after:.2f} M"}
 
 
 class _FromPixels(nn.Module):
-    """Does on the network's side what `Preprocess.normalize` does; begins with a Cast.
+    """Does inside the network what `Preprocess.normalize` does; begins with a Cast.
 
-    TensorRT takes a uint8 input only if a cast to float is the first thing done with it.
+    TensorRT accepts a uint8 input only if its first operation is a cast to float.
     """
 
     scale: Tensor
@@ -230,25 +232,27 @@ def _by_torchscript(network: nn.Module, example: Tensor) -> onnx.ModelProto:
         return onnx.load(written)
 
 
-def _quietly(
-    exporter: Callable[[nn.Module, Tensor], onnx.ModelProto], network: nn.Module, example: Tensor
-) -> onnx.ModelProto:
-    """Run an exporter without its advice to developers of exporters."""
-    talkers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    levels = [talker.level for talker in talkers]
-    for talker in talkers:
-        talker.setLevel(logging.ERROR)
+EXPORTERS: dict[str, Exporter] = {"dynamo": _by_dynamo, "torchscript": _by_torchscript}
+"""In the order in which they are tried."""
+
+
+def _quietly(exporter: Exporter, network: nn.Module, example: Tensor) -> onnx.ModelProto:
+    """Run an exporter without its messages to developers of exporters."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return exporter(network, example)
     finally:
-        for talker, level in zip(talkers, levels, strict=True):
-            talker.setLevel(level)
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take out what the exporter noted for its own debugging: stack traces, with local paths."""
+    """Remove the exporter's debugging notes: stack traces, with local paths."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("doc_string")
@@ -260,7 +264,7 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _difference(network: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> float:
-    """Give the largest difference of logits at batch sizes that the exporter did not see."""
+    """Return the largest difference of logits at batch sizes that the exporter did not see."""
     with TemporaryDirectory() as folder:
         written = Path(folder) / "model.onnx"
         write_onnx(model, written, spec)
@@ -270,15 +274,15 @@ def _difference(network: nn.Module, model: onnx.ModelProto, spec: ModelSpec) -> 
         example = _example(spec, count)
         with torch.inference_mode():
             expected = network(example).numpy()
-        got = runtime.run(example.numpy())
-        if got.shape != expected.shape:
-            raise ExportError(f"a batch of {count} gives {got.shape}, not {expected.shape}")
-        worst = max(worst, float(np.abs(got - expected).max()))
+        actual = runtime.run(example.numpy())
+        if actual.shape != expected.shape:
+            raise ExportError(f"a batch of {count} gives {actual.shape}, not {expected.shape}")
+        worst = max(worst, float(np.abs(actual - expected).max()))
     return worst if np.isfinite(worst) else float("inf")
 
 
 def _example(spec: ModelSpec, count: int) -> Tensor:
-    """Draw a batch of soft blots: like photos, and unlike noise, they excite every layer."""
+    """Draw a batch of soft blots, which excite every layer as photos do and noise does not."""
     seeds = np.random.default_rng(count).integers(0, 256, (count, 5, 5, 3), np.uint8)
     height, width = spec.preprocess.size
     frames: list[NDArray[np.uint8]] = [
@@ -287,6 +291,6 @@ def _example(spec: ModelSpec, count: int) -> Tensor:
     return torch.from_numpy(spec.network_input_fitted(np.stack(frames)))
 
 
-def _line(err: Exception) -> str:
+def _one_line(err: Exception) -> str:
     text = " ".join(str(err).split()) or type(err).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."

@@ -17,18 +17,18 @@ with without_telemetry():
     import openvino as ov
 
 
-def openvino_from_onnx(source: Path, target: Path, *, halve: bool = False) -> Path:
-    """Write an .xml and, beside it, its weights as .bin; both or none.
+def openvino_from_onnx(source: Path, target: Path, *, fp16: bool = False) -> Path:
+    """Write an .xml and, next to it, its weights as .bin; both or none.
 
-    INT8 is in the source, as Q/DQ nodes laid out for OpenVINO. NNCF would quantise OpenVINO's own
-    graph; on a trained MobileNetV2 that moved decisions five times as far, and was no faster
+    INT8 comes with the source, as Q/DQ nodes laid out for OpenVINO. NNCF would quantise OpenVINO's
+    own graph; on a trained MobileNetV2 that moved decisions five times as far, and was no faster
     (benchmarks/quantization).
 
     Args:
         source: An .onnx, FP32 or INT8.
         target: The .xml.
-        halve: Store weights as FP16, and say so in the spec. What is computed in is chosen when
-            the file is opened.
+        fp16: Store weights as FP16, and state it in the spec. The precision of the arithmetic is
+            chosen when the file is opened.
 
     Raises:
         ModelLoadError: The source is not ONNX.
@@ -37,9 +37,9 @@ def openvino_from_onnx(source: Path, target: Path, *, halve: bool = False) -> Pa
     """
     network = read_onnx(source)
     spec = spec_of_onnx(network, source)
-    if halve:
+    if fp16:
         spec = replace(spec, precision="fp16", metrics={})
-    # OpenVINO would keep the source's metadata under `framework`, where its spec soon is stale.
+    # OpenVINO would store the source's metadata under `framework`, with a spec that soon is stale.
     network.ClearField("metadata_props")
     try:
         model = ov.Core().read_model(io.BytesIO(network.SerializeToString()))
@@ -48,7 +48,7 @@ def openvino_from_onnx(source: Path, target: Path, *, halve: bool = False) -> Pa
         for key, value in model_info(spec).items():
             model.set_rt_info(value, ["model_info", key])
         with staged_model(target) as temporary:
-            ov.save_model(model, temporary, compress_to_fp16=halve)
+            ov.save_model(model, temporary, compress_to_fp16=fp16)
     except RuntimeError as err:
         raise ExportError(f"OpenVINO cannot convert {source.name!r}: {err}") from err
     return target

@@ -158,7 +158,7 @@ def write_format(job: Job, network: Path) -> Written:
     if request.file == "openvino":
         with needs("openvino", extra="export", to="write OpenVINO models"):
             from edgeml_export.to_openvino import openvino_from_onnx
-        openvino_from_onnx(network, target, halve=request.precision == "fp16")
+        openvino_from_onnx(network, target, fp16=request.precision == "fp16")
     else:
         shutil.copyfile(network, target)
     return Written(path=target, onnx=network)

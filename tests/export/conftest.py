@@ -1,7 +1,9 @@
-"""A small network that has really learnt something, and the pictures it learnt from."""
+"""A small network that has really learnt something, and the images it learnt from."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
+from edgeml.files import sha256_of_file
 from edgeml.image.reading import read_image
 from edgeml.network.checkpoint import save_checkpoint
 from edgeml.network.model import build_model
@@ -22,6 +25,7 @@ from edgeml.spec.provenance import Provenance
 from edgeml_export import pipeline
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.ranges import Ranges, measure_ranges
+from edgeml_export.request import Input
 from edgeml_export.to_onnx import onnx_from_checkpoint, onnx_from_module
 from tests.export.int8.outlier import Planted, plant_outlier
 
@@ -30,7 +34,7 @@ SIZE = 40
 COLOURS = {"red": (40, 40, 210), "green": (50, 190, 60), "blue": (210, 70, 40)}
 SHAPES = ("ball", "box")
 EACH = 40
-"""Pictures of each colour and shape: 240, of which 168 train and 36 test."""
+"""Images of each colour and shape: 240, of which 168 train and 36 test."""
 
 
 def draw(folder: Path, seed: int = 0, each: int = EACH) -> Path:
@@ -87,6 +91,28 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "measure_speed", lambda *_: None)
 
 
+@pytest.fixture(scope="session")
+def onnx_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Let PyTorch export a checkpoint once: it takes seconds, and gives the same bytes again."""
+    folder = tmp_path_factory.mktemp("once")
+
+    def export(source: Path, target: Path, *, input: Input = "float32", slim: bool = False) -> Path:
+        weights = source / "model.safetensors" if source.is_dir() else source
+        path = folder / f"{sha256_of_file(weights)}.{input}.{slim}.onnx"
+        if not path.exists():
+            onnx_from_checkpoint(source, path, input=input, slim=slim)
+        shutil.copyfile(path, target)
+        return target
+
+    return export
+
+
+@pytest.fixture(autouse=True)
+def exported_once(monkeypatch: pytest.MonkeyPatch, onnx_once: Callable[..., Path]) -> None:
+    """Use `onnx_once` in exports; tests of `onnx_from_checkpoint` import the function itself."""
+    monkeypatch.setattr("edgeml_export.to_onnx.onnx_from_checkpoint", onnx_once)
+
+
 def learn(model: nn.Module, batch: Tensor, targets: NDArray[np.int8], *, epochs: int) -> None:
     """Train for some seconds: enough to be far better than chance."""
     wanted = torch.from_numpy(targets.astype(np.float32))
@@ -127,7 +153,7 @@ def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ranges(network: Path, data: Dataset) -> Ranges:
-    """What 60 of the pictures say of the network's tensors."""
+    """The ranges of the network's tensors on 60 images."""
     return measure_ranges(network, choose_calibration(data, data.labels, limit=60))
 
 
@@ -172,10 +198,10 @@ def planted(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Planted:
     }
     batch = torch.from_numpy(inputs["train"])
     learn(model, batch, train.targets, epochs=8)
-    whole = onnx_from_module(model.eval(), spec, folder / "whole.onnx")
-    makes, takes = plant_outlier(whole, folder / "planted.onnx")
+    original = onnx_from_module(model.eval(), spec, folder / "original.onnx")
+    makes, takes = plant_outlier(original, folder / "planted.onnx")
     path = folder / "planted.onnx"
-    found = Planted(
+    planted = Planted(
         path=path,
         makes=makes,
         takes=takes,
@@ -185,5 +211,5 @@ def planted(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Planted:
         targets={part: split.part(part).targets for part in ("val", "test")},
         folder=folder,
     )
-    np.testing.assert_array_equal(found.scores(path, "test"), found.scores(whole, "test"))
-    return found
+    np.testing.assert_array_equal(planted.scores(path, "test"), planted.scores(original, "test"))
+    return planted

@@ -1,4 +1,4 @@
-"""Small ONNX networks made by hand, and pictures to measure their ranges on."""
+"""Small handmade ONNX networks, and images to measure their ranges on."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def model_of(
     opset: int = 18,
 ) -> onnx.ModelProto:
     """Make a network of one input, `input`, and one output; a node is named after what it makes."""
-    made = []
+    nodes = []
     for kind, inputs, out, *more in nodes:
         outputs = [out] if isinstance(out, str) else list(out)
         attributes = {"name": f"{outputs[0]}_node", **dict(*more)}
-        made.append(helper.make_node(kind, list(inputs), outputs, **attributes))
+        nodes.append(helper.make_node(kind, list(inputs), outputs, **attributes))
     graph = helper.make_graph(
-        made,
-        "made",
+        nodes,
+        "handmade",
         [helper.make_tensor_value_info("input", dtype, list(shape))],
         [onnx.ValueInfoProto(name=output)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],

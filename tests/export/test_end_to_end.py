@@ -1,4 +1,4 @@
-"""What an export promises besides accuracy: thresholds, kept ranges, servers, raw frames, speed."""
+"""What an export promises: thresholds, stored ranges, servers, raw frames, speed, refusals."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export import check, export, pipeline
 from edgeml_export.int8.legality import violations
 from edgeml_export.job import Job
+from edgeml_export.request import RequestError
 from edgeml_export.verify import verify
 from edgeml_export.write import Written, write_format
 from tests.command import Command
@@ -38,7 +39,7 @@ def own_run(run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own(network: Path, tmp_path: Path) -> Path:
-    """The network in a folder of its own: from a run PyTorch would export it anew each time."""
+    """A copy of the network in a folder of its own."""
     (tmp_path / "own").mkdir()
     return Path(shutil.copy(network, tmp_path / "own" / "model.onnx"))
 
@@ -84,9 +85,9 @@ class TestThresholds:
         self.check_moves(ungrouped, done.path, parts.part("val"))
         assert done.recovery is not None
         assert done.recovery.images == len(parts.part("val"))
-        told = done.to_dict()["thresholds"]
-        assert told["images"] == len(parts.part("val"))
-        assert set(told) == {"images", "reference", "unfitted", "fitted"}
+        result = done.to_dict()["thresholds"]
+        assert result["images"] == len(parts.part("val"))
+        assert set(result) == {"images", "reference", "unfitted", "fitted"}
 
     def test_also_where_nothing_is_checked(
         self, ungrouped: Path, data: Dataset, parts: Dataset
@@ -95,18 +96,16 @@ class TestThresholds:
         assert (done.checks, done.recovery, done.report) == (None, None, None)
         self.check_moves(ungrouped, done.path, parts.part("val"))
 
-    def test_labels_of_which_the_best_is_present_anyway_keep_theirs(
-        self, own: Path, data: Dataset
-    ) -> None:
+    def test_labels_of_exclusive_groups_keep_theirs(self, own: Path, data: Dataset) -> None:
         done = export(own, "onnx", precision="int8", calib=data)
         with Predictor(own) as first, Predictor(done.path) as second:
             assert {group.rule for group in first.spec.groups} == {"one"}
             assert second.spec.thresholds == first.spec.thresholds
 
     @staticmethod
-    def check_moves(source: Path, made: Path, fitting: Dataset) -> None:
+    def check_moves(source: Path, exported: Path, fitting: Dataset) -> None:
         """Check each label by hand: where its threshold moved, more decisions agree than before."""
-        with Predictor(source) as first, Predictor(made) as second:
+        with Predictor(source) as first, Predictor(exported) as second:
             old, new = first.spec.thresholds, second.spec.thresholds
             reference, candidate = score(first, fitting), score(second, fitting)
         agreeing = [
@@ -131,12 +130,12 @@ class TestKeptRanges:
     def test_a_second_export_needs_no_images_and_gives_the_same_bytes(
         self, own: Path, data: Dataset
     ) -> None:
-        given = {"precision": "int8", "check": data, **WIDE}
-        first = export(own, "onnx", calib=data, **given)
+        options = {"precision": "int8", "check": data, **WIDE}
+        first = export(own, "onnx", calib=data, **options)
         kept = (own.parent / "model.ranges.json").read_bytes()
         first.path.unlink()
         notes = Notes()
-        second = export(own, "onnx", progress=notes, **given)
+        second = export(own, "onnx", progress=notes, **options)
         assert second.sha256 == first.sha256
         assert any("uses the stored ranges of 168 images" in line for line in notes.lines)
         assert (own.parent / "model.ranges.json").read_bytes() == kept
@@ -154,7 +153,7 @@ class TestKeptRanges:
             done = export(own, "onnx", precision="int8", target=target)
             assert violations(read_onnx(done.path), target) == []
 
-    def test_those_of_another_network_are_refused_in_words(
+    def test_those_of_another_network_are_refused(
         self, own: Path, planted: Planted, data: Dataset
     ) -> None:
         (own.parent / "model.ranges.json").write_text(planted.ranges.to_json(), encoding="utf-8")
@@ -181,8 +180,8 @@ class TestServers:
         self, server: str, model: str, own: Path, data: Dataset, tmp_path: Path
     ) -> None:
         out = tmp_path / "Kleider für Jörg"
-        given = {"precision": "int8", "calib": data, "check": data, "out": out, **WIDE}
-        done = export(own, server, **given)
+        options = {"precision": "int8", "calib": data, "check": data, "out": out, **WIDE}
+        done = export(own, server, **options)
         assert (done.path, done.format) == (out, server)
         assert done.report == tmp_path / "Kleider für Jörg.report.html"
         (folder,) = (path for path in out.iterdir() if path.is_dir())
@@ -192,9 +191,9 @@ class TestServers:
         assert found.fidelity is not None
         assert done.checks is not None
         assert found.fidelity.max_abs == pytest.approx(done.checks.max_abs, rel=1e-3)
-        told = ModelSpec.from_json((folder / "edgeml.json").read_text(encoding="utf-8"))
+        result = ModelSpec.from_json((folder / "edgeml.json").read_text(encoding="utf-8"))
         with Predictor(folder / "1" / model) as predictor:
-            assert predictor.spec == told
+            assert predictor.spec == result
         config = "config.json" if server == "ovms" else f"{folder.name}/config.pbtxt"
         assert folder.name in (out / config).read_text(encoding="utf-8")
 
@@ -213,7 +212,7 @@ class TestServers:
         (tmp_path / "thesis").mkdir()
         (tmp_path / "thesis" / "text.txt").write_text("years of work")
         monkeypatch.setattr(pipeline, "Predictor", pytest.fail)
-        with pytest.raises(InputError, match="holds something else"):
+        with pytest.raises(InputError, match="contains something other"):
             export(own, server, check=data, out=tmp_path / "thesis")
         assert names_in(tmp_path / "thesis") == {"text.txt"}
 
@@ -228,10 +227,10 @@ def test_a_slim_network_passes_too(own_run: Path, data: Dataset) -> None:
 def test_raw_frames_are_decided_as_prepared_ones_are(
     fmt: str, own_run: Path, data: Dataset, parts: Dataset
 ) -> None:
-    given = {"precision": "int8", "calib": data, "method": "minmax"}
+    options = {"precision": "int8", "calib": data, "method": "minmax"}
     scores, thresholds = [], []
     for input in ("float32", "uint8"):
-        done = export(own_run, fmt, input=input, **given)
+        done = export(own_run, fmt, input=input, **options)
         with Predictor(done.path) as predictor:
             assert predictor.spec.input == input
             scores.append(score(predictor, parts.part("test")))
@@ -252,20 +251,20 @@ def test_int8_is_timed_beside_fp32_where_this_machine_can(
         own, "onnx", precision="int8", target=target, calib=data, check=data,
         progress=notes, **WIDE,
     )  # fmt: skip
-    told = [line for line in notes.lines if "as FP32 here" in line or "than FP32 here" in line]
+    result = [line for line in notes.lines if "as FP32 here" in line or "than FP32 here" in line]
     if target == "tensorrt":
-        assert (done.speed, told) == (None, [])
+        assert (done.speed, result) == (None, [])
         return
     assert done.speed is not None
     assert done.speed.low <= done.speed.ratio <= done.speed.high
     assert min(done.speed.slow_ms, done.speed.fast_ms) > 0
-    assert told == [done.speed.sentence("INT8", "FP32")]
+    assert result == [done.speed.sentence("INT8", "FP32")]
     assert done.to_dict()["speed"]["verdict"] == done.speed.verdict
     assert done.report is not None
     assert f"{done.speed.ratio:.2f}" in done.report.read_text(encoding="utf-8")
 
 
-def test_a_damaged_picture_to_check_with_is_found_before_the_search(
+def test_a_damaged_image_to_check_with_is_found_before_the_search(
     own: Path, parts: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = tmp_path / "cut short.jpg"
@@ -277,16 +276,16 @@ def test_a_damaged_picture_to_check_with_is_found_before_the_search(
         export(own, "onnx", precision="int8", calib=parts, check=replace(parts, paths=paths))
 
 
-def test_an_overlap_that_was_allowed_stands_in_the_model(
+def test_an_allowed_overlap_is_recorded_in_the_model(
     network: Path, parts: Dataset, tmp_path: Path
 ) -> None:
     both = parts.part("train")
     calib = replace(both.select(np.arange(50)), split=None)
     check = replace(both.select(np.arange(40, 90)), split=("test",) * 50)
-    given = {"precision": "int8", "calib": calib, "check": check, "out": tmp_path / "m.onnx"}
+    options = {"precision": "int8", "calib": calib, "check": check, "out": tmp_path / "m.onnx"}
     with pytest.raises(CalibrationError, match="10 of 50 images"):
-        export(network, "onnx", **given, **WIDE)
-    done = export(network, "onnx", allow_overlap=True, **given, **WIDE)
+        export(network, "onnx", **options, **WIDE)
+    done = export(network, "onnx", allow_overlap=True, **options, **WIDE)
     assert spec_of_onnx(read_onnx(done.path), done.path).provenance.overlap == 10
     assert done.report is not None
     assert "flatter" in done.report.read_text(encoding="utf-8")
@@ -308,8 +307,8 @@ class TestOverflow:
         done = export(overflowing, "onnx", precision="fp16", check=parts, progress=notes)
         assert done.checks is not None
         assert done.checks.passed
-        (told,) = (line for line in notes.lines if "overflow FP16" in line)
-        assert planted.makes in told
+        (result,) = (line for line in notes.lines if "overflow FP16" in line)
+        assert planted.makes in result
         kinds = {t.name: t.data_type for t in read_onnx(done.path).graph.initializer}
         layers = {n.name: n for n in read_onnx(done.path).graph.node if n.op_type == "Conv"}
         float16 = onnx.TensorProto.FLOAT16
@@ -346,13 +345,15 @@ class TestRefusedBeforeWork:
             export(own_run, "onnx", check=data, max_drop=points)
 
     def test_a_budget_without_images_to_hold_it_on(self, own_run: Path) -> None:
-        with pytest.raises(InputError, match="give --check DATA"):
+        with pytest.raises(RequestError) as caught:
             export(own_run, "onnx", max_label_drop=1.0)
+        assert caught.value.reason == "budget"
 
     def test_a_folder_in_place_of_the_file(self, own_run: Path) -> None:
         (own_run / "model.onnx").mkdir()
-        with pytest.raises(InputError, match="is a folder"):
+        with pytest.raises(RequestError) as caught:
             export(own_run, "onnx")
+        assert caught.value.reason == "folder"
 
 
 def test_the_page_of_a_refusal_goes_when_an_export_without_a_check_succeeds(own_run: Path) -> None:

@@ -27,11 +27,12 @@ from edgeml.measure.compare import FidelityError
 from edgeml.measure.evaluation import evaluate_model
 from edgeml.runtimes.model_files import staged_model
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
+from edgeml.runtimes.tensorrt.engine_options import EngineOptions
 from edgeml.spec.provenance import Provenance
 from edgeml_export import check, export, pipeline
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.job import Job
-from edgeml_export.request import SUFFIXES
+from edgeml_export.request import SUFFIXES, RequestError
 from edgeml_export.to_openvino import openvino_from_onnx
 from edgeml_export.write import Written, write_format
 from tests.tiny import make_tiny_onnx, tiny_spec
@@ -77,19 +78,19 @@ def test_a_run_becomes_every_kind_of_model_beside_it(
 
 def test_the_result_is_the_json_that_the_design_promises(own_run: Path, data: Dataset) -> None:
     done = export(own_run, "onnx", check=data)
-    told = json.loads(json.dumps(done.to_dict(), allow_nan=False))
-    assert list(told)[:5] == ["path", "format", "precision", "sha256", "checks"]
-    assert told["report"] == str(own_run / "model.onnx.report.html")
-    assert (told["thresholds"], told["int8"], told["speed"]) == (None, None, None)
-    assert told["path"] == str(own_run / "model.onnx")
-    assert (told["format"], told["precision"]) == ("onnx", "fp32")
-    assert told["sha256"] == sha256_of_file(done.path)
-    assert {"max_abs", "label_flips_per_1000", "metrics", "passed"} < set(told["checks"])
-    assert told["checks"]["max_abs"] <= 1e-3
-    assert told["checks"]["label_flips_per_1000"] == 0
-    assert told["checks"]["passed"] is True
-    assert set(told["checks"]["metrics"]) == {"reference", "exported"}
-    assert {"mAP", "CF1", "OF1", "exact_match"} <= set(told["checks"]["metrics"]["exported"])
+    result = json.loads(json.dumps(done.to_dict(), allow_nan=False))
+    assert list(result)[:5] == ["path", "format", "precision", "sha256", "checks"]
+    assert result["report"] == str(own_run / "model.onnx.report.html")
+    assert (result["thresholds"], result["int8"], result["speed"]) == (None, None, None)
+    assert result["path"] == str(own_run / "model.onnx")
+    assert (result["format"], result["precision"]) == ("onnx", "fp32")
+    assert result["sha256"] == sha256_of_file(done.path)
+    assert {"max_abs", "label_flips_per_1000", "metrics", "passed"} < set(result["checks"])
+    assert result["checks"]["max_abs"] <= 1e-3
+    assert result["checks"]["label_flips_per_1000"] == 0
+    assert result["checks"]["passed"] is True
+    assert set(result["checks"]["metrics"]) == {"reference", "exported"}
+    assert {"mAP", "CF1", "OF1", "exact_match"} <= set(result["checks"]["metrics"]["exported"])
 
 
 def test_without_images_nothing_is_compared(own_run: Path) -> None:
@@ -99,7 +100,9 @@ def test_without_images_nothing_is_compared(own_run: Path) -> None:
     assert names_in(own_run.parent / "elsewhere") == {"a.onnx"}
 
 
-def test_an_onnx_leads_on_without_the_run(network: Path, tmp_path: Path, data: Dataset) -> None:
+def test_an_onnx_can_be_exported_without_the_run(
+    network: Path, tmp_path: Path, data: Dataset
+) -> None:
     source = tmp_path / "shop.v2.onnx"
     shutil.copy(network, source)
     done = export(source, "openvino", precision="fp16", check=data, **WIDE)
@@ -108,9 +111,7 @@ def test_an_onnx_leads_on_without_the_run(network: Path, tmp_path: Path, data: D
         assert last.spec.provenance == first.spec.provenance
 
 
-def test_a_spec_that_stands_beside_an_onnx_goes_into_what_is_made_of_it(
-    network: Path, tmp_path: Path
-) -> None:
+def test_a_spec_next_to_an_onnx_goes_into_the_result(network: Path, tmp_path: Path) -> None:
     model = read_onnx(network)
     spec = replace(spec_of_onnx(model, network), labels=("v", "w", "x", "y", "z"), groups=())
     model.ClearField("metadata_props")
@@ -122,7 +123,7 @@ def test_a_spec_that_stands_beside_an_onnx_goes_into_what_is_made_of_it(
 
 
 @pytest.mark.parametrize("fmt", ["onnx", "openvino"])
-def test_raw_frames_can_be_asked_for_in_int8(fmt: str, own_run: Path, data: Dataset) -> None:
+def test_int8_can_take_raw_frames(fmt: str, own_run: Path, data: Dataset) -> None:
     done = export(own_run, fmt, precision="int8", input="uint8", calib=data, check=data, **WIDE)
     with Predictor(done.path) as predictor:
         assert predictor.spec.input == "uint8"
@@ -157,7 +158,7 @@ def test_one_data_set_for_both_is_divided_even_if_the_model_does_not_know_it(
     assert done.checks.images == len(test_part)
 
 
-def test_pictures_that_calibrate_and_check_are_refused_by_their_bytes(
+def test_images_that_calibrate_and_check_are_refused_by_their_bytes(
     network: Path, data: Dataset, pictures: Path, tmp_path: Path
 ) -> None:
     source = without_provenance(network, tmp_path / "m.onnx")
@@ -243,7 +244,7 @@ def test_a_damaged_result_is_refused_and_leaves_no_trace(
 def test_an_interrupted_export_leaves_no_trace(
     own_run: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*given: object, **named: object) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(check, "run_both", interrupted)
@@ -259,10 +260,10 @@ def write_model(target: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_xml_never_stands_beside_the_weights_of_another(
+def test_an_xml_is_never_next_to_the_weights_of_another(
     failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the moment the power fails: simulated by failing at each rename in turn."""
+    """A power failure at any moment, simulated by failing at each rename in turn."""
     target = tmp_path / "m.xml"
     for path in (target, target.with_suffix(".bin")):
         path.write_text("old")
@@ -289,71 +290,82 @@ def test_an_xml_replaces_an_older_one_with_its_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "told"),
+    ("options", "error", "message"),
     [
-        (
-            {"fmt": "tflite"},
-            InputError,
-            "format 'tflite'; expected one of onnx, openvino, trt, ",
-        ),
-        ({"precision": "int4"}, InputError, "precision 'int4'; expected one of fp32, fp16, int8"),
-        (
-            {"target": "riscv"},
-            InputError,
-            "target 'riscv'; expected one of auto, x86, arm, ",
-        ),
-        ({"input": "bf16"}, InputError, "input 'bf16'; expected one of float32, uint8"),
-        ({"fmt": "openvino", "target": "x86"}, InputError, "omit --target"),
+        ({"fmt": "tflite"}, RequestError, "format 'tflite'; expected one of onnx, openvino, "),
+        ({"precision": "int4"}, RequestError, "precision 'int4'; expected one of fp32, "),
+        ({"target": "riscv"}, RequestError, "target 'riscv'; expected one of auto, x86, arm, "),
+        ({"input": "bf16"}, RequestError, "input 'bf16'; expected one of float32, uint8"),
         ({"precision": "int8"}, CalibrationError, "--calib DATA"),
         ({"fmt": "trt"}, MissingDependencyError, r"pip install 'edgeml\[trt\]'"),
         ({"fmt": "trt", "precision": "int8"}, MissingDependencyError, "build TensorRT engines"),
-        ({"out": Path("model.xml")}, InputError, "must end in .onnx"),
         ({"source": Path("absent")}, ModelLoadError, "absent"),
     ],
 )
-def test_what_cannot_be_is_told_before_any_work(
-    given: dict[str, object],
+def test_impossible_exports_are_refused_before_any_work(
+    options: dict[str, object],
     error: type[EdgemlError],
-    told: str,
-    own_run: Path,
+    message: str,
+    run: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    asked = {"source": own_run, "fmt": "onnx", **given}
-    with pytest.raises(error, match=told) as caught:
-        export(**asked)
+    with pytest.raises(error, match=message) as caught:
+        export(**{"source": run, "fmt": "onnx", **options})
     assert "\n" not in str(caught.value)
-    assert names_in(own_run) == {"model.safetensors"}
+    assert names_in(run) == {"model.safetensors"}
 
 
 @pytest.mark.parametrize(
-    ("precision", "given", "told"),
+    ("options", "reason"),
     [
-        ("fp32", {"fmt": "onnx"}, "FP32 ONNX already"),
-        ("int8", {"fmt": "onnx", "precision": "fp16"}, "is int8 already"),
-        ("fp32", {"fmt": "onnx", "precision": "fp16", "input": "uint8"}, "give the run folder"),
-        ("fp32", {"fmt": "onnx", "precision": "fp16", "out": "m.onnx"}, "would be replaced"),
+        ({"fmt": "openvino", "target": "x86"}, "target"),
+        ({"fmt": "trt", "target": "x86"}, "target"),
+        ({"retarget": True}, "retarget"),
+        ({"minutes": 0.0}, "minutes"),
+        ({"engine": EngineOptions(portable="version")}, "engine"),
+        ({"out": Path("model.xml")}, "suffix"),
     ],
 )
-def test_a_step_that_leads_nowhere_from_an_onnx_is_refused(
-    precision: str, given: dict[str, str], told: str, tmp_path: Path
+def test_options_that_do_not_fit_are_refused(
+    options: dict[str, object], reason: str, run: Path
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        export(**{"source": run, "fmt": "onnx", **options})
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "reason"),
+    [
+        ("fp32", {"fmt": "onnx"}, "same"),
+        ("int8", {"fmt": "onnx", "precision": "fp16"}, "precision"),
+        ("fp32", {"fmt": "onnx", "precision": "fp16", "input": "uint8"}, "input"),
+        ("fp32", {"fmt": "onnx", "precision": "fp16", "slim": True}, "slim"),
+        ("fp32", {"fmt": "onnx", "precision": "fp16", "out": "m.onnx"}, "replaced"),
+    ],
+)
+def test_steps_that_are_not_possible_from_an_onnx_are_refused(
+    precision: str, options: dict[str, str], reason: str, tmp_path: Path
 ) -> None:
     spec = replace(tiny_spec(), precision=precision)
     source = make_tiny_onnx(tmp_path / "m.onnx", spec=spec)
-    if "out" in given:
-        given = {**given, "out": tmp_path / given["out"]}
-    with pytest.raises(InputError, match=told):
-        export(source, **given)
+    if "out" in options:
+        options = {**options, "out": tmp_path / options["out"]}
+    with pytest.raises(RequestError) as caught:
+        export(source, **options)
+    assert caught.value.reason == reason
     assert names_in(tmp_path) == {"m.onnx"}
 
 
-def test_nothing_leads_on_from_an_xml(network: Path, tmp_path: Path) -> None:
+def test_an_xml_cannot_be_exported(network: Path, tmp_path: Path) -> None:
     path = openvino_from_onnx(network, tmp_path / "m.xml")
-    with pytest.raises(InputError, match=r"the run folder or an \.onnx"):
+    with pytest.raises(RequestError) as caught:
         export(path, "onnx")
+    assert caught.value.reason == "source"
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(own_run: Path) -> None:
+def test_a_folder_that_is_not_writable_is_refused(own_run: Path) -> None:
     (own_run.parent / "file").write_text("")
     with pytest.raises(InputError, match="Cannot write"):
         export(own_run, "onnx", out=own_run.parent / "file" / "model.onnx")

@@ -1,6 +1,6 @@
 """One network, the same pictures, every way to run it: what may differ, and why that much.
 
-The reference is PyTorch. Differences are told as the root of their mean square over the spread of
+The reference is PyTorch. Differences are the root of their mean square over the spread of
 the reference's logits, so that one table holds for every network:
 
     FP32  1e-5. Another order of summation: some units in the last of 24 bits a layer.
@@ -54,7 +54,7 @@ def every_way(
         "fp32 xml": (openvino_from_onnx(network, folder / "model.xml"), "openvino"),
         "fp16 onnx": (fp16_from_onnx(network, folder / "half.onnx"), "onnxruntime"),
         "fp16 xml": (
-            openvino_from_onnx(network, folder / "half.xml", halve=True),
+            openvino_from_onnx(network, folder / "half.xml", fp16=True),
             "openvino",
         ),
         "int8 onnx": (int8_from_onnx(network, folder / "int.onnx", ranges), "onnxruntime"),

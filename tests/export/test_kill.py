@@ -1,4 +1,4 @@
-"""A process that is killed, at any instant, leaves a model that is absent or whole."""
+"""A process that is killed at any instant leaves a complete model or none."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_an_export_killed_at_any_instant_leaves_the_old_model_the_new_one_or_non
     begun = time.monotonic()
     assert started(run, pictures, fmt, out).wait(timeout=300) == 0
     seconds = time.monotonic() - begun
-    new, whole = digests(out), {path.name for path in folder.iterdir()}
+    new, complete = digests(out), {path.name for path in folder.iterdir()}
     assert new != old
 
     rng = random.Random(0)
@@ -170,7 +170,7 @@ def test_an_export_killed_at_any_instant_leaves_the_old_model_the_new_one_or_non
     stale = sum(path.name.startswith(".") for path in folder.iterdir())
     assert started(run, pictures, fmt, out).wait(timeout=300) == 0
     assert digests(out) == new
-    assert {path.name for path in folder.iterdir()} == whole
+    assert {path.name for path in folder.iterdir()} == complete
     # Shown by `pytest -rP`.
-    told = f"{killed} killed, {early} done before: {dict(left)}"
-    print(f"| {fmt} | {seconds:.1f} s | {told} | {stale} temporary folders left |")
+    outcome = f"{killed} killed, {early} done before: {dict(left)}"
+    print(f"| {fmt} | {seconds:.1f} s | {outcome} | {stale} temporary folders left |")

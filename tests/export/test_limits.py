@@ -46,13 +46,13 @@ def fidelity(**changes: object) -> Fidelity:
 def losing(*points: float) -> dict[str, object]:
     """Lose so many points of each label's AP, give or take half a point."""
     each = [Drop(points=p, low=p - 0.5, high=p + 0.5) for p in points]
-    whole = sum(points) / len(points)
+    mean = sum(points) / len(points)
     return {
         "exported": metrics(
             *(before - p / 100 for before, p in zip((0.9, 0.8), points, strict=True))
         ),
         "drops": Drops(
-            mAP=Drop(points=whole, low=whole - 0.4, high=whole + 0.4),
+            mAP=Drop(points=mean, low=mean - 0.4, high=mean + 0.4),
             labels={f"label {i}": drop for i, drop in enumerate(each)},
         ),
     }

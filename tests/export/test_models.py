@@ -1,4 +1,4 @@
-"""Each family of models on the whole road: build, a training step, checkpoint, export, the same."""
+"""Each family of models: build, a training step, checkpoint, export, the same output."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def trained_run(case: Case, data: Dataset, folder: Path) -> Path:
     with torch.inference_mode():
         expected = model(pictures[few])
         assert torch.equal(loaded(pictures[few]), expected)
-    # What says nothing of the picture would pass any comparison.
+    # A constant output would pass any comparison.
     assert (expected - expected[0]).abs().max() > 1e-3 * expected.abs().max()
     return folder
 
@@ -174,17 +174,17 @@ def test_a_model_trains_and_is_the_same_wherever_it_runs(
     assert done.checks is not None
     assert done.checks.max_abs < 1e-3
     assert done.checks.label_flips_per_1000 == 0
-    told = [f"{done.checks.max_abs:.1e}"]
+    columns = [f"{done.checks.max_abs:.1e}"]
     if case.openvino:
         checks = export(run, "openvino", check=apparel).checks
         assert checks is not None
         assert checks.max_abs < 1e-3
         assert checks.label_flips_per_1000 == 0
-        told.append(f"{checks.max_abs:.1e}")
+        columns.append(f"{checks.max_abs:.1e}")
     model, _ = load_checkpoint(run)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     # Shown by `pytest -rP`.
-    print(f"| {case} | {case.size} | {millions:.2f} | {seconds:.1f} | {' | '.join(told)} |")
+    print(f"| {case} | {case.size} | {millions:.2f} | {seconds:.1f} | {' | '.join(columns)} |")
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def transposed_head(graph: onnx.GraphProto) -> None:
 
 
 def sigmoid_inside(graph: onnx.GraphProto) -> None:
-    """Let the network give probabilities where its spec says that it gives logits."""
+    """Let the network return probabilities although its spec promises logits."""
     output = graph.output[0].name
     maker = next(node for node in graph.node if output in node.output)
     maker.output[list(maker.output).index(output)] = "logits_inside"
@@ -211,13 +211,13 @@ def test_a_fault_in_the_spec_is_caught(
     fmt: str, precision: str, fault: str, honest: Any, source: Path, photos: Path,
     edgeml: Command, tmp_path: Path,
 ) -> None:  # fmt: skip
-    plant, told = SPEC_FAULTS[fault]
+    plant, message = SPEC_FAULTS[fault]
     path = copied(honest(fmt, precision), tmp_path)
     plant(path)
     result = edgeml("verify", path, "--against", source, "--data", photos)
     assert result.status == 1
     line = result.err.strip().splitlines()[-1]
-    assert told in line
+    assert message in line
     assert path.name in line
 
 
@@ -245,7 +245,7 @@ def test_a_fault_in_the_graph_of_an_xml_is_caught(
     change, input = GRAPH_FAULTS[fault]
     network = copied(honest("onnx", "fp32", input), tmp_path)
     edited(network, change)
-    path = openvino_from_onnx(network, tmp_path / "m.xml", halve=precision == "fp16")
+    path = openvino_from_onnx(network, tmp_path / "m.xml", fp16=precision == "fp16")
     found = verify(path, against=source, data=read_dataset(photos))
     assert found.findings
 
@@ -306,24 +306,24 @@ def not_a_number(graph: onnx.GraphProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (zeroed_batch, "depends on its batch"),
         (not_a_number, "for 6 of 6 drawn images its output is NaN or infinity"),
     ],
 )
-def test_what_is_not_sound_is_found_without_a_source(
-    change: Any, told: str, honest: Any, edgeml: Command, tmp_path: Path
+def test_faulty_outputs_are_found_without_a_source(
+    change: Any, message: str, honest: Any, edgeml: Command, tmp_path: Path
 ) -> None:
     path = copied(honest("onnx", "fp32"), tmp_path)
     edited(path, change)
     result = edgeml("verify", path)
     assert (result.status, result.out) == (1, "")
-    assert told in result.err
+    assert message in result.err
 
 
 @pytest.mark.parametrize(
-    ("plant", "told"),
+    ("plant", "message"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "m.onnx is not sound"),
         (in_preprocess(size=(48, 48)), "the model takes"),
@@ -333,13 +333,13 @@ def test_what_is_not_sound_is_found_without_a_source(
     ids=["cut off", "size", "labels", "activation"],
 )
 def test_a_file_that_does_not_fit_itself_is_found(
-    plant: Planting, told: str, honest: Any, edgeml: Command, tmp_path: Path
+    plant: Planting, message: str, honest: Any, edgeml: Command, tmp_path: Path
 ) -> None:
     path = copied(honest("onnx", "fp32"), tmp_path).rename(tmp_path / "m.onnx")
     plant(path)
     result = edgeml("verify", path)
     assert result.status == 1
-    assert told in result.err
+    assert message in result.err
     assert "Traceback" not in result.err
 
 
@@ -352,7 +352,7 @@ def test_a_layout_for_another_target_is_named(honest: Any, edgeml: Command) -> N
     assert "is not sound" in result.err
 
 
-def test_what_cannot_be_asked_is_refused(
+def test_incomplete_arguments_are_refused(
     honest: Any, source: Path, photos: Path, edgeml: Command, tmp_path: Path
 ) -> None:
     path = honest("onnx", "fp32")
@@ -362,7 +362,7 @@ def test_what_cannot_be_asked_is_refused(
     assert "--html" in edgeml.refused("verify", path, "--html", tmp_path / "page.html")
 
 
-def test_the_page_of_a_refusal_says_why(
+def test_the_report_of_a_refusal_names_the_reason(
     honest: Any, source: Path, photos: Path, edgeml: Command, tmp_path: Path
 ) -> None:
     path = copied(honest("onnx", "int8"), tmp_path)

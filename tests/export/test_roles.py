@@ -96,13 +96,13 @@ def test_one_data_set_for_both_is_divided_as_for_training(data: Dataset) -> None
 def test_the_split_that_a_model_was_trained_with_is_taken(data: Dataset) -> None:
     plan = SplitPlan(val=0.3, test=0.2, seed=5)
     spec = spec_for(data)
-    told = ModelSpec(
+    trained = ModelSpec(
         labels=spec.labels,
         thresholds=spec.thresholds,
         preprocess=spec.preprocess,
         provenance=Provenance(data_sha256=data.digest(), split=plan),
     )
-    roles = assign_roles(told, None, data)
+    roles = assign_roles(trained, None, data)
     assert roles.reporting is not None
     assert roles.reporting.paths == split_dataset(data, plan).part("test").paths
 
@@ -125,23 +125,23 @@ def test_from_sixty_images_on_some_fit(count: int, divided: bool, data: Dataset)
 
 
 OVERLAPS = [
-    # calibrates, checks; what is said
+    # calibrates, checks; the message
     (("abcd", "ttvv"), ("xbay", None), "2 of 4 images that are checked with are also calibrated "),
     (("abcd", "ttvv"), ("xycz", None), "1 of 4 images that are checked with are also fitted with"),
     (("abca", "ttvv"), ("xy", None), "1 of 2 images that are fitted with are also calibrated with"),
 ]
 
 
-@pytest.mark.parametrize(("calib", "check", "told"), OVERLAPS)
+@pytest.mark.parametrize(("calib", "check", "message"), OVERLAPS)
 def test_an_image_with_two_roles_is_refused_and_counted(
-    calib: tuple[str, str], check: tuple[str, None], told: str
+    calib: tuple[str, str], check: tuple[str, None], message: str
 ) -> None:
-    with pytest.raises(CalibrationError, match=told) as caught:
+    with pytest.raises(CalibrationError, match=message) as caught:
         assign_roles(SPEC, pictures_of(*calib, "/calib"), pictures_of(*check, "/check"))
     assert "--allow-overlap" in str(caught.value)
 
 
-def test_the_refusal_names_an_image_and_what_helps() -> None:
+def test_the_refusal_names_an_image_and_a_remedy() -> None:
     calib = pictures_of("abcd", "ttvv", "/calib")
     with pytest.raises(CalibrationError, match=r"for example '1\.jpg'.*Give --check other images"):
         assign_roles(SPEC, calib, pictures_of("xb", None, "/check"))
@@ -150,9 +150,9 @@ def test_the_refusal_names_an_image_and_what_helps() -> None:
         assign_roles(SPEC, pictures_of("abca", "ttvv"), None)
 
 
-@pytest.mark.parametrize(("calib", "check", "told"), OVERLAPS)
-def test_allowed_an_overlap_is_counted_by_content_and_said(
-    calib: tuple[str, str], check: tuple[str, None], told: str
+@pytest.mark.parametrize(("calib", "check", "message"), OVERLAPS)
+def test_an_allowed_overlap_is_counted_by_content_and_noted(
+    calib: tuple[str, str], check: tuple[str, None], message: str
 ) -> None:
     notes = Notes()
     roles = assign_roles(
@@ -162,7 +162,7 @@ def test_allowed_an_overlap_is_counted_by_content_and_said(
         allow_overlap=True,
         progress=notes,
     )
-    assert roles.overlap == int(told.split()[0])
+    assert roles.overlap == int(message.split()[0])
     assert [line for line in notes.lines if "flatter" in line] == [
         f"{roles.overlap} images have more than one role of calibrating, fitting and checking: "
         "the figures flatter the model."

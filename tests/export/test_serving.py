@@ -22,7 +22,6 @@ from edgeml import ModelSpec, Predictor
 from edgeml.errors import InputError, ModelLoadError, SpecError
 from edgeml.files import sha256_of_file
 from edgeml.runtimes.onnx_file import read_onnx, write_onnx
-from edgeml_export import serving
 from edgeml_export.serving import safe_name, write_repository
 from edgeml_export.to_onnx import onnx_from_checkpoint
 from edgeml_export.to_openvino import openvino_from_onnx
@@ -91,7 +90,7 @@ def test_triton_reads_the_configuration_of_an_onnx(
     assert ModelSpec.from_json((out / "shop" / "edgeml.json").read_text(encoding="utf-8")) == spec
 
 
-def test_raw_frames_are_told_to_triton(run: Path, triton: ModuleType, tmp_path: Path) -> None:
+def test_triton_reads_that_frames_are_raw(run: Path, triton: ModuleType, tmp_path: Path) -> None:
     model = onnx_from_checkpoint(run, tmp_path / "raw.onnx", input="uint8")
     out = write_repository(model, spec_of(model), "triton", tmp_path / "raw", device="gpu")
     config = config_of(out, triton)
@@ -101,7 +100,7 @@ def test_raw_frames_are_told_to_triton(run: Path, triton: ModuleType, tmp_path: 
     assert config.instance_group[0].kind == triton.ModelInstanceGroup.KIND_GPU
 
 
-def test_triton_s_openvino_gets_any_batch_since_it_would_refuse_all_but_the_largest(
+def test_for_openvino_in_triton_the_batch_is_dynamic(
     ir: Path, triton: ModuleType, tmp_path: Path
 ) -> None:
     out = write_repository(ir, spec_of(ir), "triton", tmp_path / "shop")
@@ -126,7 +125,7 @@ def test_names_come_from_the_file(triton: ModuleType, tmp_path: Path) -> None:
     assert (config.input[0].name, config.output[0].name) == ('in "put', "out\\put")
 
 
-def test_a_file_of_one_batch_size_is_served_as_it_is(triton: ModuleType, tmp_path: Path) -> None:
+def test_a_file_with_a_fixed_batch_is_served_as_it_is(triton: ModuleType, tmp_path: Path) -> None:
     model = read_onnx(make_tiny_onnx(tmp_path / "tiny.onnx"))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 4
@@ -142,8 +141,8 @@ OVMS_KEYS: dict[str, tuple[type, ...]] = {
     "layout": (dict, str), "nireq": (int,), "target_device": (str,), "allow_cache": (bool,),
     "plugin_config": (dict,), "custom_loader_options": (dict,),
 }  # fmt: skip
-"""What the OpenVINO Model Server takes of a model, and nothing besides: openvinotoolkit/
-model_server, src/schema.cpp, `model_config`, as of August 2026, in our words."""
+"""The keys of a model that the OpenVINO Model Server accepts: openvinotoolkit/model_server,
+src/schema.cpp, `model_config`, as of August 2026."""
 
 
 @pytest.mark.parametrize("kind", ["onnx", "xml"])
@@ -157,31 +156,30 @@ def test_ovms_reads_the_configuration(kind: str, network: Path, ir: Path, tmp_pa
     assert list(config) == ["model_config_list"]
     (entry,) = config["model_config_list"]
     assert list(entry) == ["config"]
-    told = entry["config"]
-    for key, value in told.items():
+    config = entry["config"]
+    for key, value in config.items():
         assert isinstance(value, OVMS_KEYS[key])
-    assert all(isinstance(value, str | bool | int) for value in told["plugin_config"].values())
-    assert told["plugin_config"] == {"INFERENCE_PRECISION_HINT": "f32"}
-    assert told["target_device"] == "CPU"
-    served = out / told["base_path"] / "1" / f"model.{kind}"
+    assert all(isinstance(value, str | bool | int) for value in config["plugin_config"].values())
+    assert config["plugin_config"] == {"INFERENCE_PRECISION_HINT": "f32"}
+    assert config["target_device"] == "CPU"
+    served = out / config["base_path"] / "1" / f"model.{kind}"
     frame = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     with Predictor(served, runtime="openvino") as there, Predictor(network) as here:
         np.testing.assert_allclose(there.logits([frame]), here.logits([frame]), atol=1e-4)
 
 
-def test_openvino_takes_what_ovms_is_told_to_give_it(ir: Path, tmp_path: Path) -> None:
+def test_openvino_accepts_the_options_that_ovms_passes(ir: Path, tmp_path: Path) -> None:
     out = write_repository(ir, spec_of(ir), "ovms", tmp_path / "shop")
-    told = json.loads((out / "config.json").read_text())["model_config_list"][0]["config"]
-    compiled = ov.Core().compile_model(
-        out / told["base_path"] / "1" / "model.xml", told["target_device"], told["plugin_config"]
-    )
+    config = json.loads((out / "config.json").read_text())["model_config_list"][0]["config"]
+    model = out / config["base_path"] / "1" / "model.xml"
+    compiled = ov.Core().compile_model(model, config["target_device"], config["plugin_config"])
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
 def test_a_gpu_may_choose_its_precision(ir: Path, tmp_path: Path) -> None:
     out = write_repository(ir, spec_of(ir), "ovms", tmp_path / "shop", device="gpu")
-    told = json.loads((out / "config.json").read_text())["model_config_list"][0]["config"]
-    assert told == {"name": "shop", "base_path": "shop", "target_device": "GPU"}
+    config = json.loads((out / "config.json").read_text())["model_config_list"][0]["config"]
+    assert config == {"name": "shop", "base_path": "shop", "target_device": "GPU"}
 
 
 WORDS = st.text(min_size=1, max_size=12) | st.text(
@@ -193,7 +191,7 @@ WORDS = st.text(min_size=1, max_size=12) | st.text(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(labels=st.lists(WORDS, min_size=3, max_size=3, unique=True), name=WORDS)
-def test_any_label_and_any_name_are_written_so_that_they_are_read_again(
+def test_any_label_and_any_name_survive_writing_and_reading(
     labels: list[str],
     name: str,
     tiny_onnx: Path,
@@ -218,7 +216,7 @@ def test_any_label_and_any_name_are_written_so_that_they_are_read_again(
 
 
 @pytest.mark.parametrize(
-    ("given", "safe"),
+    ("name", "safe"),
     [
         ("shop", "shop"),
         ("shop v2.1", "shop_v2.1"),
@@ -231,11 +229,11 @@ def test_any_label_and_any_name_are_written_so_that_they_are_read_again(
         ("", "model"),
     ],
 )
-def test_a_name_is_safe_in_a_path_and_in_an_address(given: str, safe: str) -> None:
-    assert safe_name(given) == safe
+def test_a_name_is_safe_in_a_path_and_in_an_address(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
 
 
-def test_an_older_repository_is_replaced_and_nothing_of_it_stays(
+def test_an_older_repository_is_replaced_completely(
     network: Path, ir: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "shop"
@@ -259,13 +257,13 @@ def test_what_edgeml_did_not_write_is_not_replaced(tiny_onnx: Path, tmp_path: Pa
         for entry in entries:
             (out / entry).parent.mkdir(parents=True, exist_ok=True)
             (out / entry).write_text("theirs")
-        with pytest.raises(InputError, match="holds something else"):
+        with pytest.raises(InputError, match="contains something other"):
             write_repository(tiny_onnx, tiny_spec(), "triton", out)
         assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
             *entries
         }
     (tmp_path / "file").write_text("theirs")
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="contains something other"):
         write_repository(tiny_onnx, tiny_spec(), "ovms", tmp_path / "file")
 
 
@@ -275,10 +273,10 @@ def test_a_failure_leaves_the_older_repository(
     out = write_repository(tiny_onnx, tiny_spec(), "triton", tmp_path / "out")
     before = {name: sha256_of_file(out / name) for name in files_in(out)}
 
-    def full(path: Path, text: str) -> None:
+    def full(path: Path, text: str, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(serving, "_write", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
         write_repository(tiny_onnx, tiny_spec(), "ovms", out)
     assert {name: sha256_of_file(out / name) for name in files_in(out)} == before
@@ -296,7 +294,7 @@ def test_a_spec_of_another_model_is_refused(tiny_onnx: Path, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_model_for_a_server_is_refused_in_a_line(
+def test_a_model_that_no_server_reads_is_refused_in_one_line(
     tiny_onnx: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "model.engine").write_bytes(b"plan")
@@ -321,7 +319,7 @@ def test_what_is_no_model_for_a_server_is_refused_in_a_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_onnx_runtime_gives_the_output_that_triton_is_told_of(
+def test_onnx_runtime_returns_the_output_in_the_configuration_of_triton(
     network: Path, triton: ModuleType, tmp_path: Path
 ) -> None:
     config = config_of(

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.train, pytest.mark.runtime]
 
 
 def builds(path: Path) -> tuple[bool, LogLines]:
-    """Parse a file, without looking at it before, and build a plan; give also what was said."""
+    """Parse a file that was not checked before, and build a plan; return also the log."""
     # TensorRT goes on with the first logger of the process: it is edgeml's here too.
     logger = bindings.logger(trt)
     with bindings.captured_log(trt) as log:
@@ -37,9 +37,9 @@ def builds(path: Path) -> tuple[bool, LogLines]:
         if not parser.parse_from_file(str(path)):
             return False, log
         config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-        given = network.get_input(0)
-        one, four = ((count, *tuple(given.shape)[1:]) for count in (1, 4))
-        profile.set_shape(given.name, one, one, four)
+        images = network.get_input(0)
+        one, four = ((count, *tuple(images.shape)[1:]) for count in (1, 4))
+        profile.set_shape(images.name, one, one, four)
         config.add_optimization_profile(profile)
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.SM86, 0)

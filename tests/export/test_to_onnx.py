@@ -74,10 +74,10 @@ def test_the_file_is_what_every_runtime_reads(network: Path) -> None:
     assert [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim] == ["batch", 5]
 
 
-def test_the_file_names_no_path_of_the_machine_it_was_made_on(network: Path) -> None:
+def test_the_file_contains_no_path_of_this_machine(network: Path) -> None:
     written = network.read_bytes()
-    for telling in (b"site-packages", b".py", str(Path(torch.__file__).parent).encode()):
-        assert telling not in written
+    for trace in (b"site-packages", b".py", str(Path(torch.__file__).parent).encode()):
+        assert trace not in written
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(run: Path, network: Path, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(run: Path, network: Path, tmp_
     assert again.read_bytes() == network.read_bytes()
 
 
-def test_the_spec_says_where_the_network_comes_from(run: Path, network: Path) -> None:
+def test_the_spec_records_the_provenance_of_the_network(run: Path, network: Path) -> None:
     _, before = load_checkpoint(run)
     spec = spec_of_onnx(read_onnx(network), network)
     provenance = spec.provenance
@@ -102,7 +102,7 @@ def test_names_with_spaces_and_umlauts_come_back(tmp_path: Path) -> None:
         assert predictor.spec.labels == spec.labels
 
 
-def test_exporting_says_nothing_and_warns_of_nothing(
+def test_exporting_prints_nothing_and_warns_of_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     onnx_from_module(small_net(), spec_for(16), tmp_path / "model.onnx")
@@ -119,8 +119,8 @@ def test_raw_frames_are_cast_first_and_give_the_same_decisions(
         assert raw.runtime.input_shape == (None, 40, 40, 3)
         frames = [usual.read(image) for image in test_part.paths]
         np.testing.assert_allclose(raw.logits(frames), usual.logits(frames), atol=1e-3)
-        labels = [said.labels for said in raw.predict_batch(frames)]
-        assert labels == [said.labels for said in usual.predict_batch(frames)]
+        labels = [prediction.labels for prediction in raw.predict_batch(frames)]
+        assert labels == [prediction.labels for prediction in usual.predict_batch(frames)]
 
 
 def test_a_network_that_wants_bgr_gets_bgr_from_raw_frames(tmp_path: Path) -> None:
@@ -148,11 +148,13 @@ def wrong(exporter: Callable[[nn.Module, Tensor], onnx.ModelProto]) -> Callable[
     return export
 
 
-@pytest.mark.parametrize("fault", [raises, wrong(to_onnx._by_dynamo)], ids=["raises", "wrong"])
-def test_the_older_exporter_steps_in(
+@pytest.mark.parametrize(
+    "fault", [raises, wrong(to_onnx.EXPORTERS["dynamo"])], ids=["raises", "wrong"]
+)
+def test_the_older_exporter_is_the_fallback(
     fault: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(to_onnx, "_by_dynamo", fault)
+    monkeypatch.setitem(to_onnx.EXPORTERS, "dynamo", fault)
     path = onnx_from_module(small_net(), spec_for(16), tmp_path / "model.onnx")
     assert "torchscript" in exporter_of(path)
     batch = np.random.default_rng(0).normal(size=(5, 3, 16, 16)).astype(np.float32)
@@ -161,11 +163,12 @@ def test_the_older_exporter_steps_in(
     np.testing.assert_allclose(run_onnx(path, batch), expected, atol=1e-4)
 
 
-def test_what_no_exporter_can_write_is_told_in_one_line(
+def test_if_no_exporter_succeeds_the_error_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(to_onnx, "_by_dynamo", raises)
-    monkeypatch.setattr(to_onnx, "_by_torchscript", wrong(to_onnx._by_torchscript))
+    older = to_onnx.EXPORTERS["torchscript"]
+    monkeypatch.setitem(to_onnx.EXPORTERS, "dynamo", raises)
+    monkeypatch.setitem(to_onnx.EXPORTERS, "torchscript", wrong(older))
     with pytest.raises(ExportError, match=r"dynamo: a constraint was.*torchscript: .*off by") as e:
         onnx_from_module(small_net(), spec_for(16), tmp_path / "model.onnx")
     assert "\n" not in str(e.value)
@@ -173,7 +176,7 @@ def test_what_no_exporter_can_write_is_told_in_one_line(
 
 
 class TwoBranches(nn.Module):
-    """As RepVGG: two convolutions that become one for inference."""
+    """Two convolutions that become one for inference, as in RepVGG."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +224,7 @@ def test_branches_that_are_not_the_same_once_merged_are_refused(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_without_branches_is_not_said_to_be_merged(network: Path) -> None:
+def test_a_network_without_branches_is_not_recorded_as_merged(network: Path) -> None:
     assert "reparameterized" not in spec_of_onnx(read_onnx(network), network).provenance.notes
 
 
@@ -249,8 +252,8 @@ def test_a_slimmed_transformer_has_fewer_nodes_and_the_logits_of_torch(
     assert not list(recwarn)
     before, after = (len(read_onnx(each).graph.node) for each in (vit, path))
     assert after < before
-    told = spec_of_onnx(read_onnx(path), path).provenance.notes["slimmed"]
-    assert told.endswith(f": {before} nodes became {after}")
+    note = spec_of_onnx(read_onnx(path), path).provenance.notes["slimmed"]
+    assert note.endswith(f": {before} nodes became {after}")
     batch = np.random.default_rng(0).normal(size=(3, 3, 160, 160)).astype(np.float32)
     with torch.inference_mode():
         expected = module(torch.from_numpy(batch)).numpy()
@@ -266,7 +269,7 @@ def test_a_network_with_nothing_to_merge_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def slims_wrongly(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Leave the activation out."""
+    """Drop the activation."""
     (relu,) = (node for node in model.graph.node if node.op_type == "Relu")
     for node in model.graph.node:
         node.input[:] = [relu.input[0] if name == relu.output[0] else name for name in node.input]
@@ -279,17 +282,17 @@ def fails_to_slim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(
-    ("slim", "told"),
+    ("slim", "note"),
     [
         (slims_wrongly, r"not kept: its logits are off by"),
         (fails_to_slim, r"failed: no way to slim"),
     ],
 )
-def test_a_slimming_that_goes_wrong_costs_nothing_but_a_note(
-    slim: Callable[..., object], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_if_slimming_fails_the_network_stays_and_a_note_says_why(
+    slim: Callable[..., object], note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxslim.slim", slim)
     path = onnx_from_module(small_net(), spec_for(16), tmp_path / "slim.onnx", slim=True)
     usual = onnx_from_module(small_net(), spec_for(16), tmp_path / "usual.onnx")
     assert read_onnx(path).graph == read_onnx(usual).graph
-    assert re.search(told, spec_of_onnx(read_onnx(path), path).provenance.notes["slimmed"])
+    assert re.search(note, spec_of_onnx(read_onnx(path), path).provenance.notes["slimmed"])

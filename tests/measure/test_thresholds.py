@@ -18,9 +18,9 @@ from edgeml.errors import InputError
 from edgeml.measure.thresholds import (
     FEW_POSITIVES,
     Objective,
-    carry_thresholds,
     fit_thresholds,
     parse_objective,
+    transfer_thresholds,
     unreached,
 )
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
@@ -318,7 +318,7 @@ def test_carried_thresholds_agree_as_often_as_any_do(
     case: tuple[Scores, Scores, tuple[float, ...]],
 ) -> None:
     reference, candidate, old = case
-    new = carry_thresholds(reference, candidate, old)
+    new = transfer_thresholds(reference, candidate, old)
     assert all(0 <= threshold <= 1 for threshold in new)
     agreeing = agreement(reference, candidate, old, new)
     for column, threshold in enumerate(old):
@@ -334,7 +334,7 @@ def test_of_carried_thresholds_that_agree_equally_the_old_or_the_nearest_is_take
     case: tuple[Scores, Scores, tuple[float, ...]],
 ) -> None:
     reference, candidate, old = case
-    new = carry_thresholds(reference, candidate, old)
+    new = transfer_thresholds(reference, candidate, old)
     agreeing = agreement(reference, candidate, old, new)
     stayed = agreement(reference, candidate, old, old)
     for column, threshold in enumerate(old):
@@ -354,9 +354,9 @@ def test_of_two_gaps_that_agree_equally_the_nearer_is_taken() -> None:
     # The reference claims the first and the third: one image is decided otherwise in any case.
     reference = np.array([[0.9], [0.1], [0.9], [0.1]], np.float32)
     candidate = np.array([[0.8], [0.6], [0.4], [0.2]], np.float32)
-    assert carry_thresholds(reference, candidate, (0.15,)) == (pytest.approx(0.3),)
-    assert carry_thresholds(reference, candidate, (0.9,)) == (pytest.approx(0.7),)
-    assert carry_thresholds(reference, candidate, (0.75,)) == (0.75,), "which does as well"
+    assert transfer_thresholds(reference, candidate, (0.15,)) == (pytest.approx(0.3),)
+    assert transfer_thresholds(reference, candidate, (0.9,)) == (pytest.approx(0.7),)
+    assert transfer_thresholds(reference, candidate, (0.75,)) == (0.75,), "which does as well"
 
 
 @given(pairs())
@@ -364,7 +364,7 @@ def test_a_candidate_that_scores_alike_keeps_its_thresholds(
     case: tuple[Scores, Scores, tuple[float, ...]],
 ) -> None:
     reference, _, old = case
-    assert carry_thresholds(reference, reference.copy(), old) == old
+    assert transfer_thresholds(reference, reference.copy(), old) == old
 
 
 @given(
@@ -376,7 +376,7 @@ def test_scores_that_were_squeezed_in_order_lose_no_decision(
     reference: Scores, threshold: float, squeeze: Callable[[Scores], Scores]
 ) -> None:
     candidate, old = squeeze(reference), (threshold, 1 - threshold)
-    new = carry_thresholds(reference, candidate, old)
+    new = transfer_thresholds(reference, candidate, old)
     assert agreement(reference, candidate, old, new).tolist() == [12, 12]
 
 
@@ -386,14 +386,14 @@ def test_neighbours_among_the_float32_numbers_are_told_apart_by_carried_threshol
     for _ in range(2):  # the middle rounds to either of them
         high = np.nextafter(low, np.float32(1))
         candidate = np.array([[low], [high]], np.float32)
-        new = carry_thresholds(reference, candidate, (0.15,))
+        new = transfer_thresholds(reference, candidate, (0.15,))
         assert agreement(reference, candidate, (0.15,), new).tolist() == [2]
         low = high
 
 
 def test_without_images_thresholds_stay_where_they_are() -> None:
     empty = np.zeros((0, 2), np.float32)
-    assert carry_thresholds(empty, empty, (0.3, 0.4)) == (0.3, 0.4)
+    assert transfer_thresholds(empty, empty, (0.3, 0.4)) == (0.3, 0.4)
 
 
 def test_scores_that_thresholds_cannot_be_carried_between_are_refused() -> None:
@@ -407,9 +407,9 @@ def test_scores_that_thresholds_cannot_be_carried_between_are_refused() -> None:
         (scores[0], scores[0], halves),
     ):
         with pytest.raises(InputError, match=r"\(N, labels\)"):
-            carry_thresholds(before, after, old)
+            transfer_thresholds(before, after, old)
     for wrong in (scores * 10, scores - 2, np.full_like(scores, np.nan)):
         with pytest.raises(InputError, match="probabilities"):
-            carry_thresholds(scores, wrong, halves)
+            transfer_thresholds(scores, wrong, halves)
         with pytest.raises(InputError, match="probabilities"):
-            carry_thresholds(wrong, scores, halves)
+            transfer_thresholds(wrong, scores, halves)
