@@ -120,11 +120,11 @@ def run_step(
         start_new_session=True,
     )
     try:
-        _, said = process.communicate(timeout=seconds)
+        _, output = process.communicate(timeout=seconds)
         late = False
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its children too
-        _, said = process.communicate()
+        _, output = process.communicate()
         late = True
     spent = round(time.monotonic() - begin, 2)
     noted = _read(notes)
@@ -139,7 +139,7 @@ def run_step(
     if late:
         return _but(outcome, "timed out", f"not done after {seconds:.0f} s")
     if noted.get("status") is None:
-        last = said.strip().rpartition("\n")[2]
+        last = output.strip().rpartition("\n")[2]
         return _but(outcome, "crashed", f"{_ending(process.returncode)}: {last or 'no message'}")
     if outcome.status == "passed" and not all(outcome.checks.values()):
         untrue = [name for name, held in outcome.checks.items() if not held]
@@ -186,16 +186,16 @@ def _ending(code: int) -> str:
 
 def _read(notes: Path) -> dict[str, Any]:
     try:
-        told = json.loads(notes.read_text(encoding="utf-8"))
+        report = json.loads(notes.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return report if isinstance(report, dict) else {}
 
 
 def _commit() -> str | None:
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() or None
@@ -221,12 +221,12 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         outcomes = run_all(steps, work, seconds=60 * options.minutes)
     out = options.out or place_of(outcomes)
-    told = document(outcomes, seconds=time.monotonic() - begin)
+    report = document(outcomes, seconds=time.monotonic() - begin)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
-    partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, out)
-    print(f"{out}: {told['summary']} in {told['seconds']:.0f} s")
+    print(f"{out}: {report['summary']} in {report['seconds']:.0f} s")
     sys.exit(any(outcome.status in BAD for outcome in outcomes))
 
 

@@ -116,7 +116,7 @@ def agree(
 
 
 def in_threads(notes: Notes, name: str, runtime: Any, batch: Any) -> None:
-    """Let 8 threads call 60 times each; compare with what one alone was told."""
+    """Let 8 threads call 60 times each; compare with the results of one thread."""
     import numpy as np
 
     singles = [batch[row : row + 1] for row in range(len(batch))]

@@ -80,7 +80,7 @@ def ort_cuda(notes: Notes, work: Path) -> None:
                 f"{name}_runtime", [there.runtime.name, there.runtime.metadata["precision"]]
             )
             batch = common.pictures(here, work)
-            # What it makes of INT8 is not known: to be told, whatever it is.
+            # Its precision for INT8 is unknown: report it, whatever it is.
             common.agree(
                 notes, name, precision, here, there.runtime, batch, told_only=precision == "int8"
             )

@@ -60,10 +60,10 @@ def build_for_this_gpu(notes: Notes, work: Path) -> None:
             built = engine_from_onnx(
                 path, engine, EngineOptions(capability="current"), library="tensorrt_rtx"
             )
-            told: str | list[str] = list(built.passport.compute_capability)
+            built_for: str | list[str] = list(built.passport.compute_capability)
         except ExportError as err:
-            told = refused = common.line(err)
-        notes.figure(f"{net}_{precision}", told)
+            built_for = refused = common.line(err)
+        notes.figure(f"{net}_{precision}", built_for)
     if refused:
         raise common.SkippedError(refused)
 
@@ -103,9 +103,9 @@ def run_engines(library: Library) -> Callable[[Notes, Path], None]:
                 common.time_batches(notes, name, runtime, batch)
             for count in common.BATCHES:
                 part = runtime.run(batch[:count])
-                whole = runtime.run(batch)[:count]
+                together = runtime.run(batch)[:count]
                 close = np.allclose(
-                    part, whole, atol=common.TOLERANCE[precision] * np.abs(whole).max()
+                    part, together, atol=common.TOLERANCE[precision] * np.abs(together).max()
                 )
                 notes.must(f"{name}: a batch of {count} says what {len(batch)} say", close)
             runtime.close()

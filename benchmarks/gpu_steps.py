@@ -56,8 +56,8 @@ def machine(notes: Notes, work: Path) -> None:
     notes.figure("packages", {name: version for name in PACKAGES if (version := _version(name))})
     if shutil.which("nvidia-smi"):
         fields = "name,driver_version,memory.total,clocks.max.sm,power.limit,pstate"
-        asked = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+        command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         notes.figure("nvidia_smi", done.stdout.strip().splitlines())
     from edgeml.doctor import gpu, tensorrt
 

@@ -73,9 +73,9 @@ def required_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec:
         from edgeml.spec.foreign.merge import spec_for
 
         return spec_for(path).spec
-    beside = f" nor beside it as {sidecar_path(path).name}" if path else ""
+    sidecar = f" nor next to it as {sidecar_path(path).name}" if path else ""
     raise MissingSpecError(
-        f"The model says nothing of its labels and preprocessing: no spec inside it{beside}. "
+        f"The model's labels and preprocessing are unknown: no spec inside it{sidecar}. "
         "Export it with edgeml, or pass spec=ModelSpec(...)."
     )
 

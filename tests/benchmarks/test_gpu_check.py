@@ -102,7 +102,7 @@ def test_a_step_gets_no_more_time_than_is_left(
         ("ValueError('two\\nlines')", "failed", "ValueError: two lines"),
     ],
 )
-def test_what_a_step_lacks_and_what_it_breaks_on_are_told_apart(
+def test_a_missing_requirement_differs_from_a_failure(
     raised: str, status: str, reason: str, tmp_path: Path
 ) -> None:
     body = (
@@ -136,14 +136,14 @@ def test_the_json_holds_every_step_and_a_summary() -> None:
         Outcome(step="b", status="skipped", reason="no GPU"),
         Outcome(step="c", status="skipped", reason="no GPU"),
     ]
-    told = json.loads(json.dumps(document(found, seconds=2.34)))
-    assert told["schema"] == "edgeml.gpu_check/1"
-    assert told["summary"] == {"passed": 1, "skipped": 2}
-    assert [step["step"] for step in told["steps"]] == ["a", "b", "c"]
+    report = json.loads(json.dumps(document(found, seconds=2.34)))
+    assert report["schema"] == "edgeml.gpu_check/1"
+    assert report["summary"] == {"passed": 1, "skipped": 2}
+    assert [step["step"] for step in report["steps"]] == ["a", "b", "c"]
     assert "no GPU" in line(found[1])
 
 
-def test_without_a_gpu_the_command_skips_what_needs_one_and_says_why(tmp_path: Path) -> None:
+def test_without_a_gpu_steps_that_need_one_are_skipped_with_a_reason(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = subprocess.run(
         [
@@ -157,8 +157,8 @@ def test_without_a_gpu_the_command_skips_what_needs_one_and_says_why(tmp_path: P
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(out.read_text())
-    steps = {step["step"]: step for step in told["steps"]}
+    report = json.loads(out.read_text())
+    steps = {step["step"]: step for step in report["steps"]}
     assert steps["machine"]["status"] == "passed"
     assert steps["machine"]["figures"]["packages"]["numpy"]
     for name in ("torch", "ort-cuda", "trt-run"):
@@ -167,7 +167,7 @@ def test_without_a_gpu_the_command_skips_what_needs_one_and_says_why(tmp_path: P
     assert len(done.stdout.splitlines()) == 5
 
 
-def told(work: Path, step: str) -> dict[str, Any]:
+def report(work: Path, step: str) -> dict[str, Any]:
     """Run a step in this process; give what it noted."""
     notes = Notes(work / f"{step}.notes.json")
     gpu_steps._FUNCTIONS[step](notes, work)
@@ -201,7 +201,7 @@ def test_the_steps_that_train_export_and_run_do_so_on_the_cpu(
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "cache"))
     steps = ("torch", "train", "models", "ort-cuda", "ort-graphs")
-    done = {step: told(tmp_path, step) for step in steps}
+    done = {step: report(tmp_path, step) for step in steps}
     untrained = "it learns: mAP on the test side above 0.5"
     for step, noted in done.items():
         assert all(held for name, held in noted["checks"].items() if name != untrained), step
@@ -237,7 +237,7 @@ def test_the_steps_for_tensorrt_run_over_the_stand_in(
     monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "cache"))
     with machine(version, **({"capability": (12, 0)} if version == "rtx" else {})) as here:
         monkeypatch.setattr(gpu_common, "free_memory", lambda: -sum(here.cuda.alive.values()))
-        done = {step: told(tmp_path, step) for step in steps}
+        done = {step: report(tmp_path, step) for step in steps}
         assert here.cuda.nothing_alive
     for noted in done.values():
         assert all(noted["checks"].values()), noted["checks"]
@@ -248,7 +248,7 @@ def test_the_steps_for_tensorrt_run_over_the_stand_in(
     assert ran["checks"]["cnn_fp32: a batch of 3 says what 6 say"]
 
 
-def test_a_step_without_models_says_so(tmp_path: Path, on_the_cpu: None) -> None:
+def test_a_step_without_models_is_reported(tmp_path: Path, on_the_cpu: None) -> None:
     with pytest.raises(gpu_common.SkippedError, match="left no file"):
         gpu_common.made_files(tmp_path)
 
@@ -256,8 +256,8 @@ def test_a_step_without_models_says_so(tmp_path: Path, on_the_cpu: None) -> None
 def test_a_figure_that_is_no_number_does_not_spoil_the_json(tmp_path: Path) -> None:
     notes = Notes(tmp_path / "a.notes.json")
     notes.figure("difference", float("nan"))
-    told = json.loads((tmp_path / "a.notes.json").read_text(), parse_constant=pytest.fail)
-    assert told["figures"] == {"difference": "nan"}
+    report = json.loads((tmp_path / "a.notes.json").read_text(), parse_constant=pytest.fail)
+    assert report["figures"] == {"difference": "nan"}
 
 
 def test_the_latency_is_given_in_milliseconds_without_the_first_calls() -> None:

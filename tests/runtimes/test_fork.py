@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_onnx(tmp_path_factory.mktemp("model") / "tiny.onnx", size=224)
 
 
-def said(script: Path, *arguments: object) -> str:
+def output_of(script: Path, *arguments: object) -> str:
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", script, *map(str, arguments)],
         capture_output=True,
@@ -86,16 +86,16 @@ def said(script: Path, *arguments: object) -> str:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_forked_process_gets_the_result_or_is_told_what_to_do(
+def test_a_forked_process_gets_the_result_or_an_error_with_a_remedy(
     runtime: str, mode: str, when: str, script: Path, model: Path
 ) -> None:
     pytest.importorskip(runtime)
-    told = said(script, model, runtime, mode, "fork", when)
-    if runtime == "openvino" and mode == "throughput" and told != "right":  # "right": one stream
-        assert told.startswith("refused InferenceError The model was opened in process")
-        assert "multiprocessing's 'spawn'" in told
+    output = output_of(script, model, runtime, mode, "fork", when)
+    if runtime == "openvino" and mode == "throughput" and output != "right":  # "right": one stream
+        assert output.startswith("refused InferenceError The model was opened in process")
+        assert "multiprocessing's 'spawn'" in output
     else:
-        assert told == "right"
+        assert output == "right"
 
 
 @pytest.mark.parametrize("how", ["spawn", "forkserver", "fork"])
@@ -104,4 +104,4 @@ def test_each_process_may_open_its_own(runtime: str, how: str, script: Path, mod
     pytest.importorskip(runtime)
     if how not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {how} here")
-    assert said(script, model, runtime, "latency", how, "after") == "right"
+    assert output_of(script, model, runtime, "latency", how, "after") == "right"

@@ -96,7 +96,7 @@ def test_what_runs_partly_on_the_cpu_is_not_recorded(
         OrtRuntime(net, graphs=True)
 
 
-def test_where_nobody_says_what_runs_where_nothing_is_recorded(
+def test_without_a_placement_nothing_is_recorded(
     net: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "placement", lambda _: None)
@@ -104,7 +104,7 @@ def test_where_nobody_says_what_runs_where_nothing_is_recorded(
         OrtRuntime(net, graphs=True)
 
 
-def test_a_closed_runtime_says_so(replayed: OrtRuntime) -> None:
+def test_a_closed_runtime_raises_an_error(replayed: OrtRuntime) -> None:
     replayed.run(noise(1))
     replayed.close()
     with pytest.raises(InferenceError, match="closed"):

@@ -1,6 +1,6 @@
 """Devices of ONNX Runtime. No GPU is needed: the CPU wheel falls to the CPU silently by itself.
 
-Its AzureExecutionProvider can be asked for, takes no node, and a session opens without a word.
+Its AzureExecutionProvider takes no node, and a session with it opens without a warning.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def provider(name: str = CUDA, **more: Any) -> Provider:
     return Provider(name=name, label="there", options={}, **more)
 
 
-def test_onnx_runtime_itself_says_nothing_when_all_falls_to_the_cpu(net: Path) -> None:
+def test_onnx_runtime_itself_silently_uses_the_cpu(net: Path) -> None:
     """What the check is for: if this fails, ONNX Runtime has learnt to refuse."""
     session = ort.InferenceSession(str(net), providers=[AZURE], enable_fallback=0)
     assert session.get_providers()[0] == AZURE
@@ -70,14 +70,14 @@ def test_a_provider_that_came_as_devices_is_opened_as_well(net: Path) -> None:
     np.testing.assert_array_equal(logits, OrtRuntime(net).run(noise(2)))
 
 
-def test_the_cpu_may_be_asked_for_by_the_name_of_its_provider(net: Path) -> None:
+def test_the_cpu_can_be_chosen_by_the_name_of_its_provider(net: Path) -> None:
     runtime = OrtRuntime(net, RuntimeOptions(device=CPU))
     assert runtime.name == f"onnxruntime {ort.__version__} CPU"
     assert runtime.metadata["precision"] == "f32"
 
 
 @pytest.mark.parametrize("device", ["cuda", "CUDA:1"])
-def test_cuda_without_a_build_for_it_is_told_with_the_line_that_brings_it(
+def test_cuda_without_a_build_for_it_is_refused_with_an_install_command(
     device: str, net: Path
 ) -> None:
     with pytest.raises(InputError, match=r"known are auto, cpu and Azure.*edgeml\[gpu\]") as caught:
@@ -86,13 +86,13 @@ def test_cuda_without_a_build_for_it_is_told_with_the_line_that_brings_it(
 
 
 @pytest.mark.parametrize("device", ["cuda:x", "cuda:-1", "cpu:0", "gpu", "", MADE_UP])
-def test_a_device_that_does_not_exist_is_told(device: str, net: Path) -> None:
+def test_a_device_that_does_not_exist_is_refused(device: str, net: Path) -> None:
     with pytest.raises(InputError, match="has no device"):
         Predictor(net, device=device)
 
 
 @pytest.mark.parametrize(
-    ("present", "placed", "told"),
+    ("present", "placed", "message"),
     [
         ([CUDA, CPU], {CUDA: {"Conv": 3}, CPU: {"Shape": 1, "Gather": 2}}, None),
         ([CUDA, CPU], {CUDA: {"Conv": 3}}, None),
@@ -105,25 +105,25 @@ def test_a_device_that_does_not_exist_is_told(device: str, net: Path) -> None:
         ([CUDA, CPU], {CUDA: {"Relu": 9}, CPU: {"FusedMatMul": 2}}, "would run 2 FusedMatMul"),
     ],
 )
-def test_who_computes_is_compared_with_who_was_asked(
-    present: list[str], placed: dict[str, dict[str, int]] | None, told: str | None
+def test_the_provider_that_computes_must_be_the_requested_one(
+    present: list[str], placed: dict[str, dict[str, int]] | None, message: str | None
 ) -> None:
     counted = None if placed is None else {name: Counter(ops) for name, ops in placed.items()}
-    if told is None:
+    if message is None:
         check_served(Path("a.onnx"), provider(), present, counted)
         return
-    with pytest.raises(ModelLoadError, match=told):
+    with pytest.raises(ModelLoadError, match=message):
         check_served(Path("a.onnx"), provider(), present, counted)
 
 
 class CudaOnTheCpu(ort.InferenceSession):  # type: ignore[misc]  # it has no types
     """A test double: a real session on the CPU that says it runs on CUDA, and keeps what it got."""
 
-    asked: Any = None
+    arguments: Any = None
     present = (CUDA, CPU)
 
     def __init__(self, path: str, options: Any, *, providers: Any, enable_fallback: int) -> None:
-        type(self).asked = (providers, enable_fallback)
+        type(self).arguments = (providers, enable_fallback)
         super().__init__(path, options, providers=[CPU], enable_fallback=enable_fallback)
 
     def get_providers(self) -> list[str]:
@@ -157,32 +157,32 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> type[CudaOnTheCpu]:
         ),
     ],
 )
-def test_cuda_is_asked_for_strictly_and_without_tf32_unless_it_may_be_fast(
+def test_cuda_is_opened_without_fallback_and_without_tf32_unless_fast(
     more: Any, options: Any, name: str, precision: str, net: Path, cuda: type[CudaOnTheCpu]
 ) -> None:
     with Predictor(net, **more) as predictor:
         assert predictor.runtime.name.endswith(f" {name}")
         assert predictor.runtime.metadata["precision"] == precision
         assert predictor.runtime.run(noise(3)).shape == (3, 3)
-    assert cuda.asked == ([(CUDA, options)], 0)
+    assert cuda.arguments == ([(CUDA, options)], 0)
 
 
-def test_graphs_are_asked_for_only_on_request(net: Path, cuda: type[CudaOnTheCpu]) -> None:
+def test_graphs_are_enabled_only_on_request(net: Path, cuda: type[CudaOnTheCpu]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgeml.runtimes.ort.ReplayedSession", lambda *_: None)
         OrtRuntime(net, RuntimeOptions(device="cuda"), graphs=True)
-    ((_, options),), _ = cuda.asked
+    ((_, options),), _ = cuda.arguments
     assert options == {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": "1"}
 
 
-def test_what_is_said_of_missing_libraries_stands_in_the_error_and_not_on_stdout(
+def test_the_report_on_missing_libraries_is_in_the_error_and_not_on_stdout(
     net: Path,
     cuda: type[CudaOnTheCpu],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said = "Failed to load libcublasLt.so.13: cannot open shared object file"
-    monkeypatch.setattr(ort, "preload_dlls", lambda: print(said))
+    report = "Failed to load libcublasLt.so.13: cannot open shared object file"
+    monkeypatch.setattr(ort, "preload_dlls", lambda: print(report))
     monkeypatch.setattr(cuda, "present", (CPU,))
     with pytest.raises(ModelLoadError, match=r"could not be started.*libcublasLt") as caught:
         OrtRuntime(net, RuntimeOptions(device="cuda"))
@@ -193,7 +193,7 @@ def test_what_is_said_of_missing_libraries_stands_in_the_error_and_not_on_stdout
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package that brings a provider; its library is no library."""
+    """An installed package with a provider, whose library is not valid."""
     package = tmp_path / "onnxruntime_ep_made_up"
     info = tmp_path / "onnxruntime_ep_made_up-1.2.dist-info"
     package.mkdir()
@@ -213,12 +213,12 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sys.modules.pop("onnxruntime_ep_made_up", None)
 
 
-def test_a_plugin_that_cannot_be_loaded_is_told_with_its_package(plugin: Path, net: Path) -> None:
+def test_a_plugin_that_cannot_be_loaded_is_an_error(plugin: Path, net: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"onnxruntime-ep-made-up 1\.2: .*made_up\.so"):
         Predictor(net, device=MADE_UP)
 
 
-def test_a_plugin_that_cannot_be_imported_is_told_with_its_package(plugin: Path, net: Path) -> None:
+def test_a_plugin_that_cannot_be_imported_is_an_error(plugin: Path, net: Path) -> None:
     (plugin / "__init__.py").write_text("raise OSError('libmade_up.so: no such file')")
     with pytest.raises(ModelLoadError, match=r"onnxruntime-ep-made-up .*: libmade_up\.so: no such"):
         Predictor(net, device=MADE_UP)
@@ -245,7 +245,7 @@ def test_a_plugin_is_registered_once_and_serves_by_its_first_device(
     assert registered == [("onnxruntime-ep-made-up", str(plugin / "made_up.so"))]
 
 
-def test_nothing_is_imported_of_a_plugin_that_was_not_asked_for(plugin: Path, net: Path) -> None:
+def test_a_plugin_that_is_not_requested_is_not_imported(plugin: Path, net: Path) -> None:
     Predictor(net).close()
     assert "onnxruntime_ep_made_up" not in sys.modules
 

@@ -95,7 +95,7 @@ def load(library: Library, *, to: str = "run TensorRT engines") -> ModuleType:
             reason = " ".join(str(err).split())
             raise ModelLoadError(
                 f"{NAMES[library]} is installed but cannot be loaded: {reason}. "
-                "`edgeml doctor` says more."
+                "Run `edgeml doctor`."
             ) from err
     raise MissingDependencyError(
         f"To {to}, edgeml needs {NAMES[library]}: {_INSTALL[library]}", name=_MODULES[library][0]

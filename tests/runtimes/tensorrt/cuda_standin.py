@@ -41,7 +41,7 @@ class CudaStandin:
         captures: Whether streams can be captured; some networks cannot be.
 
     Attributes:
-        asked: Whether someone asked how many GPUs there are.
+        counted: Whether the GPUs were counted.
         allocated: How many pieces of memory were given, of GPU and host.
         freed: How many came back.
         captures_begun: How many times a graph was to be recorded.
@@ -61,7 +61,7 @@ class CudaStandin:
         memory: int = 1 << 34,
         captures: bool = True,
     ) -> None:
-        self.asked = False
+        self.counted = False
         self.freed = 0
         self.allocated = 0
         self.captures_begun = 0
@@ -149,7 +149,7 @@ class CudaStandin:
             return self._next
 
     def _cudaGetDeviceCount(self) -> Any:
-        self.asked = True
+        self.counted = True
         if not self._count:
             return real.cudaError_t.cudaErrorInsufficientDriver, None
         return SUCCESS, self._count

@@ -1,4 +1,4 @@
-"""Engines of the stand-in: builds them as TensorRT would, and gives them passports."""
+"""Engines of the stand-in, built as TensorRT would, with their passports."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Machine:
     def state(self) -> Any:
         return state_of(self.trt)
 
-    def build(self, source: Path, engine: Path, *, most: int = 8, **papers: Any) -> Path:
-        """Build an engine of an .onnx; `papers` replace what its passport would say."""
+    def build(self, source: Path, engine: Path, *, most: int = 8, **changes: Any) -> Path:
+        """Build an engine of an .onnx; `changes` replace fields of its passport."""
         from edgeml.runtimes.tensorrt.cuda import this_gpu
 
         gpu = this_gpu()
@@ -44,7 +44,7 @@ class Machine:
         engine.write_bytes(plan)
         props = {p.key: p.value for p in onnx.load(source).metadata_props}
         spec = ModelSpec.from_json(props[METADATA_KEY])
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "library": self.library,
             "version": self.state.version,
             "cuda": "13",
@@ -61,7 +61,7 @@ class Machine:
             "precision": spec.precision,
             "spec": spec,
         }
-        write_passport(Passport(**{**said, **papers}), engine)
+        write_passport(Passport(**{**fields, **changes}), engine)
         return engine
 
     def plan(self, source: Path, most: int) -> tuple[bytes, tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -92,7 +92,7 @@ def _tensor(tensor: Any) -> Tensor:
 
 @contextmanager
 def machine(version: str = "11.4", **gpu: Any) -> Iterator[Machine]:
-    """Replace the machine under edgeml's feet; `gpu` is what `CudaStandin` takes."""
+    """Replace this machine by one with stand-ins; `gpu` are arguments of `CudaStandin`."""
     made = Machine(version, CudaStandin(**gpu))
 
     def load(library: Library, *, to: str = "") -> ModuleType:

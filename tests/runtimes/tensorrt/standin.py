@@ -1,10 +1,10 @@
-"""A test double of TensorRT, made of the signatures of a real version of it.
+"""A test double of TensorRT, built from the signatures of a real version.
 
-`standin("11.4")` gives a module that has the classes, enums, methods and properties which were
-read off NVIDIA's wheel of that version, and no others. A call is bound to the real signature: an
-unknown keyword, a missing argument, another type or enum is a TypeError, an unknown name an
-AttributeError. It builds by keeping the ONNX, and runs it with ONNX Runtime on the memory of a
-`CudaStandin`. What it does not do raises NotImplementedError; it does not pretend.
+`standin("11.4")` returns a module with exactly the classes, enums, methods and properties of
+NVIDIA's wheel of that version. A call is bound to the real signature: an unknown keyword, a missing
+argument, another type or enum is a TypeError, an unknown name an AttributeError. Its builder stores
+the ONNX, and its engine runs it with ONNX Runtime on the memory of a `CudaStandin`. Everything else
+raises NotImplementedError.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ FILES = {
 }
 
 Implementation = dict[str, Any]
-"""What a class does: methods under their names, properties under `get name` and `set name`."""
+"""Implementation of a class: methods by name, properties as `get name` and `set name`."""
 
 # The bindings' docstrings name some types as C++ does.
 _IN_PYTHON = {"IParserError": "ParserError", "IBuilder": "Builder"}
 
 
 class StandinState:
-    """What a test may ask of a stand-in, and set.
+    """The state of a stand-in, which a test may read and set.
 
     Attributes:
-        cuda: The GPU that engines run on; None: the module builds only.
-        deserialised: How many plans a `Runtime` was given.
-        executions: How many times a network ran outside of graphs.
-        alive: Engines and contexts that were not yet destroyed.
-        objects: How many loggers, builders, parsers and runtimes were made of it.
-        fault: What executions log as they fail; None: they do not.
+        cuda: The GPU that engines run on; None: the module only builds.
+        deserialised: The number of plans that a `Runtime` loaded.
+        executions: The number of runs outside of graphs.
+        alive: Engines and contexts that are not destroyed yet.
+        objects: The number of loggers, builders, parsers and runtimes.
+        fault: What executions log as they fail; None: they succeed.
         fault_when_recorded: The same, in the capture of a graph.
-        before_build: Called with network and config as a build starts.
+        before_build: Called with network and config when a build starts.
     """
 
     def __init__(self, version: str, library: str, cuda: CudaStandin | None) -> None:
@@ -91,8 +91,8 @@ def standin(version: str, *, cuda: CudaStandin | None = None) -> ModuleType:
     for name, made in classes.items():
         outer, _, inner = name.rpartition(".")
         setattr(classes[outer] if outer else trt, inner, made)
-    for name, told in known["constants"].items():
-        if found := re.fullmatch(r"<DataType\.(\w+): \d+>", told):
+    for name, listed in known["constants"].items():
+        if found := re.fullmatch(r"<DataType\.(\w+): \d+>", listed):
             setattr(trt, name, getattr(classes["DataType"], found[1]))
     return trt
 
@@ -136,22 +136,22 @@ def _bases_first(classes: dict[str, Any]) -> list[str]:
 
 
 def _make_class(
-    name: str, told: dict[str, Any], classes: dict[str, type], done: Implementation
+    name: str, listed: dict[str, Any], classes: dict[str, type], done: Implementation
 ) -> type:
-    if told["enum"]:
-        return _make_enum(name, told)
-    bases = tuple(classes[base] for base in told["bases"] if base in classes)
+    if listed["enum"]:
+        return _make_enum(name, listed)
+    bases = tuple(classes[base] for base in listed["bases"] if base in classes)
     body: dict[str, Any] = {"__slots__": ("_hidden", "__weakref__") if not bases else ()}
-    for method, how in told["methods"].items():
+    for method, how in listed["methods"].items():
         body[method] = _make_method(name, method, how["sigs"], classes, done)
-    for prop, how in told["properties"].items():
+    for prop, how in listed["properties"].items():
         body[prop] = _make_property(name, prop, how, classes, done)
     if free := done.get("__del__"):
         body["__del__"] = free
     return type(name.rpartition(".")[2], bases, body)
 
 
-def _make_enum(name: str, told: dict[str, Any]) -> type:
+def _make_enum(name: str, listed: dict[str, Any]) -> type:
     """Make what pybind11's enum_ is: not Python's Enum, but with name, value, int and equality."""
 
     def make(cls: type, value: Any) -> Any:
@@ -172,7 +172,7 @@ def _make_enum(name: str, told: dict[str, Any]) -> type:
         "__repr__": lambda self: f"<{name}.{self._name}: {self._value}>",
     }
     made = type(name.rpartition(".")[2], (), body)
-    for member, value in told["enum"].items():
+    for member, value in listed["enum"].items():
         instance: Any = object.__new__(made)
         instance._name, instance._value = member, value
         setattr(made, member, instance)
@@ -204,7 +204,11 @@ def _make_method(
 
 
 def _make_property(
-    owner: str, name: str, told: dict[str, Any], classes: dict[str, type], done: Implementation
+    owner: str,
+    name: str,
+    listed: dict[str, Any],
+    classes: dict[str, type],
+    done: Implementation,
 ) -> property:
     def get(self: Any) -> Any:
         kept = hidden(self)
@@ -216,15 +220,15 @@ def _make_property(
 
     def set(self: Any, value: Any) -> None:
         kept = hidden(self)
-        if not _is_a(value, told["type"], classes) and not (
-            value is None and told["type"].startswith("trt.I")
+        if not _is_a(value, listed["type"], classes) and not (
+            value is None and listed["type"].startswith("trt.I")
         ):
-            raise TypeError(f"{owner}.{name} is {told['type']}, not {value!r}")
+            raise TypeError(f"{owner}.{name} is {listed['type']}, not {value!r}")
         kept[name] = value
         if f"set {name}" in done:
             done[f"set {name}"](self, value)
 
-    return property(get, None if told["readonly"] else set)
+    return property(get, None if listed["readonly"] else set)
 
 
 Parameter = tuple[str, str, bool]
@@ -268,12 +272,12 @@ def _bind(
             for each, kind, optional in parameters
         ):
             return given
-    told = "; ".join(
+    listed = "; ".join(
         f"({', '.join(f'{each}: {kind}' for each, kind, _ in parameters or [])})"
         for parameters in overloads
     )
     raise TypeError(
-        f"{owner}.{name}(): incompatible arguments {args} {keywords}; supported: {told}"
+        f"{owner}.{name}(): incompatible arguments {args} {keywords}; supported: {listed}"
     )
 
 

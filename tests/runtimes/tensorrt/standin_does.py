@@ -95,8 +95,8 @@ def _dims(trt: Any, state: StandinState) -> Implementation:
 def _builder(trt: Any, state: StandinState) -> Implementation:
     def init(self: Any, logger: Any) -> None:
         needs_gpu = state.library == "tensorrt"  # TensorRT-RTX builds without one
-        if needs_gpu and state.cuda and not state.cuda.asked:
-            raise AssertionError("a Builder before CUDA was asked for a GPU")
+        if needs_gpu and state.cuda and not state.cuda.counted:
+            raise AssertionError("a Builder before the GPUs were counted")
         _the_one_logger(state, logger)
         hidden(self)["on"] = state.cuda and state.cuda.here  # it stays with that GPU
 
@@ -297,8 +297,8 @@ def _parser(trt: Any, state: StandinState) -> Implementation:
         hidden(self).update(network=network, errors=[], flags=0)
 
     def failed(self: Any, code: str, desc: str, node: str = "") -> bool:
-        told = {"code": getattr(trt.ErrorCode, code), "desc": desc, "node_name": node}
-        hidden(self)["errors"].append(new(trt.ParserError, **told))
+        fields = {"code": getattr(trt.ErrorCode, code), "desc": desc, "node_name": node}
+        hidden(self)["errors"].append(new(trt.ParserError, **fields))
         _log(trt, "ERROR", desc)
         return False
 
@@ -348,8 +348,8 @@ def _parser_error(trt: Any, state: StandinState) -> Implementation:
 def _runtime(trt: Any, state: StandinState) -> Implementation:
     def init(self: Any, logger: Any) -> None:
         gpu = state.cuda
-        if gpu is None or not gpu.asked or not gpu._count:
-            raise AssertionError("a Runtime before CUDA was asked for a GPU, or without one")
+        if gpu is None or not gpu.counted or not gpu._count:
+            raise AssertionError("a Runtime before the GPUs were counted, or without one")
         _the_one_logger(state, logger)
         hidden(self)["engine_host_code_allowed"] = False
 

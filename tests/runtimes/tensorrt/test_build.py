@@ -90,11 +90,11 @@ def typed(
             frames = [read_image(one) for one in data.paths[::30]]
             give_statistics(module, torch.from_numpy(spec.preprocess(frames)))
             return onnx_from_module(module, spec, path)
-        whole = make(name, size, "fp32")
+        fp32 = make(name, size, "fp32")
         if precision == "fp16":
-            return fp16_from_onnx(whole, path)
-        ranges = measure_ranges(whole, choose_calibration(data, data.labels, limit=4))
-        integers = int8_from_onnx(whole, folder / "q.onnx", ranges, layout="tensorrt")
+            return fp16_from_onnx(fp32, path)
+        ranges = measure_ranges(fp32, choose_calibration(data, data.labels, limit=4))
+        integers = int8_from_onnx(fp32, folder / "q.onnx", ranges, layout="tensorrt")
         return fp16_from_onnx(integers, path)
 
     return make
@@ -217,7 +217,7 @@ def left(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "message"),
     [
         (quantized(dtype=np.uint8), "q_node: TensorRT reads uint8 as int8"),
         (quantized(zero=3), "q_node: the zero point is not 0"),
@@ -227,11 +227,11 @@ def left(folder: Path) -> set[str]:
     ],
 )
 def test_what_tensorrt_would_misread_never_reaches_its_parser(
-    model: onnx.ModelProto, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: onnx.ModelProto, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = written(model, tmp_path / "theirs.onnx")
     monkeypatch.setattr(build_module, "_build", None)
-    with pytest.raises(ExportError, match=told) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         build(source, tmp_path)
     assert "theirs.onnx is not for TensorRT" in str(caught.value)
     assert "--retarget" in str(caught.value)
@@ -251,8 +251,8 @@ def test_the_parser_names_the_node_that_it_does_not_know(source: Path, tmp_path:
     node = next(node for node in model.graph.node if node.op_type == "Relu")
     node.op_type, node.name = "Swirl", "odd_one"
     onnx.save(model, tmp_path / "odd.onnx")
-    told = r"TensorRT-RTX 1\.\S+ cannot read 'odd\.onnx': odd_one \(Swirl\): .*Plugin not found"
-    with pytest.raises(ExportError, match=told) as caught:
+    message = r"TensorRT-RTX 1\.\S+ cannot read 'odd\.onnx': odd_one \(Swirl\): .*Plugin not found"
+    with pytest.raises(ExportError, match=message) as caught:
         build(tmp_path / "odd.onnx", tmp_path)
     assert "cudaError" not in str(caught.value)
     assert left(tmp_path) == set()
@@ -271,8 +271,8 @@ def test_a_network_without_a_profile_is_refused(
     monkeypatch.setattr(
         build_module, "_set_profile", lambda job, builder, network, config: Profile()
     )
-    told = "cannot build 'test_resnet.fp16.onnx': .*no optimization profile has been defined"
-    with pytest.raises(ExportError, match=told):
+    message = "cannot build 'test_resnet.fp16.onnx': .*no optimization profile has been defined"
+    with pytest.raises(ExportError, match=message):
         build(source, tmp_path)
     assert left(tmp_path) == set()
 
@@ -283,7 +283,7 @@ def test_batches_are_in_order(batches: tuple[int, int, int]) -> None:
         Profile(*batches)
 
 
-def test_too_little_memory_says_which_option_gives_more(
+def test_a_lack_of_memory_names_the_option(
     typed: Callable[[str, int, Precision], Path], tmp_path: Path
 ) -> None:
     source = typed("test_vit", 160, "fp16")
@@ -294,7 +294,7 @@ def test_too_little_memory_says_which_option_gives_more(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"capability": ("9.0",)}, r"'9\.0' by name; known are 7\.5, .* current"),
         ({"capability": ()}, "At least one"),
@@ -303,9 +303,9 @@ def test_too_little_memory_says_which_option_gives_more(
     ],
 )
 def test_what_the_library_does_not_know_is_refused(
-    given: dict[str, Any], told: str, source: Path, tmp_path: Path
+    given: dict[str, Any], message: str, source: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         build(source, tmp_path, **given)
 
 
@@ -332,14 +332,14 @@ class Interrupting(Progress):
 
 
 @pytest.fixture
-def heard() -> Iterator[None]:
+def captured() -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("captured")
 def test_ctrl_c_ends_a_build_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
     progress = Interrupting()
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,6 @@
-"""The builder against doubles of TensorRT 10.3, 10.16 and 11.4, made of their own signatures.
+"""The builder with doubles of TensorRT 10.3, 10.16 and 11.4, built from their signatures.
 
-They refuse every name, keyword and type that the real module of that version has not.
+They refuse every name, keyword and type that the real module of that version does not have.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def build(here: Machine, source: Path, timing_cache: Path | None = None, **optio
 
 
 def header_of(source: Path) -> dict[str, Any]:
-    """Give what the double's builder was told, which it keeps in its plan."""
+    """Return the arguments of the double's builder, which its plan contains."""
     header, _ = unpack(source.with_name("m.engine").read_bytes())
     return header
 
@@ -101,7 +101,7 @@ def test_an_engine_of_this_gpu_alone_is_built_by_tensorrt_rtx_too(source: Path) 
         ("11.4", "version", "NONE"),
     ],
 )
-def test_where_else_an_engine_runs_is_asked_of_the_builder_and_written_down(
+def test_where_else_an_engine_runs_is_set_in_the_builder_and_the_passport(
     version: str, portable: Portable, level: str, source: Path
 ) -> None:
     with machine(version) as here:
@@ -117,7 +117,7 @@ def test_where_else_an_engine_runs_is_asked_of_the_builder_and_written_down(
     assert passport.portable == portable
 
 
-def test_an_old_tensorrt_says_what_it_cannot_build(source: Path) -> None:
+def test_an_old_tensorrt_refuses_what_it_cannot_build(source: Path) -> None:
     with (
         machine("10.3") as here,
         pytest.raises(InputError, match=r"TensorRT 10\.3\.0 builds no 'same-capability' engines"),
@@ -126,17 +126,17 @@ def test_an_old_tensorrt_says_what_it_cannot_build(source: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["10.3", "11.4"])
-def test_what_was_measured_is_kept_for_the_next_build_on_this_gpu(
+def test_measurements_are_stored_for_the_next_build_on_this_gpu(
     version: str, source: Path, tmp_path: Path
 ) -> None:
     with machine(version) as here:
         for builds in (1, 2):
-            build(here, source, timing_cache=tmp_path / "kept.timing")
-            assert len(json.loads((tmp_path / "kept.timing").read_bytes())) == builds
+            build(here, source, timing_cache=tmp_path / "stored.timing")
+            assert len(json.loads((tmp_path / "stored.timing").read_bytes())) == builds
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_build_that_fails_tells_what_tensorrt_logged(
+def test_a_failed_build_reports_tensorrts_log(
     version: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

@@ -55,7 +55,7 @@ def counted() -> Counted:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_onnx_file_is_built_at_its_first_use_and_kept(
+def test_an_onnx_file_is_built_at_its_first_use_and_cached(
     version: str, net: Path, cache: Path, counted: Counted
 ) -> None:
     runtime = open_runtime(net)
@@ -89,7 +89,7 @@ def test_another_gpu_driver_or_version_gets_an_engine_of_its_own(
     assert counted.builds == len(machines) == len(list(cache.glob("*.engine")))
 
 
-def test_what_a_newer_version_or_driver_replaces_is_removed(
+def test_engines_of_older_versions_and_drivers_are_removed(
     net: Path, cache: Path, counted: Counted, tmp_path: Path
 ) -> None:
     other = make_tiny_onnx(tmp_path / "other.onnx")
@@ -118,7 +118,7 @@ def test_a_file_that_changed_is_built_again(net: Path, counted: Counted) -> None
         assert counted.builds == 2
 
 
-def test_a_file_whose_weights_lie_beside_it_is_refused(net: Path, cache: Path) -> None:
+def test_a_file_with_weights_in_another_file_is_refused(net: Path, cache: Path) -> None:
     import onnx
 
     model = onnx.load(net)
@@ -129,7 +129,7 @@ def test_a_file_whose_weights_lie_beside_it_is_refused(net: Path, cache: Path) -
 
 
 @pytest.mark.parametrize("kept", ["a folder", "in no folder"])
-def test_a_build_is_good_though_what_was_measured_cannot_be_kept(
+def test_a_build_succeeds_without_a_file_for_measurements(
     kept: str, net: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from edgeml.runtimes.tensorrt.build import engine_from_onnx
@@ -211,7 +211,7 @@ def test_without_a_gpu_nothing_is_built(net: Path, cache: Path, counted: Counted
 
 
 @pytest.mark.parametrize("version", ["11.4", "rtx"])
-def test_an_engine_is_built_on_the_gpu_that_was_asked_for(
+def test_an_engine_is_built_on_the_requested_gpu(
     version: str, net: Path, cache: Path, counted: Counted
 ) -> None:
     names = ("Small GPU", "Large GPU")
@@ -240,7 +240,7 @@ def test_two_gpus_of_one_model_share_an_engine(net: Path, counted: Counted) -> N
         assert counted.builds == 1
 
 
-def test_what_cannot_be_built_leaves_nothing_and_says_why(tmp_path: Path, cache: Path) -> None:
+def test_a_failed_build_leaves_no_file_and_a_reason(tmp_path: Path, cache: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08\x08no onnx")
     with machine("11.4"), pytest.raises((ModelLoadError, ExportError), match="broken"):

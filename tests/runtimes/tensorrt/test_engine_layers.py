@@ -125,9 +125,9 @@ ELEVEN = {
 }
 
 
-@pytest.mark.parametrize("told", [TEN, ELEVEN])
-def test_layers_are_read_from_the_inspectors_of_both_versions(told: object) -> None:
-    assert layers_of_inspector(json.dumps(told)) == (
+@pytest.mark.parametrize("document", [TEN, ELEVEN])
+def test_layers_are_read_from_the_inspectors_of_both_versions(document: object) -> None:
+    assert layers_of_inspector(json.dumps(document)) == (
         Layer(
             name="conv_1 + relu",
             kind="CaskConvolution",
@@ -146,9 +146,9 @@ def test_an_inspector_that_tells_no_more_than_names_gives_no_layers(text: str) -
     assert layers_of_inspector(text) == ()
 
 
-def test_a_type_that_is_not_known_is_told_as_unknown() -> None:
-    told = LOG.replace("Datatype: Half", "Datatype: Posit")
-    assert types_of(layers_of_log([told])) == {"fp32": 1, "int8": 1, "unknown": 1}
+def test_an_unknown_type_is_unknown() -> None:
+    document = LOG.replace("Datatype: Half", "Datatype: Posit")
+    assert types_of(layers_of_log([document])) == {"fp32": 1, "int8": 1, "unknown": 1}
 
 
 @given(st.text())

@@ -27,7 +27,7 @@ def say(trt: Any, severity: str, text: str) -> None:
     logger(trt).log(getattr(trt.ILogger.Severity, severity), text)
 
 
-def test_errors_and_warnings_are_heard_and_what_is_chatty_is_not(trt: Any) -> None:
+def test_errors_and_warnings_are_captured_and_info_is_not(trt: Any) -> None:
     with captured_log(trt) as log:
         for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
             say(trt, severity, severity.lower())
@@ -36,13 +36,13 @@ def test_errors_and_warnings_are_heard_and_what_is_chatty_is_not(trt: Any) -> No
     assert len(log) == 3
 
 
-def test_all_is_heard_where_it_is_asked_for(trt: Any) -> None:
+def test_a_verbose_block_captures_everything(trt: Any) -> None:
     with captured_log(trt, verbose=True) as log:
         say(trt, "VERBOSE", "fused")
     assert log == [("VERBOSE", "fused")]
 
 
-def test_a_thread_hears_its_own_errors_only(trt: Any) -> None:
+def test_a_block_captures_errors_of_its_own_thread_only(trt: Any) -> None:
     together = Barrier(4)
 
     def work(number: int) -> list[str]:
@@ -56,13 +56,13 @@ def test_a_thread_hears_its_own_errors_only(trt: Any) -> None:
         assert list(pool.map(work, range(4))) == [["0"], ["1"], ["2"], ["3"]]
 
 
-def test_what_tensorrts_own_threads_say_is_heard_by_all(trt: Any) -> None:
+def test_lines_of_tensorrts_threads_are_captured_by_all_blocks(trt: Any) -> None:
     with captured_log(trt) as log, ThreadPoolExecutor(1) as pool:
         pool.submit(say, trt, "ERROR", "of a worker").result()
     assert log.errors == ["of a worker"]
 
 
-def test_nothing_is_heard_after_the_block(trt: Any) -> None:
+def test_nothing_is_captured_after_the_block(trt: Any) -> None:
     with captured_log(trt) as log:
         pass
     say(trt, "ERROR", "later")
@@ -122,7 +122,7 @@ def test_a_library_that_is_absent_is_named_with_what_installs_it(
         load(library, to="build engines")
 
 
-def test_a_library_that_is_broken_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_broken_library_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "tensorrt.py").write_text(
         "raise ImportError('libnvinfer.so.11: cannot open shared object file')"
     )
@@ -132,7 +132,7 @@ def test_a_library_that_is_broken_says_why(monkeypatch: pytest.MonkeyPatch, tmp_
         load("tensorrt")
 
 
-def test_a_library_of_which_only_a_part_is_installed_says_what_is_missing(
+def test_a_partial_installation_names_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     (tmp_path / "tensorrt.py").write_text("from tensorrt_bindings import *")

@@ -78,7 +78,7 @@ def test_every_batch_gives_what_onnxruntime_gives(
     closed(runtime, here)
 
 
-def test_it_says_what_it_is(here: Machine, net: Path, tmp_path: Path) -> None:
+def test_the_name_has_the_version_and_the_gpu(here: Machine, net: Path, tmp_path: Path) -> None:
     with Predictor(here.build(net, tmp_path / "m.engine")) as predictor:
         runtime = predictor.runtime
         assert runtime.name == f"{here.library} {here.state.version} Stand-in GPU"
@@ -185,7 +185,7 @@ def test_a_runtime_that_is_dropped_frees_its_memory(
     assert ours.cuda.nothing_alive
 
 
-def test_a_closed_runtime_says_so_and_may_be_closed_again(
+def test_a_closed_runtime_raises_and_may_be_closed_again(
     ours: Machine, tiny_onnx: Path, tmp_path: Path
 ) -> None:
     runtime = TensorRtRuntime(ours.build(tiny_onnx, tmp_path / "m.engine"))
@@ -240,7 +240,7 @@ def test_without_tensorrt_the_line_that_installs_it_is_given(
         TensorRtRuntime(engine)
 
 
-def test_memory_that_is_not_enough_is_told_in_bytes(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_a_lack_of_memory_is_reported_in_bytes(tiny_onnx: Path, tmp_path: Path) -> None:
     with machine("11.4", memory=60_000) as made:
         engine = made.build(tiny_onnx, tmp_path / "m.engine")
         # 8 pictures of 3 x 32 x 32 float32.
@@ -260,7 +260,7 @@ def test_threads_share_the_lanes_that_memory_is_enough_for(net: Path, tmp_path: 
         assert made.cuda.nothing_alive
 
 
-def test_an_execution_that_fails_says_what_tensorrt_logged(
+def test_a_failed_execution_reports_tensorrts_log(
     ours: Machine, tiny_onnx: Path, tmp_path: Path
 ) -> None:
     runtime = TensorRtRuntime(ours.build(tiny_onnx, tmp_path / "m.engine"))
@@ -393,7 +393,10 @@ def test_another_gpu_is_used_by_its_number_in_all_threads(net: Path, tmp_path: P
         made.cuda.used.clear()
         with Predictor(engine, device="cuda:1") as predictor:
             pool = predictor._network._pool  # type: ignore[attr-defined]
-            with pool.acquire(), ThreadPoolExecutor(1) as thread:  # which needs a lane of its own
+            with (
+                pool.acquire(),
+                ThreadPoolExecutor(1) as thread,
+            ):  # the thread needs a slot of its own
                 thread.submit(predictor.logits, [np.zeros((32, 32, 3), np.uint8)]).result(30)
             assert made.cuda.alive["streams"] == 2
             assert made.cuda.used == {1}
@@ -428,7 +431,7 @@ def test_what_no_plan_is_is_refused_in_tensorrts_words(
     assert ours.cuda.nothing_alive
 
 
-def test_this_machine_without_a_gpu_is_told_so() -> None:
+def test_a_machine_without_a_gpu_is_an_error() -> None:
     if cuda.device_count():
         pytest.skip("there is a GPU")
     with pytest.raises(ModelLoadError, match=r"No NVIDIA GPU can be used here: cudaError\w+ \("):
