@@ -413,8 +413,8 @@ def test_a_value_that_cannot_be_meant_is_refused(field: dict[str, object]) -> No
 
 
 def test_whole_is_the_size_before_the_cut() -> None:
-    assert Preprocess(size=(224, 160), resize="crop", crop=0.875).whole == (256, 183)
-    assert Preprocess(size=(224, 160), crop=0.875).whole == (224, 160)
+    assert Preprocess(size=(224, 160), resize="crop", crop=0.875).min_decode_size == (256, 183)
+    assert Preprocess(size=(224, 160), crop=0.875).min_decode_size == (224, 160)
 
 
 @pytest.mark.parametrize("how", ["squash", "crop", "squash_crop", "letterbox"])

@@ -116,7 +116,7 @@ def test_an_avif_that_has_to_be_turned_is_refused_rather_than_shown_lying() -> N
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(Image.fromarray(smooth()), "AVIF", exif=exif)
-    with pytest.raises(ImageError, match="turned"):
+    with pytest.raises(ImageError, match="rotated"):
         read_image(data)
 
 
