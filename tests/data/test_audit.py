@@ -22,18 +22,18 @@ def dirty(tmp_path_factory: pytest.TempPathFactory) -> Audit:
 
 
 def test_every_fault_is_found(dirty: Audit) -> None:
-    found = dirty.to_dict()
-    assert found["images"] == 50
-    assert [one["where"] for one in found["skipped"]] == [
+    report = dirty.to_dict()
+    assert report["images"] == 50
+    assert [one["where"] for one in report["skipped"]] == [
         "labels.csv, line 54",
         "labels.csv, line 53",
     ]
-    assert [one["where"] for one in found["unreadable"]] == ["images/cut.jpg"]
-    assert "damaged or cut short" in found["unreadable"][0]["why"]
-    assert found["unnamed"] == ["images/no-row.jpg"]
-    assert found["wrong_extension"] == [{"path": "images/liar.jpg", "format": "png"}]
-    assert found["formats"] == {"jpeg": 46, "png": 4}
-    assert found["odd"] == {
+    assert [one["where"] for one in report["unreadable"]] == ["images/cut.jpg"]
+    assert "damaged or cut short" in report["unreadable"][0]["why"]
+    assert report["unnamed"] == ["images/no-row.jpg"]
+    assert report["wrong_extension"] == [{"path": "images/liar.jpg", "format": "png"}]
+    assert report["formats"] == {"jpeg": 46, "png": 4}
+    assert report["odd"] == {
         "cmyk": ["images/cmyk.jpg"],
         "rgba": ["images/rgba.png"],
         "palette": ["images/palette.png"],
@@ -41,7 +41,7 @@ def test_every_fault_is_found(dirty: Audit) -> None:
         "16-bit": ["images/sixteen.png"],
         "rotated": ["images/rotated.jpg"],
     }
-    assert found["duplicates"] == {
+    assert report["duplicates"] == {
         "exact": [["images/000.jpg", "images/exact-twin.jpg"]],
         "near": [
             ["images/000.jpg", "images/exact-twin.jpg"],
@@ -50,31 +50,31 @@ def test_every_fault_is_found(dirty: Audit) -> None:
         ],
         "across_sides": [],
     }
-    assert found["conflicts"] == [
+    assert report["conflicts"] == [
         {
             "paths": ["images/004.jpg", "images/conflict.jpg"],
             "labels": [["dog", "night"], ["cat", "night"]],
         }
     ]
-    assert found["rare"] == ["zebra"]
-    assert found["labels"]["zebra"] == {"positives": 1, "negatives": 49, "unknown": 0}
-    assert found["without_positives"] == found["without_negatives"] == []
-    together = found["cooccurrence"]
+    assert report["rare"] == ["zebra"]
+    assert report["labels"]["zebra"] == {"positives": 1, "negatives": 49, "unknown": 0}
+    assert report["without_positives"] == report["without_negatives"] == []
+    together = report["cooccurrence"]
     assert together["labels"] == ["cat", "day", "dog", "night", "zebra"]
     assert together["counts"][0] == [27, 26, 0, 1, 0]
-    assert found["sizes"]["height"] == {"min": 72, "p5": 96, "median": 96, "p95": 96, "max": 96}
-    assert found["split"] is None
+    assert report["sizes"]["height"] == {"min": 72, "p5": 96, "median": 96, "p95": 96, "max": 96}
+    assert report["split"] is None
 
 
 def test_the_keys_are_stable_and_fit_json(dirty: Audit) -> None:
-    found = dirty.to_dict()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert list(found) == [
+    report = dirty.to_dict()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert list(report) == [
         "schema", "source", "images", "skipped", "unreadable", "unnamed", "labels", "rare",
         "without_positives", "without_negatives", "unknown_share", "labels_per_image", "formats",
         "wrong_extension", "odd", "duplicates", "conflicts", "sizes", "cooccurrence", "split",
     ]  # fmt: skip
-    assert found["schema"] == "edgeml.audit/1"
+    assert report["schema"] == "edgeml.audit/1"
 
 
 def test_the_summary_names_the_findings(dirty: Audit) -> None:
@@ -95,11 +95,11 @@ def test_unknown_targets_and_labels_without_negatives_are_counted(tmp_path: Path
         cv2.imwrite(str(path), scene(row))
     targets = np.array([[1, 1], [1, 0], [1, -1], [-1, -1]], np.int8)
     dataset = Dataset(root=tmp_path, paths=paths, labels=("a", "b"), targets=targets)
-    found = audit(dataset).to_dict()
-    assert found["labels"]["b"] == {"positives": 1, "negatives": 1, "unknown": 2}
-    assert found["unknown_share"] == 0.375
-    assert found["without_negatives"] == ["a"]
-    assert found["labels_per_image"] == 1.0
+    report = audit(dataset).to_dict()
+    assert report["labels"]["b"] == {"positives": 1, "negatives": 1, "unknown": 2}
+    assert report["unknown_share"] == 0.375
+    assert report["without_negatives"] == ["a"]
+    assert report["labels_per_image"] == 1.0
 
 
 def test_near_duplicates_on_two_sides_of_a_split_are_listed(tmp_path: Path) -> None:
@@ -107,21 +107,21 @@ def test_near_duplicates_on_two_sides_of_a_split_are_listed(tmp_path: Path) -> N
     dataset = read_dataset(table, skip_bad=True)
     sides = np.array(["train"] * len(dataset), dtype=object)
     sides[[path.name == "near-twin.jpg" for path in dataset.paths]] = "test"
-    found = audit(replace(dataset, split=tuple(sides)))
-    across = found.to_dict()["duplicates"]["across_sides"]
+    report = audit(replace(dataset, split=tuple(sides)))
+    across = report.to_dict()["duplicates"]["across_sides"]
     assert across == [["images/002.jpg", "images/near-twin.jpg"]]
-    assert dict(found.summary())["Near duplicates on two sides"] == "1 groups"
-    assert found.to_dict()["split"] == {"train": 49, "test": 1}
+    assert dict(report.summary())["Near duplicates on two sides"] == "1 groups"
+    assert report.to_dict()["split"] == {"train": 49, "test": 1}
 
 
 def test_images_that_are_all_broken_are_listed(tmp_path: Path) -> None:
     paths = (tmp_path / "a.jpg", tmp_path / "b.jpg")
     paths[0].write_bytes(b"nothing")
     targets = np.eye(2, dtype=np.int8)
-    found = audit(Dataset(root=tmp_path, paths=paths, labels=("a", "b"), targets=targets))
-    assert [one.where for one in found.unreadable] == ["a.jpg", "b.jpg"]
-    assert found.to_dict()["images"] == 0
-    assert found.summary()
+    report = audit(Dataset(root=tmp_path, paths=paths, labels=("a", "b"), targets=targets))
+    assert [one.where for one in report.unreadable] == ["a.jpg", "b.jpg"]
+    assert report.to_dict()["images"] == 0
+    assert report.summary()
 
 
 def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_photos_are_clean_but_for_rare_labels(clothing: Path, tmp_path: Path) -> None:
-    found = audit(clothing / "labels.csv").to_dict()
-    assert found["images"] == 3211
+    report = audit(clothing / "labels.csv").to_dict()
+    assert report["images"] == 3211
     for nothing in ("skipped", "unreadable", "unnamed", "wrong_extension", "conflicts"):
-        assert found[nothing] == []
-    assert found["rare"] == ["blouse", "skip", "top"]
-    assert found["duplicates"] == {"exact": [], "near": [], "across_sides": []}
-    assert found["sizes"]["height"]["min"] == found["sizes"]["width"]["min"] == 160
+        assert report[nothing] == []
+    assert report["rare"] == ["blouse", "skip", "top"]
+    assert report["duplicates"] == {"exact": [], "near": [], "across_sides": []}
+    assert report["sizes"]["height"]["min"] == report["sizes"]["width"]["min"] == 160

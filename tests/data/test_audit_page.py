@@ -61,8 +61,8 @@ def test_the_page_works_with_few_or_many_labels_and_without_readable_images(
     targets[1] = -1
     paths = (tmp_path / "a.jpg", tmp_path / "b.jpg")
     dataset = Dataset(root=tmp_path, paths=paths, labels=names, targets=targets)
-    found = audit(dataset)
-    audit_report(found, tmp_path / "none.html")
+    report = audit(dataset)
+    audit_report(report, tmp_path / "none.html")
     assert "No such file" in check_page(tmp_path / "none.html").text
     for row, path in enumerate(paths):
         cv2.imwrite(str(path), scene(row))
@@ -80,9 +80,9 @@ def test_the_page_of_thousands_of_findings_stays_small(dirty: Audit, tmp_path: P
 
 def test_an_image_deleted_after_the_audit_is_shown_as_unreadable(tmp_path: Path) -> None:
     table = make_dirty(tmp_path / "data")
-    found = audit(table)
+    report = audit(table)
     (table.parent / "images" / "conflict.jpg").unlink()
-    audit_report(found, tmp_path / "audit.html")
+    audit_report(report, tmp_path / "audit.html")
     assert "cannot be read" in check_page(tmp_path / "audit.html").text
 
 

@@ -86,10 +86,10 @@ def test_similar_photos_are_not_near_duplicates(photos: Dataset) -> None:
 
 def test_a_shirt_in_two_colours_is_one_group_without_a_conflict(tmp_path: Path) -> None:
     dataset = dataset_of([shirt(bgr) for bgr in COLOURS.values()], list(COLOURS), tmp_path)
-    found = find_duplicates(dataset, thumbnails(dataset)[0])
-    assert found.exact.tolist() == [0, 1, 2, 3]
-    assert found.near.tolist() == [0, 0, 0, 0]
-    assert found.conflicts == ()
+    duplicates = find_duplicates(dataset, thumbnails(dataset)[0])
+    assert duplicates.exact.tolist() == [0, 1, 2, 3]
+    assert duplicates.near.tolist() == [0, 0, 0, 0]
+    assert duplicates.conflicts == ()
 
 
 def test_a_copy_with_another_label_is_a_conflict(tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_a_copy_with_another_label_is_a_conflict(tmp_path: Path) -> None:
     frames = [shirt(COLOURS["blue"]), red, *(change(red) for change in COPIES.values()), red]
     labels = ["blue", "red", "pink", "pink", "pink", "red", "pink"]
     dataset = dataset_of(frames, labels, tmp_path)
-    found = find_duplicates(dataset, thumbnails(dataset)[0])
-    assert found.exact.tolist() == [0, 1, 2, 3, 4, 5, 1]
-    assert set(found.near.tolist()) == {0}
-    assert {pair for pair in found.conflicts if 1 in pair} == {(1, 2), (1, 3), (1, 4), (1, 6)}
-    assert all(0 not in pair for pair in found.conflicts)
+    duplicates = find_duplicates(dataset, thumbnails(dataset)[0])
+    assert duplicates.exact.tolist() == [0, 1, 2, 3, 4, 5, 1]
+    assert set(duplicates.near.tolist()) == {0}
+    assert {pair for pair in duplicates.conflicts if 1 in pair} == {(1, 2), (1, 3), (1, 4), (1, 6)}
+    assert all(0 not in pair for pair in duplicates.conflicts)
 
 
 def test_copies_of_real_photos_with_other_labels_are_conflicts(
@@ -112,21 +112,21 @@ def test_copies_of_real_photos_with_other_labels_are_conflicts(
     turned = [cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in frames]  # other colours
     labels = ["original"] * 60 + ["copy"] * 60 + ["turned"] * 60
     dataset = dataset_of(frames + copies + turned, labels, tmp_path)
-    found = find_duplicates(dataset, thumbnails(dataset)[0])
-    assert {(row, row + 60) for row in range(60)} <= set(found.conflicts)
+    duplicates = find_duplicates(dataset, thumbnails(dataset)[0])
+    assert {(row, row + 60) for row in range(60)} <= set(duplicates.conflicts)
     vivid = [np.ptp(frame.astype(int), axis=2).mean() > 60 for frame in frames]
     assert sum(vivid) > 5
-    assert not {(row, row + 120) for row in np.flatnonzero(vivid)} & set(found.conflicts)
+    assert not {(row, row + 120) for row in np.flatnonzero(vivid)} & set(duplicates.conflicts)
 
 
 def test_unknown_labels_contradict_nothing(tmp_path: Path) -> None:
     red = shirt(COLOURS["red"])
-    made = dataset_of([red, red, jpeg(red, 50)], ["red", "pink", "red"], tmp_path)
-    assert find_duplicates(made, thumbnails(made)[0]).conflicts == ((0, 1), (0, 2))[:1]
-    made.targets[1] = -1
-    assert find_duplicates(made, thumbnails(made)[0]).conflicts == ()
-    made.targets[2] = (1, -1)  # pink; the labels are sorted
-    assert find_duplicates(made, thumbnails(made)[0]).conflicts == ((0, 2),)
+    dataset = dataset_of([red, red, jpeg(red, 50)], ["red", "pink", "red"], tmp_path)
+    assert find_duplicates(dataset, thumbnails(dataset)[0]).conflicts == ((0, 1), (0, 2))[:1]
+    dataset.targets[1] = -1
+    assert find_duplicates(dataset, thumbnails(dataset)[0]).conflicts == ()
+    dataset.targets[2] = (1, -1)  # pink; the labels are sorted
+    assert find_duplicates(dataset, thumbnails(dataset)[0]).conflicts == ((0, 2),)
 
 
 def test_plain_images_are_not_duplicates() -> None:

@@ -198,7 +198,7 @@ def test_without_kagglehub_the_extra_is_named(
 
 
 class TestWithTheRealKagglehub:
-    """Nobody's credentials, a server on this machine, or no network at all."""
+    """No credentials; a server on this machine, or no network at all."""
 
     @pytest.fixture(autouse=True)
     def kagglehub(

@@ -30,7 +30,7 @@ from edgeml.spec.provenance import Provenance
 from tests.notes import Notes
 
 
-def made(
+def dataset_of(
     targets: list[list[int]] | np.ndarray,
     *,
     contents: list[int] | None = None,
@@ -75,7 +75,9 @@ def datasets(draw: st.DrawFn) -> Dataset:
     # At least four contents and four groups that share no row with others.
     contents = draw(st.lists(st.integers(0, 40), min_size=rows - 4, max_size=rows - 4))
     names = draw(st.lists(st.sampled_from(["", *"abcdefgh"]), min_size=rows - 4, max_size=rows - 4))
-    return made(targets, contents=[90, 91, 92, 93, *contents], groups=["", "w", "x", "y", *names])
+    return dataset_of(
+        targets, contents=[90, 91, 92, 93, *contents], groups=["", "w", "x", "y", *names]
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -108,14 +110,16 @@ def test_shares_are_met_without_groups(
 ) -> None:
     targets = np.random.default_rng(seed).random((rows, columns)) < 0.3
     targets[:2] = [[0], [1]]
-    divided = split_dataset(made(targets), SplitPlan(val=val, test=test, seed=seed, near=False))
+    divided = split_dataset(
+        dataset_of(targets), SplitPlan(val=val, test=test, seed=seed, near=False)
+    )
     for side, share in (("val", val), ("test", test), ("train", 1 - val - test)):
         assert abs(sizes(divided)[side] - share * rows) <= 2 + 0.02 * rows
 
 
 def test_labels_are_spread_better_than_by_chance() -> None:
     targets = np.random.default_rng(0).random((600, 12)) < np.linspace(0.04, 0.5, 12)
-    divided = split_dataset(made(targets), SplitPlan())
+    divided = split_dataset(dataset_of(targets), SplitPlan())
     random = [
         np.array(train_test_split(np.arange(600), test_size=0.15, random_state=seed)[1])
         for seed in range(10)
@@ -125,37 +129,39 @@ def test_labels_are_spread_better_than_by_chance() -> None:
 
 
 def test_seeds_give_other_splits() -> None:
-    dataset = made(np.eye(2)[np.arange(100) % 2])
+    dataset = dataset_of(np.eye(2)[np.arange(100) % 2])
     splits = {split_dataset(dataset, SplitPlan(seed=seed)).split for seed in range(5)}
     assert len(splits) == 5
 
 
 def test_a_share_of_zero_gives_an_empty_side() -> None:
-    dataset = made(np.eye(2)[np.arange(40) % 2])
+    dataset = dataset_of(np.eye(2)[np.arange(40) % 2])
     assert sizes(split_dataset(dataset, SplitPlan(val=0.25, test=0))) == {
         "train": 30, "val": 10, "test": 0
     }  # fmt: skip
 
 
 def test_no_side_is_empty_with_one_large_group() -> None:
-    dataset = made(np.eye(2)[np.arange(30) % 2], groups=["big"] * 28 + ["", ""])
+    dataset = dataset_of(np.eye(2)[np.arange(30) % 2], groups=["big"] * 28 + ["", ""])
     assert sorted(sizes(split_dataset(dataset, SplitPlan())).values()) == [1, 1, 28]
 
 
 def test_data_that_cannot_be_split_are_refused() -> None:
     with pytest.raises(DataError, match=r"10 images in 2 groups.*train, val, test"):
-        split_dataset(made([[0]] * 5 + [[1]] * 5, contents=[1] * 5 + [2] * 5), SplitPlan())
+        split_dataset(dataset_of([[0]] * 5 + [[1]] * 5, contents=[1] * 5 + [2] * 5), SplitPlan())
     with pytest.raises(DataError, match="nothing to tell apart"):
-        split_dataset(made([[1, 1]] * 9), SplitPlan())
+        split_dataset(dataset_of([[1, 1]] * 9), SplitPlan())
 
 
 def test_an_existing_split_is_not_changed() -> None:
-    dataset = replace(made([[0], [1], [1]]), split=("test", "train", "train"))
+    dataset = replace(dataset_of([[0], [1], [1]]), split=("test", "train", "train"))
     assert split_dataset(dataset, SplitPlan()) is dataset
 
 
 def test_an_existing_split_with_one_image_on_two_sides_is_refused() -> None:
-    dataset = replace(made([[0], [1], [1]], contents=[5, 6, 6]), split=("test", "train", "test"))
+    dataset = replace(
+        dataset_of([[0], [1], [1]], contents=[5, 6, 6]), split=("test", "train", "test")
+    )
     with pytest.raises(DataError, match=r"1\.jpg' \(train\) and '.*2\.jpg' \(test\) are the same"):
         split_dataset(dataset, SplitPlan())
 
@@ -164,7 +170,7 @@ def test_absent_labels_are_reported() -> None:
     targets = np.eye(2)[np.arange(20) % 2]
     targets = np.column_stack([targets, np.arange(20) == 7])
     notes = Notes()
-    divided = split_dataset(made(targets), SplitPlan(val=0.2, test=0), progress=notes)
+    divided = split_dataset(dataset_of(targets), SplitPlan(val=0.2, test=0), progress=notes)
     absent = absent_labels(divided)
     assert set(absent) == {"train", "val"}
     assert sorted(absent.values()) == [(), ("label2",)]
@@ -185,7 +191,7 @@ def test_a_negative_seed_is_refused() -> None:
 
 
 def test_a_model_finds_its_split_again_on_its_own_data_only() -> None:
-    dataset = made(np.eye(2)[np.arange(40) % 2])
+    dataset = dataset_of(np.eye(2)[np.arange(40) % 2])
     plan = SplitPlan(val=0.1, test=0.3, seed=4)
     spec = ModelSpec(
         labels=dataset.labels,
@@ -193,9 +199,9 @@ def test_a_model_finds_its_split_again_on_its_own_data_only() -> None:
         preprocess=Preprocess(size=(8, 8)),
         provenance=Provenance(split=plan, data_sha256=dataset.digest()),
     )
-    found = resolve_split(dataset, spec)
-    assert found is not None
-    assert found.split == split_dataset(dataset, plan).split
+    resolved = resolve_split(dataset, spec)
+    assert resolved is not None
+    assert resolved.split == split_dataset(dataset, plan).split
     assert resolve_split(dataset.select(range(39)), spec) is None
     assert resolve_split(dataset, replace(spec, provenance=Provenance())) is None
     divided = split_dataset(dataset, SplitPlan())
@@ -203,7 +209,7 @@ def test_a_model_finds_its_split_again_on_its_own_data_only() -> None:
 
 
 def test_a_plan_that_gives_other_sides_than_it_did_is_refused() -> None:
-    dataset = made(np.eye(2)[np.arange(40) % 2])
+    dataset = dataset_of(np.eye(2)[np.arange(40) % 2])
     plan = SplitPlan(seed=4)
     spec = ModelSpec(
         labels=dataset.labels,
@@ -214,9 +220,9 @@ def test_a_plan_that_gives_other_sides_than_it_did_is_refused() -> None:
     divided = split_dataset(dataset, plan)
     digest = split_digest(divided)
     same = replace(spec, provenance=replace(spec.provenance, split_sha256=digest))
-    found = resolve_split(dataset, same)
-    assert found is not None
-    assert found.split == divided.split
+    resolved = resolve_split(dataset, same)
+    assert resolved is not None
+    assert resolved.split == divided.split
     other = split_digest(split_dataset(dataset, replace(plan, seed=5)))
     with pytest.raises(DataError, match=r"gives other sides here.*split\.csv"):
         resolve_split(
@@ -248,7 +254,7 @@ def test_a_combination_is_held_out_in_addition_to_the_share_of_the_test() -> Non
     rng = np.random.default_rng(1)
     colours, garments = rng.integers(0, 4, 400), rng.integers(0, 5, 400)
     targets = np.hstack([np.eye(4)[colours], np.eye(5)[garments]])
-    dataset = made(targets, groups=["", "a", "b", "c"] * 25 + [""] * 300)
+    dataset = dataset_of(targets, groups=["", "a", "b", "c"] * 25 + [""] * 300)
     notes = Notes()
     plan = SplitPlan(hold_out=("label1", "label6"))
     divided = split_dataset(dataset, plan, progress=notes)
@@ -266,14 +272,14 @@ def test_a_combination_is_held_out_in_addition_to_the_share_of_the_test() -> Non
 
 
 def test_impossible_combinations_are_refused() -> None:
-    dataset = made(np.eye(3)[np.arange(30) % 3])
+    dataset = dataset_of(np.eye(3)[np.arange(30) % 3])
     with pytest.raises(DataError, match="labelled 'dress'"):
         split_dataset(dataset, SplitPlan(hold_out=("label0", "dress")))
     with pytest.raises(DataError, match="both 'label0' and 'label1'"):
         split_dataset(dataset, SplitPlan(hold_out=("label0", "label1")))
     with pytest.raises(InputError, match="two different labels"):
         SplitPlan(hold_out=("dress", "dress"))
-    existing = replace(made([[1, 1], [1, 0], [0, 1]]), split=("train", "val", "test"))
+    existing = replace(dataset_of([[1, 1], [1, 0], [0, 1]]), split=("train", "val", "test"))
     with pytest.raises(DataError, match="1 images with label0 and label1 are not in the test"):
         split_dataset(existing, SplitPlan(hold_out=("label0", "label1")))
 
@@ -287,7 +293,7 @@ def test_long_tailed_labels_are_spread_as_evenly_as_possible() -> None:
     targets = np.zeros((3200, 21), np.int8)
     for column, count in enumerate(positives):
         targets[rng.choice(3200, count, replace=False), column] = 1
-    divided = split_dataset(made(targets), SplitPlan(val=0, test=0.2, near=False))
+    divided = split_dataset(dataset_of(targets), SplitPlan(val=0, test=0.2, near=False))
     have = divided.part("test").present.sum(axis=0)
     assert (np.abs(have - 0.2 * positives) < 1).all()
     _, worst = worst_label_errors(divided)["test"]
@@ -299,7 +305,7 @@ def test_long_tailed_labels_are_spread_as_evenly_as_possible() -> None:
 
 def test_prevalence_errors_are_relative_and_ignore_unknown_targets() -> None:
     targets = [[1, 1], [0, -1], [1, -1], [0, 0], [1, -1], [1, -1]]
-    dataset = replace(made(targets), split=("train",) * 4 + ("test",) * 2)
+    dataset = replace(dataset_of(targets), split=("train",) * 4 + ("test",) * 2)
     dataset.targets[:] = targets
     errors = label_errors(dataset)
     # 4 of 6 have label0: 2 of 4 and 2 of 2. 1 of 2 have label1: 1 of 2, and nothing known.
@@ -313,7 +319,7 @@ def test_known_targets_are_spread_like_positives() -> None:
     rng = np.random.default_rng(0)
     targets = (rng.random((600, 6)) < 0.2).astype(np.int8)
     unknown = rng.random((600, 6)) < np.linspace(0, 0.95, 6)
-    dataset = made(targets)
+    dataset = dataset_of(targets)
     dataset.targets[unknown] = -1
     divided = split_dataset(dataset, SplitPlan())
     for side, share in (("val", 0.15), ("test", 0.15)):
