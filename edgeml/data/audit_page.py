@@ -179,7 +179,7 @@ def _together(audit: Audit) -> Markup | None:
         counts,
         shares,
         names,
-        told="{row} with {column}: {count} images, {share} of those with {row}",
+        cell_text="{row} with {column}: {count} images, {share} of those with {row}",
         between="with ↓ … also →",
         description=f"Which labels occur together. {_most_often(counts, names)}",
         diagonal="alone",

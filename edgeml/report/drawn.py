@@ -27,7 +27,7 @@ def heatmap(
     shades: NDArray[np.floating],
     names: Sequence[str],
     *,
-    told: str,
+    cell_text: str,
     between: str,
     description: str,
     diagonal: str = "diagonal",
@@ -38,7 +38,7 @@ def heatmap(
         counts: (L, L); 0 is left blank.
         shades: (L, L) shares of 1, how strongly a cell is painted.
         names: Of the L rows, and of the columns.
-        told: What a cell says when pointed at, with {row}, {column}, {count} and {share}.
+        cell_text: The tooltip of a cell, with {row}, {column}, {count} and {share}.
         between: What the rows are to the columns, for example `truth ↓ · prediction →`.
         description: What it shows, for those who cannot see it.
         diagonal: The class of the cells on the diagonal.
@@ -57,7 +57,7 @@ def heatmap(
     for row, column in np.argwhere(counts > 0):
         count, share = int(counts[row, column]), float(np.clip(shades[row, column], 0, 1))
         x, y = left + side * column, top + side * row
-        title = told.format(
+        title = cell_text.format(
             row=names[row], column=names[column], count=count, share=f"{100 * share:.0f} %"
         )
         kind = f' class="{diagonal}"' if row == column else ""
