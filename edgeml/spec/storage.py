@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeml.errors import InputError
-from edgeml.files import staged, write_text
 from edgeml.spec.model_spec import ModelSpec
 
 METADATA_KEY = "edgeml"
@@ -73,6 +72,9 @@ def write_spec(model: Path, spec: ModelSpec, *, inside: bool = False) -> Path:
         InputError: A spec next to the file would win over one inside, or it cannot be written.
         ModelLoadError: The model is not an .onnx or .xml file.
     """
+    # Imported here, since `import edgeml` must be quick and most programs only read specs.
+    from edgeml.files import staged, write_text
+
     sidecar = sidecar_path(model)
     if not inside:
         write_text(sidecar, spec.to_json() + "\n")
@@ -103,6 +105,7 @@ def write_spec_into_xml(model: Path, spec: ModelSpec) -> None:
     """
     from xml.etree import ElementTree
 
+    from edgeml.files import staged
     from edgeml.spec.foreign.read_graph import read_graph
 
     read_graph(model)  # refuses what is not an OpenVINO model

@@ -129,12 +129,12 @@ def test_probabilities_are_sigmoids_and_a_softmax_for_each_choice() -> None:
     assert probabilities(logits, replace(spec, activation="none")) is logits
 
 
-def test_a_spec_of_before_means_what_it_meant() -> None:
-    told = json.loads(SPEC.to_json())
+def test_an_older_spec_without_newer_fields_is_read() -> None:
+    fields = json.loads(SPEC.to_json())
     for name in ("task", "layout", "raw_channels", "output"):
-        del told[name]
-    del told["preprocess"]["antialias"]
-    assert ModelSpec.from_json(json.dumps(told)) == SPEC
+        del fields[name]
+    del fields["preprocess"]["antialias"]
+    assert ModelSpec.from_json(json.dumps(fields)) == SPEC
     assert SPEC.input_sides == (3, 96, 128)
     assert replace(SPEC, input="uint8").input_sides == (96, 128, 3)
 

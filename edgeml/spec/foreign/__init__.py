@@ -1,1 +1,1 @@
-"""Specs of models that other tools made."""
+"""Specs of models from other tools."""

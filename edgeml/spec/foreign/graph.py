@@ -21,7 +21,7 @@ class Port:
     Attributes:
         name: As a runtime names it.
         dtype: numpy's name of the type, or `unknown`.
-        shape: None for a side of any size; None as a whole if the file does not state it.
+        shape: None for a side of any size; None instead of the tuple if the file does not state it.
     """
 
     name: str

@@ -20,6 +20,7 @@ from edgeml.runtimes.tensorrt.passport import (
     read_passport,
     write_passport,
 )
+from edgeml.spec.provenance import Provenance
 from tests.command import Command, colour_folders
 from tests.tiny import make_tiny_onnx, tiny_spec
 
@@ -296,6 +297,14 @@ FIELDS = st.sampled_from([*json.loads(PASSPORT.to_json()), "unknown"])
 def test_other_text_than_a_passport_is_a_spec_error(text: str) -> None:
     with pytest.raises(SpecError):
         Passport.from_json(text)
+
+
+def test_a_passport_with_the_origin_of_an_old_spec_is_read() -> None:
+    fields = json.loads(PASSPORT.to_json())
+    del fields["spec"]["provenance"]
+    fields["spec"]["origin"] = {"model": "cnn", "torch": "2.9"}
+    provenance = Passport.from_json(json.dumps(fields)).spec.provenance
+    assert provenance == Provenance(model="cnn", notes={"torch": "2.9"})
 
 
 @given(FIELDS, JSON)

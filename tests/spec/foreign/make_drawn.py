@@ -1,7 +1,7 @@
-"""Write what each tool makes of one drawn picture, and the files that say so: drawn.json.
+"""Write the input that each tool computes from one drawn image, with its settings: drawn.json.
 
 Run by each tool's own Python, see make.sh: python make_drawn.py TOOL DRAWN.json
-Only numbers and settings are kept, no code and no weights.
+It holds only numbers and settings, no code and no weights.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ def hugging_face() -> dict[str, Any]:
     }
 
 
-def _means(given: Any) -> list[float]:
-    return block_means(np.asarray(given["pixel_values"][0], np.float32)).round(4).tolist()
+def _means(output: Any) -> list[float]:
+    return block_means(np.asarray(output["pixel_values"][0], np.float32)).round(4).tolist()
 
 
 def ultralytics() -> dict[str, Any]:
     from ultralytics.data.augment import classify_transforms
 
     planes = classify_transforms(64)(Image.fromarray(drawn())).numpy()
-    told = {
+    values = {
         "task": "classify", "imgsz": "[64, 64]", "stride": "1", "batch": "1",
         "names": repr(dict(enumerate(LABELS))),
     }  # fmt: skip
     return {
         "classify": {
             "tool": f"ultralytics {version('ultralytics')}",
-            "metadata": told,
+            "metadata": values,
             "expected": block_means(planes).round(4).tolist(),
         }
     }
@@ -89,7 +89,7 @@ def model_api() -> dict[str, Any]:
         "crop": normal | {"resize_type": "crop", "reverse_input_channels": "YES"},
         "nearest": normal | {"interpolation_mode": "NEAREST"},
     }
-    found = {}
+    results = {}
     for name, more in cases.items():
         image = op.parameter([1, 3, 64, 64], np.float32, name="image")
         pooled = op.avg_pool(image, [16, 16], [0, 0], [0, 0], [16, 16], True)
@@ -105,12 +105,12 @@ def model_api() -> dict[str, Any]:
             plugin_config={"INFERENCE_PRECISION_HINT": "f32"},
         )  # fmt: skip
         scores = Model.create_model(adapter, preload=True)(drawn()[..., ::-1].copy()).raw_scores
-        found[name] = {
+        results[name] = {
             "tool": f"openvino-model-api {version('openvino-model-api')}",
             "metadata": base | more,
             "expected": scores.astype(float).round(4).tolist(),
         }
-    return found
+    return results
 
 
 def timm() -> dict[str, Any]:
@@ -121,16 +121,21 @@ def timm() -> dict[str, Any]:
         "odd share": {"interpolation": "bilinear", "crop_pct": 0.95},
         "squash": {"interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "squash"},
     }
-    found = {}
+    results = {}
     for name, more in cases.items():
-        told = {"input_size": [3, 64, 64], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], **more}
-        transform = create_transform(**resolve_data_config(dict(told)))
-        found[name] = {
+        values = {
+            "input_size": [3, 64, 64],
+            "mean": [0.5, 0.4, 0.3],
+            "std": [0.2, 0.3, 0.25],
+            **more,
+        }
+        transform = create_transform(**resolve_data_config(dict(values)))
+        results[name] = {
             "tool": f"timm {version('timm')}",
-            "pretrained_cfg": told,
+            "pretrained_cfg": values,
             "expected": block_means(transform(Image.fromarray(drawn())).numpy()).round(4).tolist(),
         }
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def spread(
 
 def main(photos: list[Path], out: Path) -> None:
     torch.manual_seed(0)
-    told = {name: version(name) for name in ("transformers", "optimum-onnx", "optimum-intel")}
+    versions = {name: version(name) for name in ("transformers", "optimum-onnx", "optimum-intel")}
     for name, (network, processor) in cases().items():
         folder, torch_folder = out / name, out / f"{name}_torch"
         spread(network.eval(), processor, photos)
@@ -95,7 +95,7 @@ def main(photos: list[Path], out: Path) -> None:
         answers = [pipe(Image.open(photo).convert("RGB"), top_k=99) for photo in photos]
         expected = [{one["label"]: one["score"] for one in answer} for answer in answers]
         document = {
-            "tool": told,
+            "tool": versions,
             "processor": type(pipe.image_processor).__name__,
             "photos": [photo.name for photo in photos],
             "expected": expected,

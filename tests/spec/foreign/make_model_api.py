@@ -1,4 +1,4 @@
-"""Make files with OpenVINO's model_api, of an .onnx with ImageNet weights, and let it classify.
+"""Make files with OpenVINO's model_api, from an .onnx with ImageNet weights, and record its scores.
 
 Run by the tool's own Python, see make.sh: python make_model_api.py PHOTOS OUT MODEL.onnx
 """
@@ -31,11 +31,11 @@ def main(photos: list[Path], out: Path, source: Path) -> None:
         folder = out / name
         network = ov.Core().read_model(source)
         network.reshape([1, 3, 224, 224])
-        told = {
+        info = {
             "model_type": "Classification", "labels": labels, "mean_values": MEAN,
             "scale_values": SCALE, "reverse_input_channels": "True", "output_raw_scores": "True",
         } | more  # fmt: skip
-        for key, value in told.items():
+        for key, value in info.items():
             network.set_rt_info(value, ["model_info", key])
         path = folder / "model.xml"
         ov.save_model(network, path, compress_to_fp16=False)

@@ -53,13 +53,13 @@ def main(photos: list[Path], out: Path) -> None:
     yolo.model.pt_path = "cls.pt"
     torch.save({"model": yolo.model, "train_args": {"task": "classify", "imgsz": 96}}, "cls.pt")
     for name, form in (("onnx", "onnx"), ("cls_openvino_model", "openvino")):
-        made = Path(YOLO("cls.pt").export(format=form, imgsz=96))
+        exported = Path(YOLO("cls.pt").export(format=form, imgsz=96))
         folder = Path(name)
         if form == "onnx":
             folder.mkdir(exist_ok=True)
-            made.replace(folder / made.name)
+            exported.replace(folder / exported.name)
         if form == "onnx":  # with OpenVINO it computes in bfloat16 where the CPU has it
-            again = YOLO(folder / made.name, task="classify")
+            again = YOLO(folder / exported.name, task="classify")
             answers = [again.predict(str(photo), imgsz=96, verbose=False)[0] for photo in photos]
             expected = [
                 {one.names[i]: p for i, p in enumerate(one.probs.data.tolist())} for one in answers
@@ -68,7 +68,7 @@ def main(photos: list[Path], out: Path) -> None:
             "tool": {"ultralytics": version("ultralytics")},
             "photos": [photo.name for photo in photos],
             "expected": expected,
-            **({"model": made.name} if form == "onnx" else {}),
+            **({"model": exported.name} if form == "onnx" else {}),
         }
         (folder / "expected.json").write_text(json.dumps(document))
         print(name, sorted({max(e, key=e.get) for e in expected}))

@@ -29,11 +29,11 @@ def make_net(
     """Write a network that averages an input over blocks: its outputs are (N, 48).
 
     Args:
-        path: Where to.
+        path: The file to write.
         sides: Height and width; a name makes a side dynamic.
         batch: A number fixes it.
-        layout: Of the input.
-        dtype: Of the input; what is uint8 is divided by 255 inside.
+        layout: The layout of the input.
+        dtype: The type of the input; uint8 is divided by 255 in the graph.
         ending: Operations of one input and output that come last.
         metadata: For metadata_props.
         second: The name of a second output, the same values without the ending.

@@ -483,10 +483,10 @@ class TestInspect:
         assert "m.onnx.json" in shown
         assert "the graph ends in Softmax" in shown
         assert len(shown.splitlines()) == len(set(shown.splitlines()))
-        picture = tmp_path / "l3" / "a.png"
-        picture.parent.mkdir()
-        cv2.imwrite(str(picture), FRAME)
-        predicted = edgeml("predict", path, picture, "--json").json
+        image = tmp_path / "l3" / "a.png"
+        image.parent.mkdir()
+        cv2.imwrite(str(image), FRAME)
+        predicted = edgeml("predict", path, image, "--json").json
         assert isinstance(predicted, list)
         assert len(predicted[0]["labels"]) == 1
         colour_folders(tmp_path / "data")
