@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,6 +34,9 @@ def ordered_map(
             so holds everything back. None is 2 x `workers`.
         name: Of the threads.
     """
+    # Imported here, since `import edgeml` must be quick.
+    from concurrent.futures import ThreadPoolExecutor
+
     items = iter(items)
     limit = 2 * workers if ahead is None else ahead
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
