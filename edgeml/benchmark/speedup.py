@@ -131,6 +131,10 @@ def speedup(
         else:
             fast_ns, slow_ns = block(fast, block_s), block(slow, block_s)
         rounds.append((slow_ns, fast_ns))
+    return _summarize(rounds)
+
+
+def _summarize(rounds: Sequence[tuple[float, float]]) -> Speedup:
     ratios = [slow_ns / fast_ns for slow_ns, fast_ns in rounds]
     low, high = median_interval(ratios)
     return Speedup(

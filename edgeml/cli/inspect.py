@@ -14,48 +14,62 @@ from edgeml.errors import InputError
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Resize
 
+Labels = Annotated[Path | None, typer.Option(help="Names, one per line, or JSON.")]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Size of the input.")]
+ResizeMode = Annotated[Resize | None, typer.Option(help="How an image gets that size.")]
+Crop = Annotated[
+    float | None, typer.Option(help="Share of each side that a crop keeps, such as 0.875.")
+]
+Pad = Annotated[int | None, typer.Option(help="Grey level of a letterbox.")]
+Filter = Annotated[Interpolation | None, typer.Option(help="The filter.")]
+Antialias = Annotated[bool | None, typer.Option(help="Whether the filter widens when it shrinks.")]
+Triple = Annotated[str | None, typer.Option(metavar="R,G,B", help="On a scale of 0 to 1.")]
+Channels = Annotated[
+    Literal["rgb", "bgr"] | None, typer.Option(help="Order of the input, mean and std.")
+]
+Layout = Annotated[Literal["nchw", "nhwc"] | None, typer.Option()]
+Activation = Annotated[
+    Literal["softmax", "sigmoid", "none"] | None,
+    typer.Option(help="What turns the output into probabilities."),
+]
+Task = Annotated[
+    Literal["multilabel", "multiclass"] | None,
+    typer.Option(help="Any number of labels per image, or exactly one."),
+]
+Threshold = Annotated[float | None, typer.Option(help="For all labels.")]
+Output = Annotated[str | None, typer.Option(help="The output with scores, if there are several.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="torchvision weights whose transforms to use."),
+]
+WriteSpec = Annotated[
+    bool, typer.Option("--write-spec", help="Write the spec next to the model, as MODEL.json.")
+]
+Inside = Annotated[
+    bool, typer.Option("--inside", help="With --write-spec: in the model file instead.")
+]
+
 
 def inspect(
     model: Model,
-    labels: Annotated[Path | None, typer.Option(help="Names, one per line, or JSON.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Size of the input.")] = None,
-    resize: Annotated[Resize | None, typer.Option(help="How an image gets that size.")] = None,
-    crop: Annotated[
-        float | None, typer.Option(help="Share of each side that a crop keeps, such as 0.875.")
-    ] = None,
-    pad: Annotated[int | None, typer.Option(help="Grey level of a letterbox.")] = None,
-    interpolation: Annotated[Interpolation | None, typer.Option(help="The filter.")] = None,
-    antialias: Annotated[
-        bool | None, typer.Option(help="Whether the filter widens when it shrinks.")
-    ] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="On a scale of 0 to 1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="On a scale of 0 to 1.")] = None,
-    channels: Annotated[
-        Literal["rgb", "bgr"] | None, typer.Option(help="Order of the input, mean and std.")
-    ] = None,
-    layout: Annotated[Literal["nchw", "nhwc"] | None, typer.Option()] = None,
-    activation: Annotated[
-        Literal["softmax", "sigmoid", "none"] | None,
-        typer.Option(help="What turns the output into probabilities."),
-    ] = None,
-    task: Annotated[
-        Literal["multilabel", "multiclass"] | None,
-        typer.Option(help="Any number of labels per image, or exactly one."),
-    ] = None,
-    threshold: Annotated[float | None, typer.Option(help="For all labels.")] = None,
-    output: Annotated[
-        str | None, typer.Option(help="The output with scores, if there are several.")
-    ] = None,
-    torchvision: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Use the transforms of these torchvision weights."),
-    ] = None,
-    write_spec: Annotated[
-        bool, typer.Option("--write-spec", help="Write the spec next to the model, as MODEL.json.")
-    ] = False,
-    inside: Annotated[
-        bool, typer.Option("--inside", help="With --write-spec: in the model file instead.")
-    ] = False,
+    labels: Labels = None,
+    size: Size = None,
+    resize: ResizeMode = None,
+    crop: Crop = None,
+    pad: Pad = None,
+    interpolation: Filter = None,
+    antialias: Antialias = None,
+    mean: Triple = None,
+    std: Triple = None,
+    channels: Channels = None,
+    layout: Layout = None,
+    activation: Activation = None,
+    task: Task = None,
+    threshold: Threshold = None,
+    output: Output = None,
+    torchvision: Weights = None,
+    write_spec: WriteSpec = False,
+    inside: Inside = False,
     json: Json = False,
 ) -> None:
     """Show what a model means, and where each part of that comes from.
