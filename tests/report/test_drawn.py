@@ -12,7 +12,7 @@ from edgeml.report.drawn import curve, heatmap
 def test_a_heatmap_has_a_cell_for_each_count_with_its_names() -> None:
     counts = np.array([[2, 1], [0, 3]])
     svg = heatmap(
-        counts, counts / 3, ("<a>", "b{row}"), told="{row}/{column}: {count}, {share}",
+        counts, counts / 3, ("<a>", "b{row}"), cell_text="{row}/{column}: {count}, {share}",
         between="rows", description="What it shows.",
     )  # fmt: skip
     titles = re.findall(r'fill-opacity="([\d.]+)"><title>(.*?)</title>', svg)
