@@ -1,10 +1,10 @@
-"""Find edgeml's recipe on the validation side, then train it with several seeds.
+"""Find edgeml's recipe on the validation split, then train it with several seeds.
 
     python benchmarks/training/edgeml_recipe.py [--epochs 5] [--search-epochs 3]
 
-The search sees a table without the test side's rows, so nothing can be chosen by them. The runs
-that follow are plain `edgeml train`, as the README gives it, and read the test side once each. Runs
-go side by side, each on one thread, as timm's do.
+The search gets a table without the rows of the test split, so that nothing can be chosen by them.
+The runs that follow are plain `edgeml train`, as in the README, and read the test split once each.
+Runs are concurrent, each on one thread, like those of timm.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CALL = "from edgeml.cli import main; main()"
 
 
 def train(data: Path, out: Path, *options: str) -> float:
-    """Run `edgeml train`, unless its history is whole already; give the best validation mAP."""
+    """Run `edgeml train` unless the run is complete; return the best validation mAP."""
     if not (out / "report.html").is_file():
         command = ("train", str(data), "--out", str(out), "--overwrite", *BASE, *options)
         print("edgeml", *command, flush=True)
@@ -57,18 +57,18 @@ def train(data: Path, out: Path, *options: str) -> float:
 
 
 def without_test(split: Path, out: Path) -> Path:
-    """Write the table without the rows of the test side."""
+    """Write the table without the rows of the test split."""
     with split.open(newline="") as file:
         rows = list(csv.reader(file))
-    side = rows[0].index("split")
+    column = rows[0].index("split")
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as file:
-        csv.writer(file).writerows(row for row in rows if row[side] != "test")
+        csv.writer(file).writerows(row for row in rows if row[column] != "test")
     return out
 
 
 def save_predictions(run: Path, split: Path) -> None:
-    """Write what the kept model says of both sides, for scoring.py."""
+    """Write the predictions of the best model on both splits, for scoring.py."""
     from edgeml.data import read_dataset
     from edgeml.data.frames import Frames
     from edgeml.image.reading import read_image
@@ -80,12 +80,12 @@ def save_predictions(run: Path, split: Path) -> None:
     dataset = read_dataset(split)
     arrays: dict[str, np.ndarray] = {"labels": np.array(spec.labels)}
     for name in ("val", "test"):
-        side = dataset.part(name)
-        stored = np.stack([spec.preprocess.fit(read_image(path)) for path in side.paths])
+        split_data = dataset.part(name)
+        stored = np.stack([spec.preprocess.fit(read_image(path)) for path in split_data.paths])
         frames = Frames(stored, np.arange(len(stored)))
         logits = predict_logits(model, frames, spec.preprocess)
         arrays[f"{name}_scores"] = probabilities(np.asarray(logits, np.float32), spec)
-        arrays[f"{name}_targets"] = side.targets
+        arrays[f"{name}_targets"] = split_data.targets
     np.savez(run / "predictions.npz", thresholds=np.array(spec.thresholds), **arrays)
 
 

@@ -1,4 +1,4 @@
-"""How fast pictures become training batches: edgeml's cache and augmentation beside timm's loader.
+"""How fast images become training batches: edgeml's cache and augmentation against timm's loader.
 
     python benchmarks/training/loader.py [--rounds 5] [--json FILE]
 
@@ -49,15 +49,15 @@ THREADS = 2
 HALF = (0.5, 0.5, 0.5)
 
 Consumer = Callable[[Tensor, Tensor], object]
-"""What is done with a batch of pictures and targets."""
+"""A function that consumes a batch of images and targets."""
 
 Epoch = Callable[[int], None]
-"""Deliver one epoch, given its number."""
+"""A function that delivers the epoch with this number."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What an epoch took, in seconds."""
+    """The duration of an epoch, in seconds."""
 
     wall: float
     cpu: float
@@ -66,7 +66,7 @@ class Taken:
 def timm_epoch(
     side: Dataset, preprocess: Preprocess, consume: Consumer, *, workers: int, augmented: bool
 ) -> Epoch:
-    """Give timm's loader as its train.py builds it for training."""
+    """Return an epoch of timm's loader, built as in its train.py."""
     loader = create_loader(
         dataset_of(side),
         input_size=(3, *preprocess.size),
@@ -90,7 +90,7 @@ def timm_epoch(
 def edgeml_epoch(
     frames: Frames, side: Dataset, preprocess: Preprocess, consume: Consumer, *, augmented: bool
 ) -> Epoch:
-    """Give what edgeml's training loop does for its batches."""
+    """Return an epoch of batches as edgeml's training loop makes them."""
     preset: Augment = "colour_safe" if augmented else "none"
 
     def epoch(number: int) -> None:
@@ -113,7 +113,7 @@ def edgeml_epoch(
 
 
 def trainer(name: str, labels: int) -> Consumer:
-    """Give a step of training: the same for both loaders."""
+    """Return a training step, the same for both loaders."""
     args = {} if name == "cnn" else {"pad_type": "same"}
     model = build_model(name, labels=labels, args=args).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -130,7 +130,7 @@ def trainer(name: str, labels: int) -> Consumer:
 
 
 def cpu_seconds() -> float:
-    """Give the CPU time of this process and its children so far."""
+    """Return the CPU time of this process and its children so far."""
     here = psutil.Process()
     times = [one.cpu_times() for one in (here, *here.children(recursive=True))]
     return float(sum(one.user + one.system for one in times))
@@ -155,8 +155,8 @@ def take_turns(ways: dict[str, Epoch], rounds: int) -> dict[str, list[Taken]]:
     return taken
 
 
-def tell(taken: dict[str, list[Taken]], pictures: int, baseline: str) -> None:
-    """Print pictures a second, and each way's speed as a multiple of a baseline, round by round."""
+def print_speeds(taken: dict[str, list[Taken]], pictures: int, baseline: str) -> None:
+    """Print images per second, and each way's speed as a multiple of a baseline, round by round."""
     print(f"\n| loader | img/s | CPU ms an image | times {baseline}: wall | times it: CPU |")
     print("| --- " * 5 + "|")
     for name, rows in taken.items():
@@ -172,7 +172,7 @@ def spread(values: list[float]) -> str:
 
 
 def cached_frames(stack: ExitStack, side: Dataset, plain: Preprocess) -> tuple[Frames, Frames]:
-    """Fill a cache and open it again; give frames for augmentation, and plain ones."""
+    """Fill a cache and open it again; return frames for augmentation, and plain ones."""
     oversize = math.ceil(augment.OVERSIZE * plain.size[0])
     larger = replace(plain, size=(oversize, oversize))
     cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -200,17 +200,17 @@ def ways_of(
     *,
     all_: bool,
 ) -> dict[str, Epoch]:
-    """Name what takes turns: all numbers of timm's workers, with and without augmentation."""
+    """Return the epochs to compare by name: timm with each number of workers, and edgeml."""
     ways: dict[str, Epoch] = {}
     for augmented, mine in zip((True, False), frames, strict=True):
         if not (augmented or all_):
             continue
-        told = "augmented" if augmented else "plain"
+        variant = "augmented" if augmented else "plain"
         for workers in (2, 1, 0) if all_ else (2,):
-            ways[f"timm, {workers} workers, {told}"] = timm_epoch(
+            ways[f"timm, {workers} workers, {variant}"] = timm_epoch(
                 side, plain, consume, workers=workers, augmented=augmented
             )
-        ways[f"edgeml, {THREADS} threads, {told}"] = edgeml_epoch(
+        ways[f"edgeml, {THREADS} threads, {variant}"] = edgeml_epoch(
             mine, side, plain, consume, augmented=augmented
         )
     return ways
@@ -242,10 +242,10 @@ def main() -> None:
         ways = ways_of(side, plain, frames, consume, all_=not options.model)
         taken = take_turns(ways, options.rounds)
     pictures = len(side) // BATCH * BATCH
-    for told in ("augmented", "plain"):
-        rows = {name: row for name, row in taken.items() if name.endswith(told)}
+    for variant in ("augmented", "plain"):
+        rows = {name: row for name, row in taken.items() if name.endswith(variant)}
         if rows:
-            tell(rows, pictures, f"timm, 2 workers, {told}")
+            print_speeds(rows, pictures, f"timm, 2 workers, {variant}")
     if options.json:
         raw = {name: [[row.wall, row.cpu] for row in rows] for name, rows in taken.items()}
         options.json.write_text(json.dumps({"pictures": pictures, "wall_cpu_s": raw}) + "\n")

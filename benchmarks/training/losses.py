@@ -5,7 +5,7 @@
 The features of the frozen MobileNetV2 are computed once, at 160 px. On them a linear head is
 trained with each loss, on several splits by sender; the split's number is the seed of the head's
 order of pictures too. Each loss may choose its learning rate of three by the validation mAP. The
-test side gives the numbers. Differences to bce are paired by split, and tested by the t-test
+test split gives the numbers. Differences to bce are paired by split, and tested by the t-test
 corrected for overlapping training sets (Nadeau and Bengio, "Inference for the Generalization
 Error", Machine Learning 52, 2003): splits of the same photos are not independent.
 """
@@ -63,7 +63,7 @@ Floats = NDArray[np.float32]
 
 
 def features_of(dataset: Dataset, weights: Path, stored: Path) -> Floats:
-    """Give what the frozen network makes of each picture: (N, 1280)."""
+    """Return the features of each image from the frozen network: (N, 1280)."""
     if stored.is_file():
         features: Floats = np.load(stored)
         return features
@@ -110,7 +110,7 @@ def linear_head(
 
 
 def scores_of(logits: Tensor, groups: Sequence[Sequence[int]], *, softmax: bool) -> Floats:
-    """Turn logits into probabilities, within groups by softmax if asked to."""
+    """Turn logits into probabilities, within groups by softmax if configured."""
     scores = logits.sigmoid()
     if softmax:
         for group in groups:
@@ -126,7 +126,7 @@ def mean_ap(scores: Floats, targets: NDArray[np.int8]) -> float:
 
 
 def macro_f1(claimed: NDArray[np.bool_], targets: NDArray[np.int8]) -> float:
-    """Average F1 over the labels that the side has."""
+    """Average F1 over the labels that occur in the split."""
     there = targets.any(axis=0)
     hits = (claimed & (targets > 0)).sum(axis=0)
     both = claimed.sum(axis=0) + targets.sum(axis=0)
@@ -140,7 +140,7 @@ def measure(
     targets: NDArray[np.int8],
     groups: Sequence[Sequence[int]],
 ) -> tuple[float, ...]:
-    """Give the columns of the table; thresholds come from the validation side."""
+    """Return the columns of the table; thresholds come from the validation split."""
     claimed = test >= np.array(fit_thresholds(val, val_targets), np.float32)
     decided = claimed.copy()
     for group in groups:
@@ -157,8 +157,8 @@ def measure(
 def one_split(features: Floats, dataset: Dataset, seed: int) -> dict[str, tuple[float, ...]]:
     """Train a head with every loss on one split."""
     divided = split_dataset(replace(dataset, split=None), SplitPlan(seed=seed, near=False))
-    sides = np.array(divided.split)
-    train, val, test = (sides == side for side in ("train", "val", "test"))
+    split = np.array(divided.split)
+    train, val, test = (split == name for name in ("train", "val", "test"))
     inputs = torch.from_numpy(features)
     targets = dataset.targets
     known = np.full(targets.shape[1], train.sum())
@@ -184,7 +184,7 @@ def one_split(features: Floats, dataset: Dataset, seed: int) -> dict[str, tuple[
 
 
 def corrected_p(differences: Floats, test_to_train: float) -> float:
-    """Give the p-value of the corrected resampled t-test (Nadeau and Bengio, 2003)."""
+    """Return the p-value of the corrected resampled t-test (Nadeau and Bengio, 2003)."""
     count = len(differences)
     variance = differences.var(ddof=1) * (1 / count + test_to_train)
     t = differences.mean() / math.sqrt(variance) if variance else 0.0
@@ -231,8 +231,8 @@ def main() -> None:
     shares = plan_shares(SplitPlan())
     tell(values, shares["test"] / shares["train"])
     if options.json:
-        told = {name: rows.round(5).tolist() for name, rows in values.items()}
-        options.json.write_text(json.dumps({"columns": COLUMNS, "splits": told}) + "\n")
+        splits = {name: rows.round(5).tolist() for name, rows in values.items()}
+        options.json.write_text(json.dumps({"columns": COLUMNS, "splits": splits}) + "\n")
 
 
 if __name__ == "__main__":

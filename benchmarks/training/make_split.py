@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def digest(paths: tuple[Path, ...], sides: tuple[str, ...]) -> str:
-    """Tell two splits apart, wherever the photos lie: by file names and sides alone."""
+    """Return a digest of file names and splits that does not depend on the folder of the photos."""
     rows = sorted(f"{path.name} {side}" for path, side in zip(paths, sides, strict=True))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 

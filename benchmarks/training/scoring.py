@@ -6,12 +6,12 @@ Each folder holds seed0, seed1, ... with predictions.npz in them: `val_scores`/`
 (probabilities) or `val_logits`/`test_logits`, targets and labels. Three ways to decide:
 
 - `0.5`: one global threshold, what timm does;
-- `thresholds`: edgeml's thresholds, fitted for each label on the validation side;
+- `thresholds`: edgeml's thresholds, fitted for each label on the validation split;
 - `groups`: those, and the best garment of each photo, what edgeml does.
 
-Where logits are given, a second system has their softmax over the garments as scores.
+Where logits are available, a second system has their softmax over the garments as scores.
 
-Labels that the test side lacks are left out of the means over labels.
+Labels that the test split lacks are excluded from the means over labels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Targets = NDArray[np.int8]
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Scores and targets of the validation and the test side."""
+    """Scores and targets of the validation and the test split."""
 
     scores: dict[str, Scores]
     targets: dict[str, Targets]
@@ -46,7 +46,7 @@ class Predictions:
 
 
 def read(path: Path, *, softmax: bool) -> Predictions | None:
-    """Read what a run predicts; None if a softmax is asked for and there are no logits."""
+    """Read the predictions of a run; None if `softmax` is set and there are no logits."""
     scores, targets = {}, {}
     with np.load(path) as stored:
         labels = [str(label) for label in stored["labels"]]
@@ -67,7 +67,7 @@ def read(path: Path, *, softmax: bool) -> Predictions | None:
 
 
 def decide(how: str, given: Predictions) -> Targets:
-    """Turn test scores into 0 or 1, by a rule that knows the validation side alone."""
+    """Turn test scores into 0 or 1, by a rule that uses the validation split only."""
     test = given.scores["test"]
     if how == "0.5":
         return (test >= 0.5).astype(np.int8)
@@ -81,7 +81,7 @@ def decide(how: str, given: Predictions) -> Targets:
 
 
 def score(scores: Scores, claimed: Targets, targets: Targets) -> dict[str, float]:
-    """Give each metric as a share of 1."""
+    """Return each metric as a share of 1."""
     there = targets.any(axis=0)
     averages = {"y_true": targets[:, there], "y_pred": claimed[:, there], "zero_division": 0}
     precision = precision_score(average="macro", **averages)

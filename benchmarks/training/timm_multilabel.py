@@ -43,11 +43,11 @@ EVAL_CROPS: dict[str, dict[str, Any]] = {
     "center 1": {"crop_pct": 1.0},
     "squash": {"crop_pct": 1.0, "crop_mode": "squash"},
 }
-"""How a validation picture becomes a square: timm's default first."""
+"""How to make a validation image square: timm's default first."""
 
 
 class TableReader:
-    """What timm calls a reader: the pictures of one side, with multi-hot targets."""
+    """A reader in timm's sense: the images of one split, with multi-hot targets."""
 
     def __init__(self, side: Dataset) -> None:
         self._paths, self._targets = side.paths, side.present.astype(np.float32)
@@ -60,7 +60,7 @@ class TableReader:
 
 
 def dataset_of(side: Dataset) -> ImageDataset:
-    """Give timm's dataset; pictures are decoded by Pillow."""
+    """Return timm's dataset; Pillow decodes the images."""
     target = MultiLabelTarget(len(side.labels), dense=True)
     return ImageDataset("", reader=TableReader(side), target_transform=target)
 
@@ -88,7 +88,7 @@ def build(options: argparse.Namespace, labels: int) -> nn.Module:
 def evaluate(
     task: MultiLabelClassificationTask, model: nn.Module, loader: Any
 ) -> tuple[dict[str, float], NDArray[np.float32], NDArray[np.float32]]:
-    """Give timm's metrics in percent, logits and targets, as `validate` of train.py does."""
+    """Return timm's metrics in percent, logits and targets, as `validate` of train.py does."""
     evaluator = task.create_evaluator()
     model.eval()
     logits, targets = [], []
@@ -110,7 +110,7 @@ def train_one_epoch(
     epoch: int,
     clip: float | None,
 ) -> float:
-    """Make the steps of one epoch; give the mean loss."""
+    """Take the steps of one epoch; return the mean loss."""
     task.get_trainable_module().train()
     losses, updates = [], epoch * len(loader)
     for pictures, target in loader:
@@ -130,7 +130,7 @@ def train_one_epoch(
 def loaders(
     options: argparse.Namespace, dataset: Dataset, config: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Give the training loader and the validation loader, one for each way to crop."""
+    """Return the training loader and the validation loader, one for each way to crop."""
     common = {
         "input_size": config["input_size"],
         "batch_size": options.batch_size,
@@ -218,7 +218,7 @@ def finish(
     best: dict[str, Any],
     seconds: float,
 ) -> None:
-    """Keep the predictions of the best epoch, and what the run was."""
+    """Save the predictions of the best epoch, and the settings of the run."""
     options.out.mkdir(parents=True, exist_ok=True)
     crops = {name: evaluate(task, model, loader) for name, loader in val.items()}
     arrays = {"val_logits": crops[options.eval_crop][1], "val_targets": crops[options.eval_crop][2]}

@@ -1,4 +1,4 @@
-"""Find timm's recipe on the validation side, then train it with several seeds.
+"""Find timm's recipe on the validation split, then train it with several seeds.
 
     python benchmarks/training/timm_recipe.py [--epochs 5] [--search-epochs 3]
 
@@ -36,7 +36,7 @@ ENVIRONMENT = {
 
 
 def run(out: Path, *options: str) -> dict[str, Any]:
-    """Run the adapter, unless its result is there already; give its summary."""
+    """Run the adapter, unless its result exists; return its summary."""
     summary = out / "summary.json"
     if not summary.is_file():
         print(out.name, " ".join(options), flush=True)
@@ -61,7 +61,7 @@ class Trial:
 
 
 def tried(out: Path, rate: str, scale: tuple[str, str], *epochs: str) -> Trial:
-    """Train without the test side; `epochs` are options that say how long."""
+    """Train without the test split; `epochs` are options that say how long."""
     name = f"search-lr{rate}-scale{scale[0]}" + "-first" * ("--stop-epoch" in epochs)
     found = run(out / name, *("--lr", rate, "--scale", *scale, "--all-crops"), *epochs)
     crops = found["crops_val_map"]
@@ -71,7 +71,7 @@ def tried(out: Path, rate: str, scale: tuple[str, str], *epochs: str) -> Trial:
 
 
 def search(out: Path, epochs: int, pool: ThreadPoolExecutor) -> Trial:
-    """Find the recipe that is best on the validation side."""
+    """Find the recipe that is best on the validation split."""
     length = ("--epochs", str(epochs))
     best = max(
         pool.map(lambda rate: tried(out, rate, MILD, *length), RATES), key=lambda trial: trial.best

@@ -54,15 +54,7 @@ def report_json(training: Training, findings: Findings) -> str:
         "best_epoch": training.best_epoch,
         "temperature": training.temperature,
         "metrics": {split: _summary(one) for split, one in findings.metrics.items()},
-        "labels": {
-            name: {
-                "threshold": threshold,
-                "group": findings.group_of.get(name),
-                "decided_by": "group" if name in findings.by_group else "threshold",
-                **{split: asdict(labels[name]) for split, labels in findings.labels.items()},
-            }
-            for name, threshold in zip(spec.labels, spec.thresholds, strict=True)
-        },
+        "labels": _labels(training, findings),
         "history": [
             {name: getattr(row, name) for name in _EPOCH_COLUMNS} for row in training.history
         ],
@@ -91,6 +83,19 @@ def report_json(training: Training, findings: Findings) -> str:
         "facts": dict(training.facts),
     }
     return json.dumps(jsonable(document), indent=1, ensure_ascii=False) + "\n"
+
+
+def _labels(training: Training, findings: Findings) -> dict[str, dict[str, object]]:
+    spec = training.spec
+    return {
+        name: {
+            "threshold": threshold,
+            "group": findings.group_of.get(name),
+            "decided_by": "group" if name in findings.by_group else "threshold",
+            **{split: asdict(labels[name]) for split, labels in findings.labels.items()},
+        }
+        for name, threshold in zip(spec.labels, spec.thresholds, strict=True)
+    }
 
 
 def per_label_csv(training: Training, findings: Findings) -> str:
