@@ -89,34 +89,33 @@ def export(
     from edgeml.data import read_dataset
     from edgeml.measure.compare import FidelityError
     from edgeml.runtimes.tensorrt.engine_options import EngineOptions
-    from edgeml_export import export as run
+    from edgeml_export import ExportRequest, run_export
 
-    engine = EngineOptions(
-        profile=batch_profile(batch),
-        workspace_mb=workspace,
-        portable=portable,
-        capability=gpu_capability(capability),
+    request = ExportRequest(
+        source=source,
+        fmt=fmt,
+        precision=precision,
+        target=target,
+        calib=read_dataset(calib, delimiter=delimiter) if calib else None,
+        method=calib_method,
+        check=read_dataset(check, delimiter=delimiter) if check else None,
+        max_drop=max_drop,
+        max_label_drop=max_label_drop,
+        minutes=search_minutes,
+        allow_overlap=allow_overlap,
+        input=input,
+        slim=slim,
+        retarget=retarget,
+        engine=EngineOptions(
+            profile=batch_profile(batch),
+            workspace_mb=workspace,
+            portable=portable,
+            capability=gpu_capability(capability),
+        ),
+        out=out,
     )
     try:
-        exported = run(
-            source,
-            fmt,
-            precision=precision,
-            target=target,
-            calib=read_dataset(calib, delimiter=delimiter) if calib else None,
-            method=calib_method,
-            check=read_dataset(check, delimiter=delimiter) if check else None,
-            max_drop=max_drop,
-            max_label_drop=max_label_drop,
-            minutes=search_minutes,
-            allow_overlap=allow_overlap,
-            input=input,
-            slim=slim,
-            retarget=retarget,
-            engine=engine,
-            out=out,
-            progress=progress(),
-        )
+        exported = run_export(request, progress=progress())
     except FidelityError as err:
         _print_failure(err, fmt, precision, json=json)
         raise

@@ -2,5 +2,6 @@
 
 # The module is `pipeline` because a submodule `export` would be hidden by the function.
 from edgeml_export.pipeline import export as export
+from edgeml_export.pipeline import run_export as run_export
 from edgeml_export.request import ExportRequest as ExportRequest
 from edgeml_export.result import Exported as Exported

@@ -78,10 +78,8 @@ def write_repository(
         shutil.copyfile(model, version / f"model{model.suffix}")
         if model.suffix == ".xml":
             shutil.copyfile(model.with_suffix(".bin"), version / "model.bin")
-        _write(
-            folder / model_name / LABELS_FILE,
-            "".join(f"{_one_line(each)}\n" for each in spec.labels),
-        )
+        labels = "".join(f"{_one_line(label)}\n" for label in spec.labels)
+        _write(folder / model_name / LABELS_FILE, labels)
         _write(folder / model_name / SPEC_FILE, spec.to_json() + "\n")
         if server == "triton":
             config = _triton_config(model_name, model.suffix, ports, spec, device, max_batch)
@@ -89,7 +87,7 @@ def write_repository(
         else:
             _write(folder / "config.json", _ovms_config(model_name, device))
         if out.exists():
-            # A folder cannot be renamed onto one that is not empty; until the rename there is none.
+            # A folder that is not empty cannot be replaced by renaming.
             os.replace(out, folder.parent / "replaced")
     return out
 

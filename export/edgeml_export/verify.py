@@ -123,25 +123,22 @@ def verify(
 ) -> Verification:
     """Check that a model file is sound and, with a source and images, gives the same labels.
 
-    Sound: it opens, its spec fits its tensors, its Q/DQ nodes are legal, and it gives finite
-    numbers for images of every kind, alone or in a batch, and the same either way. An engine for
-    another machine is only compared with its passport. The same labels: within the limits of its
-    precision (`edgeml_export.limits`), with labels, groups and thresholds that serve as well as
-    the source's.
+    Sound: it opens, its spec fits its tensors, its Q/DQ nodes are legal, and its outputs are
+    finite and independent of the batch. An engine for another machine is only compared with its
+    passport. The same labels: within the limits of its precision (`edgeml_export.limits`), with
+    labels, groups and thresholds that serve as well as the source's.
 
     Args:
         model: The file, in any format.
         against: The source.
         data: Labelled images; if their split is known, the test part is used.
-        target: The device that its INT8 layout must suit; None accepts any target. For
-            `openvino` the model also runs there.
+        target: The device that its INT8 layout must suit; None accepts any of them.
         max_drop: Points of mAP that may be lost, instead of the limit of the precision.
         max_label_drop: Points of AP that any single label may lose.
         progress: Where the work is shown.
 
     Raises:
-        ModelLoadError: There is no such file, the source cannot be read, or an engine that should
-            be compared with a source cannot run here.
+        ModelLoadError: A file is missing or damaged, or an engine to compare cannot run here.
         InputError: A source without data, or data without a source.
         MissingDependencyError: A runtime's library is not installed.
         DataError: The images do not suffice to judge.
