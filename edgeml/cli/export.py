@@ -12,6 +12,7 @@ from edgeml.cli._shared import Delimiter, Json, MaxDrop, MaxLabelDrop, print_jso
 
 if TYPE_CHECKING:
     from edgeml.measure.compare import FidelityError
+    from edgeml_export import Exported
 
 Source = Annotated[Path, typer.Argument(help="A run folder of `edgeml train`, or an .onnx.")]
 Format = Annotated[
@@ -119,6 +120,10 @@ def export(
     except FidelityError as err:
         _print_failure(err, fmt, precision, json=json)
         raise
+    _print_result(exported, json=json)
+
+
+def _print_result(exported: Exported, *, json: bool) -> None:
     if json:
         print_json(exported.to_dict())
         return
