@@ -163,12 +163,12 @@ def run(options: argparse.Namespace) -> None:
     random_seed(options.seed, 0)
     dataset = read_dataset(options.split)
     model = build(options, len(dataset.labels))
-    asked = {
+    requested = {
         "input_size": (3, options.size, options.size),
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
     }
-    config = resolve_data_config(asked, model=model)
+    config = resolve_data_config(requested, model=model)
     train, val = loaders(options, dataset, config)
     task = MultiLabelClassificationTask(model, criterion_kwargs={"smoothing": options.smoothing})
     optimizer = create_optimizer_v2(

@@ -130,7 +130,7 @@ def test_turning_agrees_with_opencv() -> None:
     matrix = cv2.getRotationMatrix2D((23.5, 23.5), 10, 1)
     expected = cv2.warpAffine(frame, matrix, (48, 48), borderMode=cv2.BORDER_REFLECT)[..., ::-1]
     difference = np.abs(got[0].transpose(1, 2, 0) * 255 - expected)
-    # OpenCV rounds to whole levels and to 1/32 of a pixel.
+    # OpenCV rounds to full levels and to 1/32 of a pixel.
     assert difference[4:-4, 4:-4].max() < 3
 
 

@@ -1,4 +1,4 @@
-"""Batches made ahead come in order, and waiting for them is measured."""
+"""Prefetched batches come in order, and the time waiting for them is measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeml.training.batches import Prefetcher
 pytestmark = pytest.mark.train
 
 
-def test_batches_come_in_order_whoever_is_done_first() -> None:
+def test_batches_come_in_order() -> None:
     def make(index: int) -> int:
         time.sleep(0.01 if index % 3 else 0.0)
         return index * index
@@ -20,17 +20,17 @@ def test_batches_come_in_order_whoever_is_done_first() -> None:
     assert list(Prefetcher(make, 2, 30, workers=4)) == [index * index for index in range(2, 30)]
 
 
-def test_no_more_is_made_than_there_are_workers_and_one() -> None:
+def test_at_most_one_batch_more_than_workers_is_ahead() -> None:
     made = []
-    ahead = iter(Prefetcher(lambda index: made.append(index), 0, 100, workers=2))
-    next(ahead)
+    batches = iter(Prefetcher(lambda index: made.append(index), 0, 100, workers=2))
+    next(batches)
     time.sleep(0.1)
     assert len(made) <= 4
-    ahead.close()  # type: ignore[attr-defined]
+    batches.close()  # type: ignore[attr-defined]
     assert len(made) <= 5
 
 
-def test_waiting_is_told_from_working() -> None:
+def test_only_waiting_is_counted() -> None:
     slow = Prefetcher(lambda index: time.sleep(0.03), 0, 6, workers=1)
     list(slow)
     assert slow.waited_s > 0.1
@@ -40,7 +40,7 @@ def test_waiting_is_told_from_working() -> None:
     assert quick.waited_s < 0.05
 
 
-def test_an_error_reaches_the_one_who_asked_and_ends_the_threads() -> None:
+def test_an_error_reaches_the_consumer_and_ends_the_threads() -> None:
     def make(index: int) -> int:
         if index == 3:
             raise ValueError("third")
@@ -51,5 +51,5 @@ def test_an_error_reaches_the_one_who_asked_and_ends_the_threads() -> None:
     assert not [thread for thread in threading.enumerate() if "edgeml-batch" in thread.name]
 
 
-def test_nothing_to_make_is_no_batch() -> None:
+def test_an_empty_range_has_no_batches() -> None:
     assert list(Prefetcher(lambda index: index, 5, 5, workers=2)) == []

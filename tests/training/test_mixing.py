@@ -17,7 +17,7 @@ def batch() -> tuple[Tensor, Tensor]:
     return images, torch.eye(4)
 
 
-def test_nothing_is_mixed_without_being_asked() -> None:
+def test_without_mixup_and_cutmix_nothing_is_mixed() -> None:
     images, targets = batch()
     same, same_targets = mix(images, targets, mixup=0, cutmix=0, key=(0, 1, 2))
     assert same is images

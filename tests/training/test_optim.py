@@ -220,9 +220,9 @@ def test_the_optimizer_of_a_frozen_model_serves_the_thawed_one() -> None:
 def test_an_average_goes_on_as_if_never_interrupted() -> None:
     torch.manual_seed(0)
     steps = [build_model("cnn", labels=2, args={}) for _ in range(6)]
-    whole, first = Ema(steps[0], 0.5), Ema(steps[0], 0.5)
+    combined, first = Ema(steps[0], 0.5), Ema(steps[0], 0.5)
     for model in steps[1:]:
-        whole.update(model)
+        combined.update(model)
     for model in steps[1:3]:
         first.update(model)
     second = Ema(steps[3], 0.5)
@@ -230,8 +230,8 @@ def test_an_average_goes_on_as_if_never_interrupted() -> None:
     second.step = first.step
     for model in steps[3:]:
         second.update(model)
-    assert second.step == whole.step == 5
-    assert not changed(second.model, state_of(whole.model))
+    assert second.step == combined.step == 5
+    assert not changed(second.model, state_of(combined.model))
 
 
 def test_only_pretrained_transformers_get_layer_decay_and_wide_ones_the_smallest_steps() -> None:
