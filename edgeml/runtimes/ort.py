@@ -182,7 +182,14 @@ def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.In
     Raises:
         ModelLoadError: ONNX Runtime refuses it, or would run it somewhere else.
     """
-    session = open_session(path, options, provider)
+    try:
+        session = open_session(path, options, provider)
+    except ModelLoadError as err:
+        # With x64quantprecision, ONNX Runtime 1.32 cannot convert a weight that two layers share.
+        if "Attempt to replace the existing tensor" not in str(err):
+            raise
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # in float: slow, right
+        session = open_session(path, options, provider)
     if not _is_for_another_runtime(spec_inside(session.get_modelmeta().custom_metadata_map)):
         return session
     # ONNX Runtime would quantise what is still in float, and spoil FP16 biases (1.32).
