@@ -1,4 +1,4 @@
-"""Small handmade ONNX networks, and images to measure their ranges on."""
+"""Small ONNX networks built by hand, and images to measure their ranges on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from edgeml.runtimes.onnx_file import write_onnx
 from edgeml_export.int8.calibration import Calibration
 
 SIDE = 16
-"""Of the pictures, and of what the networks take."""
+"""Side of the images, and of the networks' inputs, in pixels."""
 
 SPEC = ModelSpec(labels=("a", "b"), thresholds=(0.5, 0.5), preprocess=Preprocess(size=(SIDE, SIDE)))
 
 Output = str | Sequence[str]
 Node = tuple[str, Sequence[str], Output] | tuple[str, Sequence[str], Output, Mapping[str, Any]]
-"""Operator, names of its inputs, name of its output or outputs, and what else it has."""
+"""Operator, names of its inputs, name of its output or outputs, and other attributes."""
 
 
 def model_of(
@@ -37,15 +37,15 @@ def model_of(
     shape: Sequence[int | str] = ("N", 3, SIDE, SIDE),
     opset: int = 18,
 ) -> onnx.ModelProto:
-    """Make a network of one input, `input`, and one output; a node is named after what it makes."""
-    nodes = []
+    """Build a network of one input, `input`, and one output; nodes are named after their outputs."""
+    protos = []
     for kind, inputs, out, *more in nodes:
         outputs = [out] if isinstance(out, str) else list(out)
         attributes = {"name": f"{outputs[0]}_node", **dict(*more)}
-        nodes.append(helper.make_node(kind, list(inputs), outputs, **attributes))
+        protos.append(helper.make_node(kind, list(inputs), outputs, **attributes))
     graph = helper.make_graph(
-        nodes,
-        "handmade",
+        protos,
+        "network",
         [helper.make_tensor_value_info("input", dtype, list(shape))],
         [onnx.ValueInfoProto(name=output)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
@@ -65,13 +65,13 @@ def written(model: onnx.ModelProto, path: Path, spec: ModelSpec = SPEC) -> Path:
 
 
 def weights(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    """Give weights under which values neither grow nor shrink much."""
+    """Return weights under which values neither grow nor shrink much."""
     rng = np.random.default_rng(seed)
     return rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
 
 
 def photos(folder: Path, count: int = 12, seed: int = 0, detail: int = 4) -> Calibration:
-    """Paint smooth pictures of random colours; with a `detail` of 1 each is of one colour."""
+    """Paint smooth images of random colours; with a `detail` of 1 each is of one colour."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -84,7 +84,7 @@ def photos(folder: Path, count: int = 12, seed: int = 0, detail: int = 4) -> Cal
 
 
 def inputs_of(calibration: Calibration, spec: ModelSpec = SPEC) -> NDArray[Any]:
-    """Give all that the network was calibrated with, in one array."""
+    """Return all images of a calibration as one input of the network."""
     batches = calibration.batches(spec, size=1, advance=lambda done: None)
     return np.concatenate(list(batches))
 
@@ -95,30 +95,32 @@ def run(
     *outputs: str,
     optimized: bool = True,
 ) -> list[NDArray[Any]]:
-    """Run a network in ONNX Runtime; give the named tensors, or its output."""
+    """Run a network in ONNX Runtime; return the named tensors, or its output."""
     proto = onnx.load(model) if isinstance(model, Path) else model
     if outputs:
-        watched = onnx.ModelProto()
-        watched.CopyFrom(proto)
+        probed = onnx.ModelProto()
+        probed.CopyFrom(proto)
         known = {value.name for value in proto.graph.output}
-        watched.graph.output.extend(onnx.ValueInfoProto(name=n) for n in outputs if n not in known)
-        proto = watched
+        probed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in outputs if n not in known)
+        proto = probed
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
+    # Without VNNI, ONNX Runtime's default adds products of integers in 16 bits, and saturates.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found: list[NDArray[Any]] = session.run(
+    tensors: list[NDArray[Any]] = session.run(
         list(outputs) or None, {session.get_inputs()[0].name: batch}
     )
-    return found
+    return tensors
 
 
 def executed(path: Path, folder: Path) -> onnx.ModelProto:
-    """Give the network that ONNX Runtime makes of a file."""
+    """Return the network that ONNX Runtime makes of a file."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(folder / "optimized.onnx")

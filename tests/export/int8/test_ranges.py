@@ -1,9 +1,8 @@
-"""Ranges against numpy on the tensors themselves, and the file that keeps them."""
+"""Ranges against numpy on the tensors themselves, and the file that stores them."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -19,12 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto
-from scipy.stats import entropy
 
 from edgeml.errors import CalibrationError, ExportError
 from edgeml_export.int8 import ranges as module
 from edgeml_export.int8.calibration import Calibration
-from edgeml_export.int8.histogram import METHODS, PERCENTILE, Histogram, entropy_cut
+from edgeml_export.int8.histogram import METHODS, PERCENTILE
 from edgeml_export.int8.ranges import Ranges, ranges_for
 from tests.export.graphs import SPEC, inputs_of, model_of, photos, run, weights
 from tests.notes import Notes
@@ -73,7 +71,7 @@ def tensors(network: onnx.ModelProto, calibration: Calibration) -> dict[str, NDA
     return {"input": batch, **dict(zip(names, run(network, batch, *names), strict=True))}
 
 
-def test_least_and_greatest_are_those_of_all_images(
+def test_the_limits_are_those_of_all_images(
     measured: Ranges, tensors: dict[str, NDArray[np.float32]]
 ) -> None:
     assert measured.images == 7
@@ -91,9 +89,11 @@ def test_the_range_by_percentile_is_numpys_within_a_bin(
     for name in ("input", "first", "cut"):
         values = tensors[name].astype(np.float64)
         reach = 2.0 ** math.ceil(math.log2(np.abs(values).max()))
-        wanted = np.percentile(values, [tail, 100 - tail], method="inverted_cdf")
+        expected = np.percentile(values, [tail, 100 - tail], method="inverted_cdf")
         got = measured.by("percentile")[name]
-        np.testing.assert_allclose(got, [min(0, wanted[0]), max(0, wanted[1])], atol=reach / 2048)
+        np.testing.assert_allclose(
+            got, [min(0, expected[0]), max(0, expected[1])], atol=reach / 2048
+        )
 
 
 def test_means_of_channels_are_numpys(
@@ -101,13 +101,13 @@ def test_means_of_channels_are_numpys(
 ) -> None:
     assert set(measured.means) == set(CHANNELS)
     for name in ("input", "cut"):
-        wanted = tensors[name].mean(axis=(0, 2, 3), dtype=np.float64)
-        np.testing.assert_allclose(measured.means[name, 1], wanted, rtol=1e-5, atol=1e-6)
-    wanted = tensors["flat"].mean(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(measured.means["flat", -1], wanted, rtol=1e-5, atol=1e-6)
+        expected = tensors[name].mean(axis=(0, 2, 3), dtype=np.float64)
+        np.testing.assert_allclose(measured.means[name, 1], expected, rtol=1e-5, atol=1e-6)
+    expected = tensors["flat"].mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(measured.means["flat", -1], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_tensor_that_is_always_zero_or_the_same_has_a_range_all_the_same(
+def test_a_constant_tensor_has_a_range(
     measured: Ranges,
 ) -> None:
     for method in METHODS:
@@ -117,7 +117,7 @@ def test_a_tensor_that_is_always_zero_or_the_same_has_a_range_all_the_same(
         assert high == pytest.approx(0.3, abs=0.5 / 2048)
 
 
-def test_every_range_lies_within_what_was_seen(measured: Ranges) -> None:
+def test_every_range_is_within_the_limits_of_the_values(measured: Ranges) -> None:
     for ranges in measured.tensors.values():
         for low, high in ranges.values():
             assert ranges["minmax"][0] <= low <= 0 <= high <= ranges["minmax"][1]
@@ -137,12 +137,12 @@ def test_a_fixed_batch_has_the_ranges_of_its_twin_with_any_batch(
         np.testing.assert_array_equal(found.means[key], means)
 
 
-def test_values_that_are_no_numbers_are_refused_with_the_tensors_name(
+def test_nan_and_infinity_are_refused_with_the_tensors_name(
     calibration: Calibration,
 ) -> None:
     model = model_of(
         [
-            ("Log", ["input"], "broken"),  # some of the inputs lie below 0
+            ("Log", ["input"], "broken"),  # some inputs are below 0
             ("GlobalAveragePool", ["broken"], "p"),
             ("Flatten", ["p"], "logits"),
         ],
@@ -152,13 +152,7 @@ def test_values_that_are_no_numbers_are_refused_with_the_tensors_name(
         ranges_for(model, ["broken"], [], SPEC, calibration)
 
 
-def test_infinities_are_refused_too() -> None:
-    for value in (np.inf, -np.inf, np.nan):
-        with pytest.raises(CalibrationError, match="'t' is not finite"):
-            Histogram().add("t", np.array([1, value, -1], np.float32))
-
-
-def test_a_network_that_cannot_run_is_told(calibration: Calibration) -> None:
+def test_a_network_that_cannot_run_is_fields(calibration: Calibration) -> None:
     model = model_of([("Flatten", ["input"], "f"), ("Sigmoid", ["f"], "logits")], {})
     model.graph.node[1].op_type = "NoSuchOperator"
     with pytest.raises(ExportError, match="cannot run the network"):
@@ -182,147 +176,8 @@ def test_raw_uint8_frames_are_measured_as_the_network_takes_them(calibration: Ca
     assert batch.dtype == np.uint8
     found = ranges_for(model, ["image"], [("image", 1)], spec, calibration)
     assert found.by("minmax")["image"] == (0.0, float(batch.max()))
-    wanted = batch.mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(found.means["image", 1], wanted, rtol=1e-5)
-
-
-# Histograms. Odd multiples of 1/512 lie on no end of a bin and are no power of two.
-
-odd = st.integers(1, 2000).map(lambda n: (2 * n + 1) / 512)
-signed = st.builds(lambda value, sign: value * sign, odd, st.sampled_from([-1.0, 0.0, 1.0]))
-
-
-@settings(deadline=None)
-@given(st.lists(arrays(np.float32, st.integers(1, 30), elements=signed), min_size=1, max_size=5))
-def test_a_histogram_that_widens_gives_what_one_gives_that_saw_all_at_once(
-    batches: list[NDArray[np.float32]],
-) -> None:
-    widened, known = Histogram(), Histogram()
-    batches = [np.zeros(3, np.float32), *batches]
-    for batch in batches:
-        widened.add("t", batch)
-    known.add("t", np.concatenate(batches))
-    assert widened.ranges() == known.ranges()
-    np.testing.assert_array_equal(widened._counts, known._counts)
-    assert widened._counts.sum() == sum(map(len, batches))
-
-
-@settings(deadline=None)
-@given(
-    arrays(
-        np.float32,
-        st.integers(1, 200),
-        elements=st.floats(-(2.0**127), 2.0**127, width=32),
-    )
-)
-def test_any_finite_values_have_ranges(values: NDArray[np.float32]) -> None:
-    histogram = Histogram()
-    histogram.add("t", values)
-    found = histogram.ranges()
-    assert found["minmax"] == (min(0.0, float(values.min())), max(0.0, float(values.max())))
-    for low, high in found.values():
-        assert found["minmax"][0] <= low <= 0 <= high <= found["minmax"][1]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 7.0, 1e-3]))
-def test_percentiles_of_random_values_are_numpys_within_a_bin(seed: int, scale: float) -> None:
-    rng = np.random.default_rng(seed)
-    values = (scale * rng.standard_t(3, 40000)).astype(np.float32)
-    histogram = Histogram()
-    histogram.add("t", values)
-    tail = (100 - PERCENTILE) / 2
-    wanted = np.percentile(values, [tail, 100 - tail], method="inverted_cdf")
-    bin_width = 2.0 ** math.ceil(math.log2(np.abs(values).max())) / 2048
-    np.testing.assert_allclose(histogram.ranges()["percentile"], wanted, atol=1.01 * bin_width)
-
-
-def test_of_a_large_tensor_a_share_is_counted_and_its_ends_are_exact() -> None:
-    values = np.random.default_rng(0).normal(0, 1, 300_000).astype(np.float32)
-    values[123_457] = 50
-    histogram = Histogram()
-    histogram.add("t", values.reshape(3, 100, 1000))
-    assert histogram.high == 50
-    assert 40_000 < histogram._counts.sum() < 70_000
-    wanted = np.percentile(values, PERCENTILE)
-    assert histogram.ranges()["percentile"][1] == pytest.approx(wanted, rel=0.15)
-
-
-def literal_entropy_cut(counts: NDArray[np.int64], levels: int, cuts: list[int]) -> list[float]:
-    """The divergence at each cut as on Migacz's slides, element by element."""
-    counts = counts.astype(np.float64)
-    counts[0] = counts[1]
-    divergences = []
-    for cut in cuts:
-        p = [float(count) for count in counts[:cut]]
-        p[-1] += float(sum(counts[cut:]))
-        edges = [math.ceil(level * cut / levels) for level in range(levels + 1)]
-        q: list[float] = []
-        for low, high in itertools.pairwise(edges):
-            full = [count > 0 for count in counts[low:high]]
-            share = sum(counts[low:high]) / max(1, sum(full))
-            q += [share if some else 0.0 for some in full]
-        q = [1e-4 if mass > 0 and not given else given for mass, given in zip(p, q, strict=True)]
-        divergences.append(float(entropy(p, q)))
-    return divergences
-
-
-@settings(deadline=None, max_examples=25)
-@given(
-    st.sampled_from([8, 16, 128]),
-    arrays(np.int64, st.integers(10, 320), elements=st.integers(0, 40)),
-)
-def test_no_cut_loses_less_information_than_the_one_chosen(
-    levels: int, counts: NDArray[np.int64]
-) -> None:
-    filled = np.flatnonzero(counts)
-    last = int(filled[-1]) + 1 if len(filled) else 0
-    chosen = entropy_cut(counts, levels)
-    if last <= levels:
-        assert chosen == last
-        return
-    cuts = [*range(levels, last, max(1, (last - levels) // 128)), last]
-    divergences = literal_entropy_cut(counts, levels, cuts)
-    assert chosen in cuts
-    assert divergences[cuts.index(chosen)] <= min(divergences) + 1e-9
-
-
-def test_the_cut_by_entropy_is_about_where_onnx_runtime_cuts() -> None:
-    """Its `get_entropy_threshold` wants an odd number of bins around 0, and 2n + 1 levels."""
-    calibrate = pytest.importorskip("onnxruntime.quantization.calibrate")
-    rng = np.random.default_rng(0)
-    for values in (rng.laplace(0, 1, 100_000), rng.standard_t(3, 100_000)):
-        reach = float(np.abs(values).max())
-        counts = np.histogram(np.abs(values), bins=2048, range=(0, reach))[0]
-        ours = entropy_cut(counts) * reach / 2048
-        both = np.concatenate([values, -values]).astype(np.float32)
-        histogram, edges = np.histogram(both, bins=4097, range=(-reach, reach))
-        collector = calibrate.HistogramCollector("entropy", True, 4097, 255, 99.99, "")
-        told = histogram, edges, np.float32(-reach), np.float32(reach), np.float32(reach)
-        theirs = float(collector.get_entropy_threshold(told, 255)[1])
-        # Theirs puts what is left of bins that do not divide evenly into the last level.
-        assert theirs / 1.5 < ours < theirs * 1.5
-
-
-def test_a_constant_is_not_cut() -> None:
-    counts = np.zeros(2048, np.int64)
-    counts[1500] = 7
-    assert entropy_cut(counts) > 1500
-
-
-def test_values_too_small_to_divide_by_are_taken_for_zero() -> None:
-    for value in (1e-45, -1e-38, 1e-35):
-        histogram = Histogram()
-        histogram.add("t", np.array([value], np.float32))
-        histogram.add("t", np.array([1, 0, 0.5], np.float32))
-        assert histogram._counts[2048] == 2
-        assert histogram._counts.sum() == 4
-
-
-def test_values_that_fit_into_the_levels_are_all_kept() -> None:
-    assert entropy_cut(np.zeros(2048, np.int64)) == 0
-    assert entropy_cut(np.array([5, 4, 3] + [0] * 500)) == 3
-    assert entropy_cut(np.r_[np.ones(128, np.int64), np.zeros(99, np.int64)]) == 128
+    expected = batch.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(found.means["image", 1], expected, rtol=1e-5)
 
 
 # The file.
@@ -362,33 +217,33 @@ def test_real_ranges_are_read_as_they_are_written(measured: Ranges) -> None:
     assert len(text.splitlines()) > len(measured.tensors) + len(measured.means)
 
 
-def variants(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Files that are almost ours."""
-    for field in told:
-        yield {key: value for key, value in told.items() if key != field}
+def variants(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield files that are almost right."""
+    for field in fields:
+        yield {key: value for key, value in fields.items() if key != field}
         for wrong in (None, [], 3, "x", {"a": 1}, {"a:b": "c"}, {"a:1": [["x"]]}):
-            if not (field in ("network_sha256", "calibration_sha256") or wrong == told[field]):
-                yield {**told, field: wrong}
-    yield {**told, "format": "edgeml.ranges/2"}
-    yield {**told, "images": math.inf}
-    yield {**told, "images": "many"}
+            if not (field in ("network_sha256", "calibration_sha256") or wrong == fields[field]):
+                yield {**fields, field: wrong}
+    yield {**fields, "format": "edgeml.ranges/2"}
+    yield {**fields, "images": math.inf}
+    yield {**fields, "images": "many"}
     for pair in ([1, 2], [-2, -1], [0], [0, 1, 2], [0, math.inf], [math.nan, 0], "x", [0, "x"]):
-        yield {**told, "tensors": {"t": dict.fromkeys(METHODS, pair)}}
-    yield {**told, "tensors": {"t": {"minmax": [0, 1]}}}
-    yield {**told, "tensors": {"t": dict.fromkeys(METHODS, (0, 10**400))}}
+        yield {**fields, "tensors": {"t": dict.fromkeys(METHODS, pair)}}
+    yield {**fields, "tensors": {"t": {"minmax": [0, 1]}}}
+    yield {**fields, "tensors": {"t": dict.fromkeys(METHODS, (0, 10**400))}}
     for means in ([math.nan], [1e300], [10**400], ["x"], [[1.0]], 3.0):
-        yield {**told, "means": {"t:1": means}}
-    yield {**told, "means": {"t": [1.0]}}
+        yield {**fields, "means": {"t:1": means}}
+    yield {**fields, "means": {"t": [1.0]}}
 
 
-def test_other_json_is_refused_in_a_sentence(measured: Ranges) -> None:
-    told = json.loads(measured.to_json())
+def test_other_json_is_refused(measured: Ranges) -> None:
+    fields = json.loads(measured.to_json())
     accepted = []
-    for other in (*variants(told), [], None, 3, "text", {}):
+    for other in (*variants(fields), [], None, 3, "text", {}):
         with contextlib.suppress(CalibrationError):
             Ranges.from_json(json.dumps(other))
             accepted.append(other)
-    assert accepted == [{**told, "images": 3}]
+    assert accepted == [{**fields, "images": 3}]
 
 
 @given(st.binary(max_size=60))
@@ -428,88 +283,90 @@ def forbid_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_measure", measure)
 
 
-def test_kept_ranges_serve_again_without_running_the_network(
+def test_stored_ranges_are_used_without_running_the_network(
     network: onnx.ModelProto,
     calibration: Calibration,
     measured: Ranges,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kept = tmp_path / "kept.json"
-    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
-    content = kept.read_bytes()
+    cache = tmp_path / "cache.json"
+    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=cache)
+    content = cache.read_bytes()
     forbid_measuring(monkeypatch)
     for images in (calibration, None):
         progress = Notes()
-        again = ranges_for(network, TENSORS, CHANNELS, SPEC, images, cache=kept, progress=progress)
+        again = ranges_for(network, TENSORS, CHANNELS, SPEC, images, cache=cache, progress=progress)
         assert again.to_json() == measured.to_json()
         assert "7 images" in progress.lines[0]
-    assert kept.read_bytes() == content
+    assert cache.read_bytes() == content
 
 
-def test_kept_ranges_of_other_images_are_replaced(
+def test_stored_ranges_of_other_images_are_replaced(
     network: onnx.ModelProto, calibration: Calibration, measured: Ranges, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept.json"
+    cache = tmp_path / "cache.json"
     other = photos(tmp_path / "others", count=3, seed=5)
-    first = ranges_for(network, TENSORS, CHANNELS, SPEC, other, cache=kept)
-    assert Ranges.from_json(kept.read_text()).calibration_sha256 == other.digest
-    again = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
-    assert again.to_json() == kept.read_text() == measured.to_json() != first.to_json()
+    first = ranges_for(network, TENSORS, CHANNELS, SPEC, other, cache=cache)
+    assert Ranges.from_json(cache.read_text()).calibration_sha256 == other.digest
+    again = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=cache)
+    assert again.to_json() == cache.read_text() == measured.to_json() != first.to_json()
 
 
-def test_kept_ranges_of_another_question_are_refused_without_images_and_else_replaced(
+def test_stored_ranges_of_another_network_are_replaced_or_refused_without_images(
     network: onnx.ModelProto, calibration: Calibration, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept.json"
+    cache = tmp_path / "cache.json"
     other = onnx.ModelProto()
     other.CopyFrom(network)
     # One bit of one weight.
     raw = bytearray(other.graph.initializer[0].raw_data)
     raw[0] ^= 1
     other.graph.initializer[0].raw_data = bytes(raw)
-    ranges_for(other, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
+    ranges_for(other, TENSORS, CHANNELS, SPEC, calibration, cache=cache)
     half = replace(SPEC, preprocess=replace(SPEC.preprocess, mean=(0.5, 0.5, 0.5)))
-    for wanted in (
+    for expected in (
         (network, TENSORS, CHANNELS, SPEC),
         (other, TENSORS[1:], CHANNELS, SPEC),
         (other, TENSORS, CHANNELS[1:], SPEC),
         (other, TENSORS, CHANNELS, half),
     ):
         with pytest.raises(CalibrationError, match="--calib"):
-            ranges_for(*wanted, None, cache=kept)
-    before = kept.read_text()
-    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
-    assert kept.read_text() != before
+            ranges_for(*expected, None, cache=cache)
+    before = cache.read_text()
+    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=cache)
+    assert cache.read_text() != before
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"format": "edgeml.ranges/1"}'])
-def test_a_damaged_file_is_measured_anew_and_mended(
+def test_a_damaged_file_is_measured_again_and_replaced(
     network: onnx.ModelProto,
     calibration: Calibration,
     measured: Ranges,
     content: bytes,
     tmp_path: Path,
 ) -> None:
-    kept = tmp_path / "kept.json"
-    kept.write_bytes(content)
+    cache = tmp_path / "cache.json"
+    cache.write_bytes(content)
     with pytest.raises(CalibrationError, match="--calib"):
-        ranges_for(network, TENSORS, CHANNELS, SPEC, None, cache=kept)
-    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
-    assert kept.read_text() == measured.to_json()
+        ranges_for(network, TENSORS, CHANNELS, SPEC, None, cache=cache)
+    ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=cache)
+    assert cache.read_text() == measured.to_json()
 
 
-def test_without_images_and_without_a_file_the_way_out_is_told(network: onnx.ModelProto) -> None:
+def test_without_images_and_without_a_file_the_message_names_the_option(
+    network: onnx.ModelProto,
+) -> None:
     with pytest.raises(CalibrationError, match="--calib DATA"):
         ranges_for(network, TENSORS, CHANNELS, SPEC, None)
 
 
-def test_what_was_measured_is_what_is_kept(
+def test_measured_ranges_equal_the_stored_ones(
     network: onnx.ModelProto, calibration: Calibration, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept.json"
-    measured = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=kept)
-    again = ranges_for(network, TENSORS, CHANNELS, SPEC, None, cache=kept)
+    cache = tmp_path / "cache.json"
+    measured = ranges_for(network, TENSORS, CHANNELS, SPEC, calibration, cache=cache)
+    again = ranges_for(network, TENSORS, CHANNELS, SPEC, None, cache=cache)
     assert measured.tensors == again.tensors
     assert measured.means.keys() == again.means.keys()
     for key, means in measured.means.items():
