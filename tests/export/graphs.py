@@ -37,7 +37,7 @@ def model_of(
     shape: Sequence[int | str] = ("N", 3, SIDE, SIDE),
     opset: int = 18,
 ) -> onnx.ModelProto:
-    """Build a network of one input, `input`, and one output; nodes are named after their outputs."""
+    """Build a network from `input` to one output; nodes are named after their outputs."""
     protos = []
     for kind, inputs, out, *more in nodes:
         outputs = [out] if isinstance(out, str) else list(out)
