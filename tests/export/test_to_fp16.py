@@ -97,11 +97,11 @@ def test_logits_differ_by_less_than_a_hundredth_of_their_spread(
     network: Path, test_part: Dataset, tmp_path: Path
 ) -> None:
     # FP16 rounds to 11 bits, 0.05 % each time; ten layers of independent roundings stay below 1 %.
-    half = fp16_from_onnx(network, tmp_path / "half.onnx")
+    fp16 = fp16_from_onnx(network, tmp_path / "fp16.onnx")
     with (
         Predictor(network) as first,
-        Predictor(half) as second,
-        Predictor(fp16_emulation_from_onnx(half, tmp_path / "rounded.onnx")) as third,
+        Predictor(fp16) as second,
+        Predictor(fp16_emulation_from_onnx(fp16, tmp_path / "rounded.onnx")) as third,
     ):
         frames = [first.read(path) for path in test_part.paths]
         expected, got, rounded = (each.logits(frames) for each in (first, second, third))
@@ -112,9 +112,9 @@ def test_logits_differ_by_less_than_a_hundredth_of_their_spread(
 def test_norms_softmax_and_means_of_a_transformer_stay_fp32(vit: Path, tmp_path: Path) -> None:
     model = read_onnx(fp16_from_onnx(vit, tmp_path / "vit.fp16.onnx"))
     types = types_of_values(model)
-    kept = [n for n in model.graph.node if n.op_type in ("LayerNormalization", "Softmax")]
-    assert {node.op_type for node in kept} == {"LayerNormalization", "Softmax"}
-    assert {types[name] for node in kept for name in (*node.input, *node.output)} == {FLOAT}
+    nodes = [n for n in model.graph.node if n.op_type in ("LayerNormalization", "Softmax")]
+    assert {node.op_type for node in nodes} == {"LayerNormalization", "Softmax"}
+    assert {types[name] for node in nodes for name in (*node.input, *node.output)} == {FLOAT}
     products = [node for node in model.graph.node if node.op_type == "MatMul"]
     assert {types[name] for node in products for name in node.input} == {FLOAT16}
 
@@ -128,14 +128,14 @@ def test_the_mean_before_the_head_stays_fp32(resnet: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["network", "vit", "resnet"])
-def test_every_value_is_made_before_it_is_read(
+def test_every_value_exists_before_it_is_read(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    graph = read_onnx(fp16_from_onnx(request.getfixturevalue(name), tmp_path / "half.onnx")).graph
-    made = {"", *(value.name for value in (*graph.input, *graph.initializer))}
+    graph = read_onnx(fp16_from_onnx(request.getfixturevalue(name), tmp_path / "fp16.onnx")).graph
+    known = {"", *(value.name for value in (*graph.input, *graph.initializer))}
     for node in graph.node:
-        assert set(node.input) <= made
-        made.update(node.output)
+        assert set(node.input) <= known
+        known.update(node.output)
     assert len({node.name for node in graph.node}) == len(graph.node)
 
 
@@ -161,60 +161,61 @@ def test_a_weight_beyond_fp16_keeps_its_layer_in_fp32(network: Path, tmp_path: P
     values.flat[0] = 1e6
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
     onnx.save(model, tmp_path / "large.onnx")
-    half = read_onnx(fp16_from_onnx(tmp_path / "large.onnx", tmp_path / "large.fp16.onnx"))
-    types = types_of_values(half)
+    fp16 = read_onnx(fp16_from_onnx(tmp_path / "large.onnx", tmp_path / "large.fp16.onnx"))
+    types = types_of_values(fp16)
     assert types[weights.name] == FLOAT
-    others = [n for n in half.graph.node if n.op_type == "Conv" and n.name != node.name]
+    others = [n for n in fp16.graph.node if n.op_type == "Conv" and n.name != node.name]
     assert {types[name] for other in others for name in other.input} == {FLOAT16}
 
 
-def test_an_overflow_inside_shows_in_the_rounded_twin_as_in_onnx_s_own_reference(
+def test_an_overflow_inside_shows_in_the_emulation_as_in_onnx_s_own_reference(
     tmp_path: Path,
 ) -> None:
     source = overflowing(tmp_path / "net.onnx")
-    half = fp16_from_onnx(source, tmp_path / "half.onnx")
+    fp16 = fp16_from_onnx(source, tmp_path / "fp16.onnx")
     assert np.isfinite(run(source, BRIGHT)).all()
     with np.errstate(over="ignore"):
-        (reference,) = ReferenceEvaluator(str(half)).run(None, {"images": BRIGHT})
+        (reference,) = ReferenceEvaluator(str(fp16)).run(None, {"images": BRIGHT})
     assert np.isinf(reference).all()
-    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
-    assert np.isinf(run(twin, BRIGHT)).all()
+    emulation = fp16_emulation_from_onnx(fp16, tmp_path / "emulation.onnx")
+    assert np.isinf(run(emulation, BRIGHT)).all()
     bright = np.full((4, 4, 3), 255, np.uint8)
-    with Predictor(twin) as predictor, pytest.raises(InferenceError, match="not a finite number"):
+    with (
+        Predictor(emulation) as predictor,
+        pytest.raises(InferenceError, match="not a finite number"),
+    ):
         predictor.predict(bright)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="Arm has kernels for FP16")
 def test_onnx_runtime_on_x86_does_not_show_an_overflow(tmp_path: Path) -> None:
-    """Why there is a rounded twin. Should this fail one day, it may not be needed any more."""
-    half = fp16_from_onnx(overflowing(tmp_path / "net.onnx"), tmp_path / "half.onnx")
-    assert np.isfinite(run(half, BRIGHT)).all()
+    """The reason for the emulation. If this fails one day, the emulation may not be needed."""
+    fp16 = fp16_from_onnx(overflowing(tmp_path / "net.onnx"), tmp_path / "fp16.onnx")
+    assert np.isfinite(run(fp16, BRIGHT)).all()
 
 
-def test_the_rounded_twin_rounds_as_onnx_s_own_reference(network: Path, tmp_path: Path) -> None:
-    half = fp16_from_onnx(network, tmp_path / "half.onnx")
-    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
+def test_the_emulation_rounds_as_onnx_s_own_reference(network: Path, tmp_path: Path) -> None:
+    fp16 = fp16_from_onnx(network, tmp_path / "fp16.onnx")
+    emulation = fp16_emulation_from_onnx(fp16, tmp_path / "emulation.onnx")
     batch = np.random.default_rng(0).normal(size=(1, 3, 40, 40)).astype(np.float32)
-    (reference,) = ReferenceEvaluator(str(half)).run(None, {"images": batch})
+    (reference,) = ReferenceEvaluator(str(fp16)).run(None, {"images": batch})
     exact = run(network, batch)
     # The reference sums in FP16 too, so the two agree only in their size of error.
-    error = np.abs(run(twin, batch) - exact).max()
+    error = np.abs(run(emulation, batch) - exact).max()
     assert 0.1 < error / np.abs(reference - exact).max() < 10
 
 
-def test_the_layers_that_overflow_are_named_and_kept_they_are_right(tmp_path: Path) -> None:
+def test_the_layers_that_overflow_are_found_and_in_fp32_they_are_right(tmp_path: Path) -> None:
     source = overflowing(tmp_path / "net.onnx")
     found = overflows(source, [0.01 * BRIGHT, BRIGHT])
     assert found == pytest.approx(dict.fromkeys(("grower", "carrier", "shrinker"), 225_000))
-    half = fp16_from_onnx(source, tmp_path / "half.onnx", keep=found)
-    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
-    np.testing.assert_allclose(run(twin, BRIGHT), run(source, BRIGHT), rtol=2e-3)
+    fp16 = fp16_from_onnx(source, tmp_path / "fp16.onnx", keep=found)
+    emulation = fp16_emulation_from_onnx(fp16, tmp_path / "emulation.onnx")
+    np.testing.assert_allclose(run(emulation, BRIGHT), run(source, BRIGHT), rtol=2e-3)
 
 
 @pytest.mark.parametrize(("share", "named"), [(0.6, True), (0.4, False)])
-def test_what_comes_near_to_an_overflow_counts_as_one(
-    share: float, named: bool, tmp_path: Path
-) -> None:
+def test_a_value_near_an_overflow_counts_as_one(share: float, named: bool, tmp_path: Path) -> None:
     source = overflowing(tmp_path / "net.onnx")
     assert bool(overflows(source, [BRIGHT * np.float32(share * 65504 / 225_000)])) == named
 
@@ -269,8 +270,8 @@ def test_an_int8_model_gets_fp16_scales_and_means_the_same(
     assert {makers[node.input[0]] for node in layers} == {"DequantizeLinear"}
     spec = spec_of_onnx(model, path)
     assert (spec.precision, spec.provenance.arithmetic) == ("int8", "fp16")
-    twin = fp16_emulation_from_onnx(path, tmp_path / "twin.onnx")
-    with Predictor(source) as first, Predictor(path) as second, Predictor(twin) as third:
+    emulation = fp16_emulation_from_onnx(path, tmp_path / "emulation.onnx")
+    with Predictor(source) as first, Predictor(path) as second, Predictor(emulation) as third:
         frames = [first.read(image) for image in test_part.paths]
         expected = first.logits(frames)
         for other in (second, third):
@@ -298,7 +299,7 @@ def test_a_scale_that_fp16_would_lose_bits_of_stays_fp32(
             "zero": np.zeros(1, np.int8),
         },
     )
-    model = read_onnx(fp16_from_onnx(source, tmp_path / "half.onnx"))
+    model = read_onnx(fp16_from_onnx(source, tmp_path / "fp16.onnx"))
     types = types_of_values(model)
     (dequantizer,) = (n for n in model.graph.node if n.op_type == "DequantizeLinear")
     (layer,) = (n for n in model.graph.node if n.op_type == "Conv")
@@ -325,11 +326,11 @@ def test_a_constant_that_two_nodes_share_is_there_in_both_types(tmp_path: Path) 
             "one": np.array([1], np.int64),
         },
     )
-    half = fp16_from_onnx(source, tmp_path / "half.onnx")
-    kinds = [t.data_type for t in read_onnx(half).graph.initializer if t.name.startswith("three")]
+    fp16 = fp16_from_onnx(source, tmp_path / "fp16.onnx")
+    kinds = [t.data_type for t in read_onnx(fp16).graph.initializer if t.name.startswith("three")]
     assert sorted(kinds) == [FLOAT, FLOAT16]
-    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
-    np.testing.assert_allclose(run(twin, BRIGHT), run(source, BRIGHT), rtol=2e-3)
+    emulation = fp16_emulation_from_onnx(fp16, tmp_path / "emulation.onnx")
+    np.testing.assert_allclose(run(emulation, BRIGHT), run(source, BRIGHT), rtol=2e-3)
 
 
 def test_constants_inside_of_nodes_are_fp16_where_fp16_holds_them(tmp_path: Path) -> None:
@@ -352,10 +353,10 @@ def test_constants_inside_of_nodes_are_fp16_where_fp16_holds_them(tmp_path: Path
         ],
         {"axes": np.array([1, 2, 3], np.int64), "one": np.array([1], np.int64)},
     )
-    half = fp16_from_onnx(source, tmp_path / "half.onnx")
-    types = types_of_values(read_onnx(half))
+    fp16 = fp16_from_onnx(source, tmp_path / "fp16.onnx")
+    types = types_of_values(read_onnx(fp16))
     assert [types[name] for name in ("two", "large", "half")] == [FLOAT16, FLOAT, FLOAT]
-    np.testing.assert_array_equal(run(half, BRIGHT), run(source, BRIGHT))
+    np.testing.assert_array_equal(run(fp16, BRIGHT), run(source, BRIGHT))
 
 
 def test_control_flow_is_refused_by_name(network: Path, tmp_path: Path) -> None:
@@ -373,8 +374,8 @@ def test_control_flow_is_refused_by_name(network: Path, tmp_path: Path) -> None:
     )
     onnx.save(model, tmp_path / "branching.onnx")
     with pytest.raises(ExportError, match=r"control flow \(If\)"):
-        fp16_from_onnx(tmp_path / "branching.onnx", tmp_path / "half.onnx")
-    assert not (tmp_path / "half.onnx").exists()
+        fp16_from_onnx(tmp_path / "branching.onnx", tmp_path / "fp16.onnx")
+    assert not (tmp_path / "fp16.onnx").exists()
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="Arm has kernels for FP16")
@@ -384,13 +385,13 @@ def test_opening_an_fp16_file_on_x86_tells_that_it_is_no_faster_there(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    half = fp16_from_onnx(network, tmp_path / "half.onnx")
+    fp16 = fp16_from_onnx(network, tmp_path / "fp16.onnx")
     both = fp16_from_onnx(quantized["x86"], tmp_path / "both.onnx")
-    twin = fp16_emulation_from_onnx(half, tmp_path / "twin.onnx")
+    emulation = fp16_emulation_from_onnx(fp16, tmp_path / "emulation.onnx")
     with caplog.at_level(logging.WARNING, logger="edgeml"):
-        for path in (network, quantized["x86"], twin, half, both):
+        for path in (network, quantized["x86"], emulation, fp16, both):
             Predictor(path).close()
-        Predictor(half, runtime="openvino").close()
-    told = [record.getMessage().split(":")[0] for record in caplog.records]
-    assert told == ["half.onnx", "both.onnx"]
+        Predictor(fp16, runtime="openvino").close()
+    names = [record.getMessage().split(":")[0] for record in caplog.records]
+    assert names == ["fp16.onnx", "both.onnx"]
     assert "computes FP16 files in FP32 on x86" in caplog.text

@@ -1,4 +1,4 @@
-"""A network made to break in INT8, and what it is worth with some layers kept in float."""
+"""A network that breaks in INT8, and its scores with some layers in float."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FACTOR = 1024.0
 
 
 def plant_outlier(source: Path, target: Path, factor: float = FACTOR) -> tuple[str, str]:
-    """Scale one channel between two convolutions up and down again; name both.
+    """Scale one channel between two convolutions up and down again; return their names.
 
-    They are the first with nothing but a ReLU between them, so that there is no way round.
+    They are the first with only a ReLU between them, so that nothing bypasses them.
     """
     model = read_onnx(source)
     spec, graph = spec_of_onnx(model, source), model.graph
@@ -51,7 +51,7 @@ def plant_outlier(source: Path, target: Path, factor: float = FACTOR) -> tuple[s
 
 
 def _chains(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, ...]]:
-    """Give three nodes each, of which one hands all that it makes to the next and to no other."""
+    """Yield three nodes in a row, each the only reader of the one before."""
     readers = Counter(name for node in graph.node for name in node.input)
     maker = {output: node for node in graph.node for output in node.output}
     for third in graph.node:
@@ -63,7 +63,7 @@ def _chains(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """The broken network, what it is worth in float, and the layers that break it in INT8."""
+    """The network, and the layers that break it in INT8."""
 
     path: Path
     makes: str
@@ -79,11 +79,13 @@ class Planted:
         with Predictor(path, runtime=runtime) as predictor:
             return predictor.probabilities(predictor.runtime.run(self.inputs[part]))
 
-    def in_int8(self, kept: Sequence[str] | frozenset[str], part: str, layout: Target) -> Scores:
+    def in_int8(
+        self, in_float: Sequence[str] | frozenset[str], part: str, layout: Target
+    ) -> Scores:
         path = self.folder / f"{layout}.onnx"
-        int8_from_onnx(self.path, path, self.ranges, layout=layout, keep=kept)
+        int8_from_onnx(self.path, path, self.ranges, layout=layout, keep=in_float)
         return self.scores(path, part, layout)
 
-    def drops(self, kept: Sequence[str] | frozenset[str], part: str, layout: Target) -> Drops:
-        whole, got = self.scores(self.path, part), self.in_int8(kept, part, layout)
-        return drop_intervals(whole, got, self.targets[part], self.spec.labels)
+    def drops(self, in_float: Sequence[str] | frozenset[str], part: str, layout: Target) -> Drops:
+        fp32, got = self.scores(self.path, part), self.in_int8(in_float, part, layout)
+        return drop_intervals(fp32, got, self.targets[part], self.spec.labels)

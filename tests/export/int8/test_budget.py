@@ -34,8 +34,8 @@ SPEC = ModelSpec(
 GROUPED = replace(SPEC, activation="group_softmax")
 
 
-class Told(Notes):
-    """Keeps what every step announced and did."""
+class RecordingProgress(Notes):
+    """Records the notes, and the steps done and announced of each task."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def test_divergence_is_finite_and_zero_only_where_nothing_moved(
         assert divergence(p, q, spec) > 0
 
 
-def test_what_is_no_number_is_infinitely_far_away() -> None:
+def test_nan_is_infinitely_far_away() -> None:
     scores = probabilities(logits(0), SPEC)
     broken = scores.copy()
     broken[3, 1] = np.nan
@@ -113,22 +113,24 @@ class Additive:
         self.trials: list[frozenset[str]] = []
         self.clock = clock
 
-    def scores(self, kept: frozenset[str] | set[str]) -> Scores:
-        moved = sum(error for node, error in self.errors.items() if node not in kept)
+    def scores(self, in_float: frozenset[str] | set[str]) -> Scores:
+        moved = sum(error for node, error in self.errors.items() if node not in in_float)
         return probabilities((logits(7) + moved).astype(np.float32), SPEC)
 
-    def keeping(self, kept: frozenset[str]) -> Scores:
-        self.trials.append(kept)
+    def scores_with_float(self, in_float: frozenset[str]) -> Scores:
+        self.trials.append(in_float)
         if self.clock:
             self.clock.now += 1
-        return self.scores(kept)
+        return self.scores(in_float)
 
     def damage(self, *quantized: str) -> float:
-        whole = self.scores(set(self.nodes))
-        return divergence(whole, self.scores(set(self.nodes) - set(quantized)), SPEC)
+        reference = self.scores(set(self.nodes))
+        return divergence(reference, self.scores(set(self.nodes) - set(quantized)), SPEC)
 
     def ranked(self, **options: object) -> list[RankedNode]:
-        return rank(self.nodes, self.keeping, self.scores(set(self.nodes)), SPEC, **options)
+        return rank(
+            self.nodes, self.scores_with_float, self.scores(set(self.nodes)), SPEC, **options
+        )
 
 
 @settings(deadline=None, max_examples=30)
@@ -144,7 +146,7 @@ def test_layers_are_ordered_by_what_each_does_alone(sizes: list[float]) -> None:
     assert len(model.trials) <= len(sizes) + math.ceil(math.sqrt(len(sizes))) + 1
 
 
-def test_of_layers_that_hurt_alike_the_first_in_the_graph_comes_first() -> None:
+def test_layers_of_equal_damage_come_in_the_order_of_the_graph() -> None:
     model = Additive([0.0] * 20)
     assert [one.name for one in model.ranked()] == model.nodes
 
@@ -197,22 +199,24 @@ def test_without_time_the_order_is_that_of_the_graph() -> None:
 
 
 def test_a_layer_that_breaks_the_model_is_the_worst() -> None:
-    def keeping(kept: frozenset[str]) -> Scores:
+    def scores_with_float(in_float: frozenset[str]) -> Scores:
         scores = probabilities(logits(7), SPEC)
-        return scores if "n5" in kept else np.full_like(scores, np.nan)
+        return scores if "n5" in in_float else np.full_like(scores, np.nan)
 
-    found = rank([f"n{i}" for i in range(12)], keeping, probabilities(logits(7), SPEC), SPEC)
+    found = rank(
+        [f"n{i}" for i in range(12)], scores_with_float, probabilities(logits(7), SPEC), SPEC
+    )
     assert found[0] == RankedNode(name="n5", damage=math.inf, measured=True)
 
 
 def test_ranking_shows_how_far_it_is() -> None:
-    told = Told()
-    Additive([0.5] * 16).ranked(progress=told)
-    assert told.tasks == {"rank layers": [20, 20]}
+    progress = RecordingProgress()
+    Additive([0.5] * 16).ranked(progress=progress)
+    assert progress.tasks == {"rank layers": [20, 20]}
 
 
 class Network:
-    """Ten layers of rectified products, computed in 8 bits but for those that are kept.
+    """Ten layers of rectified products, computed in 8 bits except for those in float.
 
     A layer in INT8 rounds its input, its weights (a scale for each output) and its output, each
     tensor with one scale of its least and greatest value.
@@ -231,15 +235,15 @@ class Network:
         self.nodes = [f"layer {i}" for i in range(10)]
         self.images = np.abs(rng.normal(0, 1, (200, 24)))
 
-    def scores(self, kept: frozenset[str]) -> Scores:
+    def scores(self, in_float: frozenset[str]) -> Scores:
         x = self.images
         for number, (node, weights) in enumerate(zip(self.nodes, self.weights, strict=True)):
-            if node not in kept:
+            if node not in in_float:
                 x, weights = _rounded(x), _rounded(weights, axis=0)
             x = x @ weights
             if number < 9:
                 x = np.maximum(x, 0)
-            if node not in kept:
+            if node not in in_float:
                 x = _rounded(x)
         return probabilities(x.astype(np.float32), SPEC)
 
@@ -257,8 +261,8 @@ def test_both_ends_of_a_tensor_with_an_outlier_are_found_and_kept() -> None:
     np.testing.assert_allclose(broken.scores(every), reference, atol=1e-6)
     budget = 2 * divergence(reference, plain.scores(frozenset()), SPEC)
 
-    def holds(kept: frozenset[str]) -> bool:
-        return divergence(reference, broken.scores(kept), SPEC) <= budget
+    def holds(in_float: frozenset[str]) -> bool:
+        return divergence(reference, broken.scores(in_float), SPEC) <= budget
 
     ends = {"layer 4", "layer 5"}
     assert not holds(frozenset())
@@ -271,7 +275,7 @@ def test_both_ends_of_a_tensor_with_an_outlier_are_found_and_kept() -> None:
 
 
 def monotone(draw: st.DrawFn) -> tuple[list[str], list[frozenset[str]]]:
-    """Name some layers, and sets of them of which one at least must stay float whole."""
+    """Draw some layers, and sets of them; one set at least must be in float completely."""
     nodes = [f"n{i}" for i in range(draw(st.integers(0, 7)))]
     some = st.frozensets(st.sampled_from(nodes)) if nodes else st.just(frozenset())
     return nodes, draw(st.lists(some, max_size=4))
@@ -279,99 +283,100 @@ def monotone(draw: st.DrawFn) -> tuple[list[str], list[frozenset[str]]]:
 
 @settings(deadline=None, max_examples=300)
 @given(st.composite(monotone)())
-def test_what_is_kept_holds_can_spare_nothing_and_is_no_larger_than_the_shortest_head(
+def test_the_float_set_holds_can_spare_nothing_and_is_no_larger_than_the_shortest_head(
     case: tuple[list[str], list[frozenset[str]]],
 ) -> None:
     ranked, cures = case
-    asked: list[frozenset[str]] = []
+    trials: list[frozenset[str]] = []
 
-    def cured(kept: frozenset[str]) -> bool:
-        return any(cure <= kept for cure in cures)
+    def cured(in_float: frozenset[str]) -> bool:
+        return any(cure <= in_float for cure in cures)
 
-    def holds(kept: frozenset[str]) -> bool:
-        asked.append(kept)
-        return cured(kept)
+    def holds(in_float: frozenset[str]) -> bool:
+        trials.append(in_float)
+        return cured(in_float)
 
-    kept = smallest_float_set(ranked, holds)
+    in_float = smallest_float_set(ranked, holds)
     heads = [n for n in range(len(ranked) + 1) if cured(frozenset(ranked[:n]))]
-    assert (kept is None) == (not heads)
-    if kept is not None:
-        assert cured(kept)
-        assert len(kept) <= heads[0]
-        fewer = [frozenset(c) for n in range(len(kept)) for c in combinations(kept, n)]
+    assert (in_float is None) == (not heads)
+    if in_float is not None:
+        assert cured(in_float)
+        assert len(in_float) <= heads[0]
+        fewer = [frozenset(c) for n in range(len(in_float)) for c in combinations(in_float, n)]
         assert not any(cured(subset) for subset in fewer)
-    assert len(asked) == len(set(asked)), "each set is a trial of seconds"
-    assert smallest_float_set(ranked, cured) == kept
+    assert len(trials) == len(set(trials)), "each set is a trial of seconds"
+    assert smallest_float_set(ranked, cured) == in_float
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 20), max_size=9), st.integers(0, 60))
-def test_of_damages_that_add_up_no_smaller_set_would_do(sizes: list[int], budget: int) -> None:
+def test_for_damages_that_add_up_no_smaller_set_holds(sizes: list[int], budget: int) -> None:
     sizes = sorted(sizes, reverse=True)
     nodes = [f"n{i}" for i in range(len(sizes))]
     damage = dict(zip(nodes, sizes, strict=True))
 
-    def holds(kept: frozenset[str]) -> bool:
-        return sum(damage[node] for node in nodes if node not in kept) <= budget
+    def holds(in_float: frozenset[str]) -> bool:
+        return sum(damage[node] for node in nodes if node not in in_float) <= budget
 
-    kept = smallest_float_set(nodes, holds)
-    assert kept is not None
+    in_float = smallest_float_set(nodes, holds)
+    assert in_float is not None
     smallest = next(
         n
         for n in range(len(nodes) + 1)
         if any(holds(frozenset(choice)) for choice in combinations(nodes, n))
     )
-    assert len(kept) == smallest
+    assert len(in_float) == smallest
 
 
 def test_many_small_damages_are_cured_in_few_trials() -> None:
     model = Additive([0.2] * 100)
-    whole = model.damage(*model.nodes)
-    asked: list[frozenset[str]] = []
+    damage = model.damage(*model.nodes)
+    trials: list[frozenset[str]] = []
 
-    def holds(kept: frozenset[str]) -> bool:
-        asked.append(kept)
-        return model.damage(*(set(model.nodes) - kept)) <= 0.8 * whole
+    def holds(in_float: frozenset[str]) -> bool:
+        trials.append(in_float)
+        return model.damage(*(set(model.nodes) - in_float)) <= 0.8 * damage
 
-    told = Told()
-    kept = smallest_float_set(model.nodes, holds, progress=told)
-    assert kept is not None
+    progress = RecordingProgress()
+    in_float = smallest_float_set(model.nodes, holds, progress=progress)
+    assert in_float is not None
     # Nine to double, seven at most to halve, and one for each layer of the head that was found.
-    _, head = told.tasks["give layers back to INT8"]
-    assert 5 < len(kept) <= head < 40
-    assert len(asked) <= 9 + 7 + head
-    assert holds(kept)
+    _, head = progress.tasks["give layers back to INT8"]
+    assert 5 < len(in_float) <= head < 40
+    assert len(trials) <= 9 + 7 + head
+    assert holds(in_float)
 
 
 def test_a_model_that_nothing_cures_is_hopeless() -> None:
-    told = Told()
+    progress = RecordingProgress()
     assert (
-        smallest_float_set([f"n{i}" for i in range(100)], lambda kept: False, progress=told) is None
+        smallest_float_set([f"n{i}" for i in range(100)], lambda in_float: False, progress=progress)
+        is None
     )
-    assert told.lines == []
-    assert told.tasks["keep layers in float"][0] == 9  # 0, 1, 2, 4, ... 64, 100
+    assert progress.lines == []
+    assert progress.tasks["keep layers in float"][0] == 9  # 0, 1, 2, 4, ... 64, 100
 
 
 def timed(clock: Clock, needed: frozenset[str]) -> Callable[[frozenset[str]], bool]:
-    def holds(kept: frozenset[str]) -> bool:
+    def holds(in_float: frozenset[str]) -> bool:
         clock.now += 1
-        return needed <= kept
+        return needed <= in_float
 
     return holds
 
 
-def test_when_the_time_is_up_the_best_so_far_is_given() -> None:
+def test_when_the_time_is_up_the_best_set_so_far_is_returned() -> None:
     nodes = [f"n{i}" for i in range(32)]
     needed = frozenset({"n0", "n9"})
     lengths = []
     for seconds in range(25):
         clock = Clock()
-        kept = smallest_float_set(
+        in_float = smallest_float_set(
             nodes, timed(clock, needed), deadline=100.0 + seconds, clock=clock
         )
         assert clock.now <= 100 + seconds
-        assert kept is None or needed <= kept
-        lengths.append(99 if kept is None else len(kept))
+        assert in_float is None or needed <= in_float
+        lengths.append(99 if in_float is None else len(in_float))
     # 0, 1, 2, 4, 8 fail; 16 holds at the sixth; then 12, 10 and 9; then one after the other.
     assert lengths[:6] == [99] * 6
     assert lengths[6:9] == [16, 12, 10]
@@ -379,19 +384,21 @@ def test_when_the_time_is_up_the_best_so_far_is_given() -> None:
     assert lengths[-1] == 2
 
 
-def test_time_that_ran_out_before_anything_held_is_told() -> None:
-    told, clock = Told(), Clock()
+def test_a_note_says_that_time_ran_out_before_any_set_held() -> None:
+    progress, clock = RecordingProgress(), Clock()
     holds = timed(clock, frozenset({"n9"}))
     nodes = [f"n{i}" for i in range(32)]
-    assert smallest_float_set(nodes, holds, deadline=103.0, clock=clock, progress=told) is None
-    assert "time ran out" in told.lines[0]
+    assert smallest_float_set(nodes, holds, deadline=103.0, clock=clock, progress=progress) is None
+    assert "time ran out" in progress.lines[0]
 
 
 def test_keeping_shows_how_far_it_is() -> None:
-    told = Told()
+    progress = RecordingProgress()
     nodes = [f"n{i}" for i in range(32)]
-    kept = smallest_float_set(nodes, lambda kept: {"n0", "n9"} <= kept, progress=told)
-    assert kept == {"n0", "n9"}
-    assert told.tasks["give layers back to INT8"] == [10, 10]
-    done, total = told.tasks["keep layers in float"]
+    in_float = smallest_float_set(
+        nodes, lambda in_float: {"n0", "n9"} <= in_float, progress=progress
+    )
+    assert in_float == {"n0", "n9"}
+    assert progress.tasks["give layers back to INT8"] == [10, 10]
+    done, total = progress.tasks["keep layers in float"]
     assert 0 < done <= total == 13

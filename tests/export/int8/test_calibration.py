@@ -18,7 +18,7 @@ from tests.notes import Notes
 
 
 def dataset_of(rows: Sequence[Sequence[int]], hashes: Sequence[str] | None = None) -> Dataset:
-    """Pictures that need not exist: their digests are known."""
+    """Build a data set of images that need not exist: their digests are known."""
     paths = tuple(Path(f"/pictures/{row}.jpg") for row in range(len(rows)))
     targets = np.asarray(rows, np.uint8).reshape(len(rows), -1)
     labels = tuple(f"label {column}" for column in range(targets.shape[1]))
@@ -40,8 +40,8 @@ def test_every_label_that_the_data_show_is_calibrated_with(
     chosen = choose_calibration(data, data.labels, limit=limit, seed=seed)
     assert len(chosen.paths) == min(limit, len(rows))
     assert len(set(chosen.paths)) == len(chosen.paths)
-    kept = data.targets[[data.paths.index(path) for path in chosen.paths]]
-    np.testing.assert_array_equal(kept.any(axis=0), data.targets.any(axis=0))
+    targets = data.targets[[data.paths.index(path) for path in chosen.paths]]
+    np.testing.assert_array_equal(targets.any(axis=0), data.targets.any(axis=0))
 
 
 def test_a_rare_label_gets_all_it_has_and_the_draw_is_that_of_the_seed() -> None:
@@ -64,7 +64,7 @@ def test_the_digest_is_that_of_the_hashes_in_order() -> None:
     assert chosen.digest == hashlib.sha256("\n".join(chosen.hashes).encode()).hexdigest()
 
 
-def test_few_images_and_absent_labels_are_told() -> None:
+def test_few_images_and_absent_labels_are_noted() -> None:
     data = dataset_of([[1, 0]] * 99)
     notes = Notes()
     choose_calibration(data, (*data.labels, "hat"), progress=notes)
@@ -92,7 +92,7 @@ def spec(size: int, **changes: object) -> ModelSpec:
     )
 
 
-def test_batches_are_what_the_predictor_would_feed_and_can_be_asked_for_again(
+def test_batches_are_the_predictors_inputs_at_each_call(
     data: Dataset,
 ) -> None:
     calibration = choose_calibration(data.select(range(5)), data.labels)

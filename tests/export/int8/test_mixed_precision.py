@@ -1,4 +1,4 @@
-"""A network made to break in INT8: the layers that break it are found and kept in float."""
+"""A network that breaks in INT8: the layers that break it are found and stay in float."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ def within(drops: Drops) -> bool:
 
 
 def search(planted: Planted, layout: Target) -> tuple[list[str], frozenset[str] | None]:
-    """Rank the layers and find the fewest to keep, on the images for fitting."""
+    """Rank the layers and find the fewest to keep in float, on the fitting images."""
     nodes = quantizable(read_onnx(planted.path), layout)
     ranked = rank(
         nodes,
-        lambda kept: planted.in_int8(kept, "val", layout),
+        lambda in_float: planted.in_int8(in_float, "val", layout),
         planted.scores(planted.path, "val"),
         planted.spec,
     )
-    order = [one.name for one in ranked]
-    return order, smallest_float_set(order, lambda kept: within(planted.drops(kept, "val", layout)))
+    order = [node.name for node in ranked]
+    return order, smallest_float_set(
+        order, lambda in_float: within(planted.drops(in_float, "val", layout))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +47,15 @@ def found(planted: Planted) -> tuple[list[str], frozenset[str] | None]:
 def test_the_layers_with_the_outlier_are_found_and_a_tenth_in_float_cures_it(
     planted: Planted, found: tuple[list[str], frozenset[str] | None]
 ) -> None:
-    order, kept = found
+    order, in_float = found
     assert planted.drops((), "val", "x86").mAP.points > 20
     assert {planted.makes, planted.takes} <= set(order[:3])
-    assert kept is not None
-    assert {planted.makes, planted.takes} <= kept
-    assert len(kept) <= 0.1 * len(order)
-    assert within(planted.drops(kept, "test", "x86")), "also on images that chose nothing"
+    assert in_float is not None
+    assert {planted.makes, planted.takes} <= in_float
+    assert len(in_float) <= 0.1 * len(order)
+    assert within(planted.drops(in_float, "test", "x86")), (
+        "also on images that the search did not see"
+    )
 
 
 def test_neither_end_of_the_outlier_alone_cures_it(planted: Planted) -> None:
@@ -60,18 +64,18 @@ def test_neither_end_of_the_outlier_alone_cures_it(planted: Planted) -> None:
 
 
 @pytest.mark.parametrize("layout", ["arm", "openvino", "tensorrt"])
-def test_what_was_found_for_one_runtime_serves_the_others(
+def test_the_layers_found_for_one_runtime_serve_the_others(
     planted: Planted, found: tuple[list[str], frozenset[str] | None], layout: Target
 ) -> None:
-    kept = found[1]
-    assert kept is not None
+    in_float = found[1]
+    assert in_float is not None
     assert not within(planted.drops((), "test", layout))
-    assert within(planted.drops(kept, "test", layout))
+    assert within(planted.drops(in_float, "test", layout))
 
 
-def test_where_only_what_enters_a_layer_is_rounded_only_the_taker_is_kept(
+def test_where_only_inputs_are_rounded_only_the_reader_stays_in_float(
     planted: Planted,
 ) -> None:
-    order, kept = search(planted, "tensorrt")
+    order, in_float = search(planted, "tensorrt")
     assert order[0] == planted.takes
-    assert kept == {planted.takes}
+    assert in_float == {planted.takes}

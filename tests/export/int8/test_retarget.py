@@ -1,4 +1,4 @@
-"""INT8 files of others, rewritten for TensorRT: the same numbers, in what TensorRT takes."""
+"""INT8 files of other tools, rewritten for TensorRT: the same numbers, in types it takes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def rewritten(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """Rewrite a copy, and see that what came out is valid and legal."""
+    """Rewrite a copy, and check that the result is valid and legal."""
     other = copy(model)
-    told = retarget(other)
+    changes = retarget(other)
     onnx.checker.check_model(other, full_check=True)
     assert refused_by_tensorrt(other) == []
-    return other, told
+    return other, changes
 
 
 def noise(count: int = 4, spread: float = 1.0) -> NDArray[np.float32]:
@@ -44,52 +44,56 @@ def noise(count: int = 4, spread: float = 1.0) -> NDArray[np.float32]:
 
 
 def values(model: onnx.ModelProto, *names: str) -> list[NDArray[Any]]:
-    """Run as the file says, without what ONNX Runtime would merge."""
+    """Run the nodes of the file, without what ONNX Runtime would merge."""
     return run(model, noise(), *names, optimized=False)
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("options", "changes"),
     [
-        (quantized(dtype=np.uint8, zero=128), "1 activations"),
-        (quantized(dtype=np.uint8, zero=120), "1 activations"),
-        (quantized(zero=3), "1 activations"),
-        (quantized(bias="int32"), "1 biases"),
-        (quantized(activation_by_channel=True), "1 activations"),
+        ({"dtype": np.uint8, "zero": 128}, "1 activations"),
+        ({"dtype": np.uint8, "zero": 120}, "1 activations"),
+        ({"zero": 3}, "1 activations"),
+        ({"bias": "int32"}, "1 biases"),
+        ({"activation_by_channel": True}, "1 activations"),
         (
-            quantized(dtype=np.uint8, zero=128, folded=False, bias="int32"),
+            {"dtype": np.uint8, "zero": 128, "folded": False, "bias": "int32"},
             "1 activations, 1 biases",
         ),
-        (quantized(dtype=np.uint8, zero=128, weight_dtype=np.int8, output=True), "2 activations"),
-        (quantized(dtype=np.uint8, zero=128, constants_by_nodes=True), "1 activations"),
+        (
+            {"dtype": np.uint8, "zero": 128, "weight_dtype": np.int8, "output": True},
+            "2 activations",
+        ),
+        ({"dtype": np.uint8, "zero": 128, "constants_by_nodes": True}, "1 activations"),
     ],
 )
-def test_what_is_rewritten_gives_the_same_but_for_one_more_rounding(
-    model: onnx.ModelProto, told: str
+def test_a_rewritten_file_computes_the_same_except_for_one_more_rounding(
+    options: dict[str, Any], changes: str
 ) -> None:
-    other, said = rewritten(model)
-    assert said == told
+    model = quantized(**options)
+    other, found = rewritten(model)
+    assert found == changes
     (before,), (after,) = values(model), values(other)
     # A tenth of the largest output.
     np.testing.assert_allclose(after, before, atol=0.015)
     assert np.abs(before).max() > 0.15
 
 
-def test_what_is_legal_stays_as_it_is() -> None:
+def test_a_legal_file_stays_as_it_is() -> None:
     model = quantized(output=True)
-    other, told = rewritten(model)
-    assert told == ""
+    other, changes = rewritten(model)
+    assert changes == ""
     assert other == model
 
 
 def test_rewriting_twice_changes_nothing_more() -> None:
     once, _ = rewritten(quantized(dtype=np.uint8, zero=7, bias="int32"))
-    twice, told = rewritten(once)
-    assert told == ""
+    twice, changes = rewritten(once)
+    assert changes == ""
     assert twice == once
 
 
-def test_biases_become_what_their_integers_meant() -> None:
+def test_biases_become_the_floats_of_their_integers() -> None:
     other, _ = rewritten(quantized(bias="int32"))
     bias = next(t for t in other.graph.initializer if t.name == "bd")
     expected = np.arange(4) * np.float32(0.0002)
@@ -115,8 +119,8 @@ def with_weights(stored: NDArray[Any], scale: Any, zero: Any) -> onnx.ModelProto
 def test_weights_shifted_by_128_keep_their_integers() -> None:
     stored = np.random.default_rng(1).integers(0, 256, (4, 3, 3, 3)).astype(np.uint8)
     model = with_weights(stored, np.float32(0.01), np.uint8(128))
-    other, told = rewritten(model)
-    assert told == "1 weights"
+    other, changes = rewritten(model)
+    assert changes == "1 weights"
     np.testing.assert_array_equal(weight_of(other), weight_of(model))
 
 
@@ -127,8 +131,8 @@ def test_weights_around_a_zero_point_are_rounded_once_more(channels: bool) -> No
     scale = np.array([0.01, 0.02, 0.01, 0.005]) if channels else np.float32(0.01)
     zero = np.array([90, 100, 104, 110], np.uint8) if channels else np.uint8(104)
     model = with_weights(stored, scale, zero)
-    other, told = rewritten(model)
-    assert told == "1 weights"
+    other, changes = rewritten(model)
+    assert changes == "1 weights"
     before, after = weight_of(model), weight_of(other)
     # Half a step of each output channel's own range.
     step = np.abs(before).max(axis=(1, 2, 3), keepdims=True) / 127
@@ -136,7 +140,7 @@ def test_weights_around_a_zero_point_are_rounded_once_more(channels: bool) -> No
 
 
 def hidden_relu() -> onnx.ModelProto:
-    """Make a network whose ReLU is gone: the Q behind the convolution cuts at 0 in its place."""
+    """Build a network whose ReLU is gone: the Q behind the convolution clamps at 0 instead."""
     nodes: list[Node] = [
         ("Conv", ["input", "w"], "y"),
         ("QuantizeLinear", ["y", "s", "z"], "q"),
@@ -148,7 +152,7 @@ def hidden_relu() -> onnx.ModelProto:
     return model_of(nodes, constants)
 
 
-def test_a_relu_that_was_hidden_in_a_range_is_there_again() -> None:
+def test_a_relu_that_was_hidden_in_a_range_returns() -> None:
     model = hidden_relu()
     other, _ = rewritten(model)
     assert [node.op_type for node in other.graph.node].count("Relu") == 1
@@ -159,7 +163,7 @@ def test_a_relu_that_was_hidden_in_a_range_is_there_again() -> None:
     np.testing.assert_allclose(after, before, atol=0.02 * (0.5 + 255 / 127 / 2) + 1e-6)
 
 
-def test_a_relu_that_is_there_is_not_put_twice() -> None:
+def test_a_relu_is_not_added_twice() -> None:
     model = hidden_relu()
     model.graph.node[1].input[0] = "r"
     model.graph.node.insert(1, helper.make_node("Relu", ["y"], ["r"], "relu"))
@@ -167,7 +171,7 @@ def test_a_relu_that_is_there_is_not_put_twice() -> None:
     assert [node.op_type for node in other.graph.node].count("Relu") == 1
 
 
-def test_where_a_range_ended_is_still_its_end() -> None:
+def test_the_limits_of_a_range_stay() -> None:
     model = hidden_relu()
     zero = next(t for t in model.graph.initializer if t.name == "z")
     zero.CopyFrom(numpy_helper.from_array(np.uint8(20), "z"))  # -0.4 to 4.7
@@ -186,14 +190,14 @@ def test_raw_frames_go_into_a_cast() -> None:
         ("Flatten", ["p"], "logits"),
     ]
     model = model_of(nodes, {}, dtype=TensorProto.UINT8, shape=("N", 16, 16, 3))
-    other, told = rewritten(model)
-    assert told == "1 inputs"
+    other, changes = rewritten(model)
+    assert changes == "1 inputs"
     frames = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
     np.testing.assert_array_equal(run(other, frames)[0], run(model, frames)[0])
 
 
 def other_pair(model: onnx.ModelProto) -> None:
-    """Let the DQ read integers otherwise than the Q wrote them."""
+    """Let the DQ read integers otherwise than the Q writes them."""
     model.graph.initializer.append(numpy_helper.from_array(np.uint8(9), "z9"))
     model.graph.node[1].input[2] = "z9"
 
@@ -212,7 +216,7 @@ def old(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (other_pair, "x_node reads integers otherwise than q_node writes them"),
         (blocks, "q_node: scales that are computed, or one for each block"),
@@ -220,10 +224,10 @@ def old(model: onnx.ModelProto) -> None:
         (old, "This cannot be rewritten for TensorRT: The opset is 26"),
     ],
 )
-def test_what_cannot_be_rewritten_is_refused(change: Any, told: str) -> None:
+def test_a_file_that_cannot_be_rewritten_is_refused(change: Any, message: str) -> None:
     model = quantized(dtype=np.uint8, zero=7)
     change(model)
-    with pytest.raises(ExportError, match=told):
+    with pytest.raises(ExportError, match=message):
         retarget(model)
 
 
@@ -244,35 +248,35 @@ def test_a_file_of_onnx_runtime_is_rewritten(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         model = by_onnx_runtime(source, folder, **options)
-        other, told = rewritten(model)
-        assert "activations" in told
+        other, changes = rewritten(model)
+        assert "activations" in changes
         batch = inputs_of(photos(folder / "photos", count=3))
-        (whole,), (before,), (after,) = (
+        (fp32,), (before,), (after,) = (
             run(one, batch, optimized=False) for one in (onnx.load(source), model, other)
         )
-        spread = np.abs(whole - whole.mean(axis=0)).max()
+        spread = np.abs(fp32 - fp32.mean(axis=0)).max()
         assert np.abs(after - before).max() < 0.1 * spread
-        assert np.abs(before - whole).max() < 0.2 * spread
+        assert np.abs(before - fp32).max() < 0.2 * spread
 
 
 @pytest.mark.train
 @pytest.mark.parametrize("layout", ["x86", "arm", "openvino"])
 @pytest.mark.parametrize("name", ["network", "resnet", "vit"])
-def test_our_own_files_for_others_are_rewritten(
+def test_our_files_for_other_targets_are_rewritten(
     layout: Target, name: str, data: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    whole: Path = request.getfixturevalue(name)
-    ranges: Ranges = measure_ranges(whole, choose_calibration(data, data.labels, limit=16))
-    theirs = int8_from_onnx(whole, tmp_path / "theirs.onnx", ranges, layout=layout)
-    told = retargeted_from_onnx(theirs, tmp_path / "ours.onnx")
+    fp32: Path = request.getfixturevalue(name)
+    ranges: Ranges = measure_ranges(fp32, choose_calibration(data, data.labels, limit=16))
+    theirs = int8_from_onnx(fp32, tmp_path / "theirs.onnx", ranges, layout=layout)
+    changes = retargeted_from_onnx(theirs, tmp_path / "ours.onnx")
     network, spec = read_onnx(tmp_path / "ours.onnx"), spec_of_onnx(read_onnx(theirs), theirs)
     assert refused_by_tensorrt(network) == []
     provenance = spec_of_onnx(network, tmp_path / "ours.onnx").provenance
-    notes = {**spec.provenance.notes, "retargeted": f"to tensorrt: {told}"}
+    notes = {**spec.provenance.notes, "retargeted": f"to tensorrt: {changes}"}
     assert provenance == replace(spec.provenance, notes=notes)
     batch = spec.preprocess(_frames(data))
     exact, before, after = (
-        run(path, batch, optimized=False)[0] for path in (whole, theirs, tmp_path / "ours.onnx")
+        run(path, batch, optimized=False)[0] for path in (fp32, theirs, tmp_path / "ours.onnx")
     )
     spread = np.abs(exact - exact.mean(axis=0)).max()
     assert np.abs(before - exact).max() < 0.1 * spread

@@ -1,4 +1,4 @@
-"""What an INT8 export chooses on fitting images, seen in what it writes and tells."""
+"""The choices of an INT8 export on fitting images, as its file and its report show them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WIDE = {"max_drop": 100.0, "max_label_drop": 100.0}
 
 @pytest.fixture
 def broken(planted: Planted, tmp_path: Path) -> Path:
-    """The planted network in a folder of its own, with its ranges beside it, as a user has it."""
+    """The planted network in a folder of its own, next to its ranges, as a user has it."""
     source = tmp_path / "net.onnx"
     shutil.copy(planted.path, source)
     (tmp_path / "net.ranges.json").write_text(planted.ranges.to_json(), encoding="utf-8")
@@ -45,7 +45,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def check_choice(done: Exported, planted: Planted, layout: str) -> ModelSpec:
-    """Check what all targets have in common: few layers kept, the taker among them, all told."""
+    """Check what all targets have in common: few layers in float, the reader among them."""
     choice = done.choice
     assert choice is not None
     assert choice.mixed is not None
@@ -58,10 +58,10 @@ def check_choice(done: Exported, planted: Planted, layout: str) -> ModelSpec:
     assert done.checks is not None
     assert done.checks.passed
     assert done.checks.drops.mAP.points <= 2
-    told = done.to_dict()["int8"]
-    assert told["kept_in_float"] == sorted(choice.keep)
-    assert told["quantizable"] == choice.mixed.quantizable
-    assert set(told["divergence"]) == set(METHODS)
+    document = done.to_dict()["int8"]
+    assert document["kept_in_float"] == sorted(choice.keep)
+    assert document["quantizable"] == choice.mixed.quantizable
+    assert set(document["divergence"]) == set(METHODS)
     with Predictor(done.path) as predictor:
         spec = predictor.spec
     assert spec.provenance.kept_in_float == tuple(sorted(choice.keep))
@@ -75,7 +75,7 @@ def check_choice(done: Exported, planted: Planted, layout: str) -> ModelSpec:
 
 
 def quantized_inputs(path: Path) -> dict[str, bool]:
-    """Say of each layer in an ONNX whether it takes what a DequantizeLinear gives."""
+    """Return for each layer whether it reads the output of a DequantizeLinear."""
     graph = read_onnx(path).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
     layers = (node for node in graph.node if node.op_type in ("Conv", "Gemm"))
@@ -113,8 +113,8 @@ def test_for_tensorrt_the_rest_is_fp16_and_opset_19(
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [19]
     assert violations(model, "tensorrt") == []
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    (kept,) = (node for node in model.graph.node if node.name == planted.takes)
-    assert kinds[kept.input[1]] == onnx.TensorProto.FLOAT16
+    (layer,) = (node for node in model.graph.node if node.name == planted.takes)
+    assert kinds[layer.input[1]] == onnx.TensorProto.FLOAT16
     assert not quantized_inputs(done.path)[planted.takes]
 
 
@@ -145,9 +145,9 @@ def test_a_budget_that_no_time_is_left_for_is_refused_and_writes_a_page_only(
         out.write_text("older")
         out.with_suffix(".bin").write_text("older")
     before = {path.name: path.read_bytes() for path in broken.parent.iterdir()}
-    given = {"calib": data, "check": data, "method": "minmax", "minutes": 1e-9, "out": out}
+    options = {"calib": data, "check": data, "method": "minmax", "minutes": 1e-9, "out": out}
     with pytest.raises(FidelityError, match="exceeds its budget on 36 fitting") as caught:
-        export(broken, fmt, precision="int8", **given)
+        export(broken, fmt, precision="int8", **options)
     assert "--max-drop" in str(caught.value)
     assert caught.value.fidelity.passed is False
     page = out.with_name(f"out{suffix}.report.html")
@@ -196,7 +196,7 @@ def candidates(
     return Candidates(path, ranges, "x86", parts.part("val"))
 
 
-def test_auto_takes_the_method_that_moves_decisions_least(candidates: Candidates) -> None:
+def test_auto_uses_the_method_that_moves_decisions_least(candidates: Candidates) -> None:
     moved = {
         method: divergence(candidates.reference, candidates.scores(method), candidates.spec)
         for method in METHODS
@@ -212,7 +212,7 @@ def test_auto_takes_the_method_that_moves_decisions_least(candidates: Candidates
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_that_is_asked_for_is_taken_untried(
+def test_a_requested_method_is_used_without_a_trial(
     method: str, network: Path, data: Dataset, tmp_path: Path
 ) -> None:
     done = export(
@@ -225,7 +225,7 @@ def test_a_method_that_is_asked_for_is_taken_untried(
     assert f"x86, {method} of " in str(spec.provenance.quantizer)
 
 
-def test_without_fitting_images_ranges_are_minmax_and_a_note_says_what_is_missing(
+def test_without_fitting_images_ranges_are_minmax_and_a_note_says_so(
     network: Path, parts: Dataset, tmp_path: Path
 ) -> None:
     notes, few = Notes(), replace(parts.part("train").select(np.arange(40)), split=None)
