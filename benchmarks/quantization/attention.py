@@ -1,4 +1,4 @@
-"""What INT8 inside attention costs a transformer in OpenVINO, and what it brings.
+"""Measure what INT8 inside attention costs and gains a transformer in OpenVINO.
 
     edgeml data synth build/quantization/apparel --images 3000 --size 128 --seed 1
     edgeml train build/quantization/apparel --model vit_tiny_patch16_224 --model-args img_size=128 \
@@ -6,8 +6,8 @@
         --augment none --out build/quantization/vit
     python benchmarks/quantization/attention.py build/quantization/vit
 
-The network is a small one that has really learnt something, since what rounding does to attention
-depends on what it attends to. Both layouts use the ranges of the same 200 training pictures, by
+The network is small but trained, since the effect of rounding on attention depends on what it
+attends to. Both layouts use the ranges of the same 200 training images, by
 minmax, and are judged on the test side.
 """
 
@@ -48,12 +48,10 @@ def main() -> None:
     train, test = data.part("train"), data.part("test")
     ranges = measure_ranges(source, choose_calibration(train, data.labels, limit=200))
     inputs = inputs_of(test.paths, spec)
-    whole = open_runtime(source, RuntimeOptions(runtime="openvino", threads=options.threads))
-    expected = logits(whole, inputs)
+    fp32 = open_runtime(source, RuntimeOptions(runtime="openvino", threads=options.threads))
+    expected = logits(fp32, inputs)
     known = probabilities(expected, spec)
-    print(
-        f"FP32: mAP {100 * evaluate(known, test.targets, spec).mAP:.2f} on {len(test)} pictures\n"
-    )
+    print(f"FP32: mAP {100 * evaluate(known, test.targets, spec).mAP:.2f} on {len(test)} images\n")
     print("| attention | RMS error | KL | mAP | flips per 1000 | times FP32's speed |")
     print("| --- " * 6 + "|")
     for name, attention in (("float", False), ("INT8", True)):
@@ -64,7 +62,7 @@ def main() -> None:
         got = logits(runtime, inputs)
         scores = probabilities(got, spec)
         flips = 1000 * (decide(known, spec) != decide(scores, spec)).mean()
-        speed = speedup(whole, runtime, inputs[:1].copy(), seconds=options.seconds)
+        speed = speedup(fp32, runtime, inputs[:1].copy(), seconds=options.seconds)
         print(
             f"| {name} | {squared_errors(expected, got).mean() ** 0.5:.4f} | "
             f"{divergence(known, scores, spec):.6f} | "

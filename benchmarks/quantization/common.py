@@ -1,7 +1,7 @@
-"""What the scripts beside this share: photos, networks, and what they make of both.
+"""Photos and networks that the scripts of this folder share.
 
-All that is made lies in build/quantization; networks, photos and the files of other tools are made
-once. Delete it to begin anew.
+Their files go to build/quantization; networks, photos and the files of other tools are written
+once. Delete the folder to start again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUN = Path("build/training/edgeml/seed0")
 OUT = Path("build/quantization")
 REAL = "mobilenetv2_100, trained"
 
-Pictures = NDArray[np.float32]
+Images = NDArray[np.float32]
 
 
 def require(*paths: Path) -> None:
@@ -46,7 +46,7 @@ def require(*paths: Path) -> None:
         if not path.exists():
             raise SystemExit(
                 f"There is no {str(path)!r}: run benchmarks/training/make_split.py and "
-                "edgeml_recipe.py first, with the photos beside this checkout in ../shared."
+                "edgeml_recipe.py first, with the photos in ../shared, next to this checkout."
             )
 
 
@@ -59,23 +59,24 @@ def photos() -> Dataset:
 
 @cache
 def calibration() -> Calibration:
-    """300 photos of the train side: the same for every tool."""
+    """Return 300 photos of the train side: the same for every tool."""
     side = photos().part("train")
     return choose_calibration(side, side.labels)
 
 
-def inputs_of(paths: Sequence[Path], spec: ModelSpec) -> Pictures:
+def inputs_of(paths: Sequence[Path], spec: ModelSpec) -> Images:
     """Prepare photos as the Predictor does: (N, 3, H, W)."""
-    whole = spec.preprocess.min_decode_size
     parts = [
-        spec.preprocess([read_image(path, at_least=whole) for path in paths[start : start + 32]])
+        spec.preprocess(
+            [read_image(path, at_least=spec.preprocess.min_decode_size) for path in paths[start : start + 32]]
+        )
         for start in range(0, len(paths), 32)
     ]
     return np.concatenate(parts)
 
 
 def fp32(name: str, size: int = 224) -> Path:
-    """Give a network as FP32 ONNX: the trained one, or timm's `name` with drawn weights."""
+    """Return a network as FP32 ONNX: the trained one, or timm's `name` with random weights."""
     target = OUT / "nets" / f"{'real' if name == REAL else name}.onnx"
     if target.exists():
         return target
@@ -83,7 +84,7 @@ def fp32(name: str, size: int = 224) -> Path:
     if name == REAL:
         require(RUN)
         return onnx_from_checkpoint(RUN, target)
-    module, spec = drawn_network(name, size)
+    module, spec = random_network(name, size)
     return onnx_from_module(module, spec, target)
 
 
@@ -91,8 +92,8 @@ def spec_of(path: Path) -> ModelSpec:
     return spec_of_onnx(read_onnx(path), path)
 
 
-def drawn_network(name: str, size: int, head: Head = "linear") -> tuple[nn.Module, ModelSpec]:
-    """Build one of timm's networks with random weights that real photos have been through.
+def random_network(name: str, size: int, head: Head = "linear") -> tuple[nn.Module, ModelSpec]:
+    """Build one of timm's networks with random weights, and train it a little on real photos.
 
     Three steps of training, then batch normalisation gets statistics of the photos, and scales
     and shifts that are not 1 and 0: as it is initialised, folding it would be right however it
@@ -109,21 +110,21 @@ def drawn_network(name: str, size: int, head: Head = "linear") -> tuple[nn.Modul
     args = training_args(name, {})
     model = build_model(name, labels=len(side.labels), args=args, head=head)
     few = np.random.default_rng(0).choice(len(side), 24, replace=False)
-    pictures = torch.from_numpy(inputs_of([side.paths[row] for row in few], spec))
+    images = torch.from_numpy(inputs_of([side.paths[row] for row in few], spec))
     targets = torch.from_numpy(side.targets[few]).float()
     training_mode(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-3)
     for start in (0, 8, 16):
         part = slice(start, start + 8)
-        loss = binary_cross_entropy_with_logits(model(pictures[part]), targets[part])
+        loss = binary_cross_entropy_with_logits(model(images[part]), targets[part])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    _give_statistics(model, pictures)
+    _set_statistics(model, images)
     return model.eval(), spec
 
 
-def _give_statistics(model: nn.Module, pictures: torch.Tensor) -> None:
+def _set_statistics(model: nn.Module, images: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(7)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -133,7 +134,7 @@ def _give_statistics(model: nn.Module, pictures: torch.Tensor) -> None:
             norm.momentum = None  # the plain mean over what comes
             norm.weight.uniform_(0.5, 1.5, generator=generator)
             norm.bias.uniform_(-0.2, 0.2, generator=generator)
-        model.train()(pictures)
+        model.train()(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
@@ -150,7 +151,7 @@ def cached(path: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Give what a figure belongs to."""
+    """Return the machine and the versions that figures belong to."""
     return {"host": asdict(capture_host()), "software": capture_software()}
 
 

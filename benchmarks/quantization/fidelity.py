@@ -1,4 +1,4 @@
-"""What quantisation costs: the same figures for every tool, from the logits alone."""
+"""The cost of quantisation: the same figures for every tool, from the logits alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEAST = 1e-12
 
 
 def squared_errors(reference: Logits, logits: Logits) -> PerPhoto:
-    """Give, for each photo, the squared error of the logits in units of FP32's spread over photos.
+    """Return each photo's squared error of the logits, in units of FP32's spread over photos.
 
     The spread is the variance of each label's logit, as a mean over labels. The root of the mean
     is the relative RMS error.
@@ -33,10 +33,10 @@ def squared_errors(reference: Logits, logits: Logits) -> PerPhoto:
 
 
 def divergences(reference: Logits, logits: Logits, spec: ModelSpec) -> PerPhoto:
-    """Give, for each photo, the Kullback-Leibler divergence of what is said of it, in nats.
+    """Return each photo's Kullback-Leibler divergence of the probabilities, in nats.
 
-    Of a group with a softmax it is that of its distribution, of any other label that of present
-    and absent; they add up. From FP32 to the quantised network.
+    It adds up that of each softmax group and, for each other label, that of present and absent.
+    It is taken from FP32 to the quantised network.
     """
     p, q = (probabilities(side, spec).astype(np.float64) for side in (reference, logits))
     choices = spec.softmax_groups()
@@ -55,7 +55,7 @@ def _divergence(p: PerPhoto, q: PerPhoto) -> PerPhoto:
 
 
 def difference(a: PerPhoto, b: PerPhoto, resamples: int = 2000) -> tuple[float, float]:
-    """Give a 95 % interval of mean(a) - mean(b), by a bootstrap over the photos of both."""
+    """Return a 95 % interval of mean(a) - mean(b), by a bootstrap over the photos of both."""
     rows = np.random.default_rng(0).integers(0, len(a), (resamples, len(a)))
     low, high = np.percentile((a - b)[rows].mean(axis=1), (2.5, 97.5))
     return float(low), float(high)
@@ -67,7 +67,7 @@ def cost(
     targets: tuple[Targets, Targets],
     spec: ModelSpec,
 ) -> dict[str, Any]:
-    """Give what a trained network lost; shares in percent, drops in points.
+    """Return what a trained network lost; shares in percent, drops in points.
 
     Args:
         reference: FP32's logits on the validation and on the test side.
@@ -78,10 +78,10 @@ def cost(
     known, scores = ([probabilities(side, spec) for side in pair] for pair in (reference, logits))
     before, after = (evaluate(pair[1], targets[1], spec) for pair in (known, scores))
     moved = transfer_thresholds(known[0], scores[0], spec.thresholds)
-    anew = fit_thresholds(scores[0], targets[0])
-    by_moved, by_anew = (
+    refitted = fit_thresholds(scores[0], targets[0])
+    by_moved, by_refitted = (
         evaluate(scores[1], targets[1], replace(spec, thresholds=thresholds)).exact_match
-        for thresholds in (moved, anew)
+        for thresholds in (moved, refitted)
     )
     drops = {
         name: 100 * (before.labels[name].AP - after.labels[name].AP)
@@ -98,6 +98,6 @@ def cost(
         "exact_match": 100 * after.exact_match,
         "exact_match_drop": 100 * (before.exact_match - after.exact_match),
         "exact_match_moved_drop": 100 * (before.exact_match - by_moved),
-        "exact_match_anew_drop": 100 * (before.exact_match - by_anew),
+        "exact_match_anew_drop": 100 * (before.exact_match - by_refitted),
         "flips_per_1000": 1000 * float((decide(known[1], spec) != decide(scores[1], spec)).mean()),
     }

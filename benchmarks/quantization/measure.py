@@ -1,8 +1,8 @@
-"""Run one quantised file on one runtime beside its FP32 source; called by peers.py.
+"""Run one quantised file and its FP32 source on one runtime; peers.py calls this.
 
     python benchmarks/quantization/measure.py RUNTIME FP32 FILE OUT.npz --inputs A.npy [B.npy ...]
 
-A process of its own: OpenVINO dies of some quantised networks of others, by a signal. OUT.npz gets
+A process of its own: OpenVINO crashes on some quantised networks of other tools. OUT.npz gets
 the logits of both and, in `speed`, the figures of `edgeml.benchmark.speedup` as JSON.
 """
 
@@ -48,10 +48,10 @@ def main() -> None:
         inputs = np.load(path, mmap_mode="r")
         arrays[f"fp32_{number}"] = logits(slow, inputs)
         arrays[f"int8_{number}"] = logits(fast, inputs)
-    picture = np.ascontiguousarray(np.load(options.inputs[0], mmap_mode="r")[:1])
-    speed = speedup(slow, fast, picture, seconds=options.seconds)
-    told = {**speed.to_dict(), "precision_actual": fast.metadata.get("precision", "unknown")}
-    np.savez(options.out, speed=np.array(json.dumps(told)), **arrays)
+    image = np.ascontiguousarray(np.load(options.inputs[0], mmap_mode="r")[:1])
+    speed = speedup(slow, fast, image, seconds=options.seconds)
+    figures = {**speed.to_dict(), "precision_actual": fast.metadata.get("precision", "unknown")}
+    np.savez(options.out, speed=np.array(json.dumps(figures)), **arrays)
 
 
 if __name__ == "__main__":

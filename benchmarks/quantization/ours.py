@@ -1,4 +1,4 @@
-"""edgeml's INT8 files, as `edgeml export` makes them; the only place that calls its quantiser."""
+"""edgeml's INT8 files, as `edgeml export` writes them; the only place that calls its quantiser."""
 
 from __future__ import annotations
 

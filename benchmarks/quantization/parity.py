@@ -4,7 +4,7 @@
 
 PyTorch against the exported ONNX in ONNX Runtime and the exported .xml in OpenVINO, both in FP32.
 The weights are drawn, but for those of the trained run, and have been through a little training
-(`common.drawn_network`); thresholds are fitted on other photos, so that they lie where the
+(`common.random_network`); thresholds are fitted on other photos, so that they lie where the
 scores are. Two ways to decide: as the spec says, of each photo the best garment; and each label by
 its threshold alone. A flip is a label that is present by one and absent by the other.
 
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import OUT, REAL, RUN, cached, drawn_network, machine, photos, require, write_json
+from common import OUT, REAL, RUN, cached, machine, photos, random_network, require, write_json
 from numpy.typing import NDArray
 from torch import nn
 
@@ -88,12 +88,12 @@ CASES = (
     Case("vit_base_patch16_siglip_224", head="csra"),
     Case("vit_base_patch16_siglip_gap_224"),
 )
-"""Those of tests/export/test_models.py, and the trained one."""
+"""The networks of tests/export/test_models.py, and the trained one."""
 
 
 @cache
 def chosen(count: int) -> tuple[Dataset, Dataset]:
-    """Give photos to fit thresholds on, of the validation side, and photos to compare on.
+    """Return photos to fit thresholds on, of the validation side, and photos to compare on.
 
     The latter are the test side, filled up from the train side.
     """
@@ -108,11 +108,11 @@ def frames_of(dataset: Dataset, name: str, preprocess: Preprocess) -> NDArray[np
     """Decode and fit photos (N, H, W, 3) once for each size."""
 
     def make() -> NDArray[np.uint8]:
-        whole = preprocess.min_decode_size
-        return np.stack([preprocess.fit(read_image(p, at_least=whole)) for p in dataset.paths])
+        size = preprocess.min_decode_size
+        return np.stack([preprocess.fit(read_image(p, at_least=size)) for p in dataset.paths])
 
-    told = f"{preprocess.size[0]}-{preprocess.resize}-{preprocess.interpolation}"
-    return cached(OUT / "inputs" / f"{name}-{len(dataset)}-{told}.npy", make)
+    how = f"{preprocess.size[0]}-{preprocess.resize}-{preprocess.interpolation}"
+    return cached(OUT / "inputs" / f"{name}-{len(dataset)}-{how}.npy", make)
 
 
 def logits_of(network: Network, frames: NDArray[np.uint8], preprocess: Preprocess) -> Logits:
@@ -130,7 +130,7 @@ def by_torch(module: nn.Module, batch: NDArray[np.float32]) -> Logits:
 
 def network_of(case: Case) -> tuple[nn.Module, ModelSpec]:
     if case.name != REAL:
-        return drawn_network(case.name, case.size, case.head)
+        return random_network(case.name, case.size, case.head)
     require(RUN)
     return load_checkpoint(RUN)
 
@@ -175,16 +175,16 @@ def compared(case: Case, count: int, threads: int) -> dict[str, Any]:
 
 
 def judged(expected: Logits, got: Logits, spec: ModelSpec, names: list[str]) -> dict[str, Any]:
-    """Give the largest difference, and each flip with what it hung on."""
+    """Return the largest difference, and each flip with its logits and threshold."""
     alone = replace(spec, groups=())
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "max_abs": float(np.abs(expected.astype(np.float64) - got).max()),
         "claimed": int(decide(probabilities(expected, spec), spec).sum()),
         "claimed_alone": int(decide(probabilities(expected, spec), alone).sum()),
     }
     for key, rule in (("flips", spec), ("flips_alone", alone)):
         before, after = (decide(probabilities(side, spec), rule) for side in (expected, got))
-        told[key] = [
+        figures[key] = [
             {
                 "photo": names[row],
                 "label": spec.labels[column],
@@ -194,11 +194,11 @@ def judged(expected: Logits, got: Logits, spec: ModelSpec, names: list[str]) -> 
             }
             for row, column in np.argwhere(before != after)
         ]
-    return told
+    return figures
 
 
 def nearest(logits: Logits, spec: ModelSpec) -> dict[str, float]:
-    """Give how near a decision came to being another one, in units of a logit.
+    """Return how near a decision came to another one, in units of a logit.
 
     `threshold`: the least distance of a logit from its label's threshold; `group`: the least lead
     of a group's best label over the second.
@@ -222,9 +222,9 @@ def row_of(result: dict[str, Any]) -> str:
     cells = [result["network"], str(result["size"])]
     cells += [f"{result['spread']:.2g}", f"{result['largest']:.2g}"]
     for engine in ("onnxruntime", "openvino"):
-        told = result[engine]
-        flips = f"{len(told['flips'])}, {len(told['flips_alone'])}"
-        cells += [f"{told['max_abs']:.1e}", flips]
+        figures = result[engine]
+        flips = f"{len(figures['flips'])}, {len(figures['flips_alone'])}"
+        cells += [f"{figures['max_abs']:.1e}", flips]
     near = result["nearest"]
     cells += [f"{near['threshold']:.1e}", f"{near['group']:.1e}", f"{result['seconds']:.0f}"]
     return f"| {' | '.join(cells)} |"

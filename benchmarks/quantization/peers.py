@@ -1,9 +1,9 @@
-"""edgeml's INT8 beside the defaults of ONNX Runtime, NNCF and ModelOpt: accuracy and speed.
+"""edgeml's INT8 compared with the defaults of ONNX Runtime, NNCF and ModelOpt: accuracy and speed.
 
     python benchmarks/quantization/peers.py [--networks real resnet18] [--json FILE]
 
 The same FP32 network, the same 300 calibration photos, the same machine; every file runs in ONNX
-Runtime and in OpenVINO where it can. ModelOpt is run if it is there, in an environment of its own:
+Runtime and in OpenVINO where it can. ModelOpt runs if installed, in an environment of its own:
 
     python -m venv build/quantization/modelopt
     echo "$PWD"/.venv/lib/python3.11/site-packages > \
@@ -13,7 +13,7 @@ Runtime and in OpenVINO where it can. ModelOpt is run if it is there, in an envi
 
 A file is off the Pareto front of its runtime if another is surely better in one, accuracy or
 speed, and not surely worse in the other. Surely: the 95 % intervals of the speeds are apart; the
-bootstrap interval of the mean difference of the errors, photo by photo, leaves out 0.
+bootstrap interval of the mean difference of the errors, photo by photo, excludes 0.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ TOOLS = {
 }
 OURS = {"onnxruntime": "edgeml", "openvino": "edgeml-ir"}
 PHOTOS = 200
-"""Of the test side, for networks whose weights were drawn."""
+"""Of the test side, for networks with random weights."""
 
 
 @dataclass(kw_only=True)
@@ -93,7 +93,7 @@ class Row:
 
 @cache
 def make(tool: str, source: Path) -> Path | str:
-    """Give a tool's file, or say why there is none. Ours is made anew: its code may be another."""
+    """Return a tool's file, or why there is none. Ours is always written again, by today's code."""
     suffix = ".xml" if tool.endswith("-ir") else ".onnx"
     target = OUT / "peers" / source.stem / f"{tool}{suffix}"
     if target.exists() and tool in RECIPES:
@@ -119,11 +119,11 @@ def make(tool: str, source: Path) -> Path | str:
 def measure(
     tool: str, engine: Engine, source: Path, network: str, options: argparse.Namespace
 ) -> Row:
-    """Make a tool's file, run it in a process of its own, and judge what came out."""
+    """Make a tool's file, run it in a process of its own, and measure its outputs."""
     row = Row(tool=tool, engine=engine)
-    made = make(tool, source)
-    if isinstance(made, str):
-        row.failure = made
+    file = make(tool, source)
+    if isinstance(file, str):
+        row.failure = file
         return row
     spec = spec_of(source)
     sides = [photos().part(name) for name in ("val", "test")]
@@ -133,8 +133,8 @@ def measure(
     for number, side in enumerate(sides):
         inputs.append(OUT / "inputs" / f"{source.stem}.{number}.npy")
         cached(inputs[-1], lambda side=side: inputs_of(side.paths, spec))  # type: ignore[misc]
-    out = made.with_suffix(f".{engine}.npz")
-    command = [sys.executable, HERE / "measure.py", engine, source, made, out, "--inputs", *inputs]
+    out = file.with_suffix(f".{engine}.npz")
+    command = [sys.executable, HERE / "measure.py", engine, source, file, out, "--inputs", *inputs]
     limits = ["--threads", str(options.threads), "--seconds", str(options.seconds)]
     done = subprocess.run([*command, *limits], capture_output=True, text=True)
     if done.returncode:
@@ -147,7 +147,7 @@ def measure(
         for name in ("fp32", "int8")
     )
     if not np.isfinite(after[-1]).all():
-        row.failure = "its logits are no numbers"
+        row.failure = "its logits are NaN or infinite"
         return row
     rms = float(np.sqrt(squared_errors(before[-1], after[-1]).mean()))
     if network == REAL:
@@ -181,7 +181,7 @@ def _dominates(a: Row, b: Row) -> bool:
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
-    """Say how a process ended."""
+    """Return how a process ended."""
     if done.returncode < 0:
         return f"crashes ({signal.Signals(-done.returncode).name})"
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
@@ -192,7 +192,7 @@ def table(network: str, rows: Sequence[Row]) -> str:
     """Write one network's rows as a table; the front in bold."""
     trained = network == REAL
     columns = ["runtime", "file", "times FP32's speed", "ms"]
-    columns += ["KL", "mAP drop", "worst label", "exact match drop", "moved", "anew"]
+    columns += ["KL", "mAP drop", "worst label", "exact match drop", "moved", "refitted"]
     columns += ["flips per 1000"]
     head = columns if trained else [*columns[:4], "RMS error"]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
@@ -202,24 +202,24 @@ def table(network: str, rows: Sequence[Row]) -> str:
         if row.failure or not row.speed or not row.figures:
             cells += [str(row.failure), *[""] * (len(head) - 3)]
         else:
-            speed, told = row.speed, row.figures
+            speed, figures = row.speed, row.figures
             cells += [f"{speed['ratio']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})"]
             cells += [f"{speed['fast_ms']:.2f}"]
-            cells += _trained_cells(told) if trained else [f"{told['rms']:.4f}"]
+            cells += _trained_cells(figures) if trained else [f"{figures['rms']:.4f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _trained_cells(told: dict[str, Any]) -> list[str]:
-    worst = f"{told['worst_label_drop']:.1f}, {told['worst_label']} "
+def _trained_cells(figures: dict[str, Any]) -> list[str]:
+    worst = f"{figures['worst_label_drop']:.1f}, {figures['worst_label']} "
     return [
-        f"{told['kl']:.4f}",
-        f"{told['mAP_drop']:.2f}",
-        worst + f"({told['worst_label_positives']})",
-        f"{told['exact_match_drop']:.2f}",
-        f"{told['exact_match_moved_drop']:.2f}",
-        f"{told['exact_match_anew_drop']:.2f}",
-        f"{told['flips_per_1000']:.1f}",
+        f"{figures['kl']:.4f}",
+        f"{figures['mAP_drop']:.2f}",
+        worst + f"({figures['worst_label_positives']})",
+        f"{figures['exact_match_drop']:.2f}",
+        f"{figures['exact_match_moved_drop']:.2f}",
+        f"{figures['exact_match_anew_drop']:.2f}",
+        f"{figures['flips_per_1000']:.1f}",
     ]
 
 

@@ -1,9 +1,9 @@
-"""How fast INT8 is beside FP32, on ONNX Runtime and on OpenVINO, on this machine.
+"""How fast INT8 is compared with FP32, on ONNX Runtime and on OpenVINO, on this machine.
 
     python benchmarks/quantization/speed.py [--seconds 6] [--repeats 3] [--json FILE]
 
 Batch 1, 224 px, two threads; OpenVINO's FP32 computes in f32, not in the bfloat16 it prefers. Both
-precisions take turns in one process, `edgeml.benchmark.speedup`; of the repeats all are told.
+precisions take turns in one process, `edgeml.benchmark.speedup`; all repeats are shown.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ BARS: dict[tuple[str, Engine], float | None] = {
     ("mobilenetv3_small_100", "openvino"): None,
     (REAL, "openvino"): None,
 }
-"""The least that is asked for; None: to be told, whatever it is."""
+"""The required ratio; None: shown only."""
 
 
 def measure(
     name: str, engine: Engine, *, repeats: int, seconds: float, threads: int
 ) -> list[Speedup]:
-    """Quantise one network anew, as the code of today does it, and time it in both precisions."""
+    """Quantise one network with the current code, and time it in both precisions."""
     source = fp32(name)
     suffix = ".xml" if engine == "openvino" else ".onnx"
     quantized = OUT / "speed" / f"{source.stem}.int8{suffix}"
     quantized.parent.mkdir(parents=True, exist_ok=True)
     int8(source, quantized, engine)
-    picture = np.ascontiguousarray(inputs_of(calibration().paths[:1], spec_of(source)))
+    image = np.ascontiguousarray(inputs_of(calibration().paths[:1], spec_of(source)))
     slow, fast = (
         open_runtime(path, RuntimeOptions(runtime=engine, threads=threads))
         for path in (source, quantized)
     )
     try:
-        return [speedup(slow, fast, picture, seconds=seconds) for _ in range(repeats)]
+        return [speedup(slow, fast, image, seconds=seconds) for _ in range(repeats)]
     finally:
         slow.close()
         fast.close()
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    print("| network | runtime | FP32 ms | INT8 ms | INT8 is so many times as fast | asked for |")
+    print("| network | runtime | FP32 ms | INT8 ms | times FP32's speed | required |")
     print("| --- " * 6 + "|")
     for (name, engine), bar in BARS.items():
         results = measure(
@@ -75,13 +75,13 @@ def main() -> None:
             seconds=options.seconds,
             threads=options.threads,
         )
-        result = sorted(results, key=lambda one: one.ratio)[(len(results) - 1) // 2]
-        others = ", ".join(f"{one.ratio:.2f}" for one in results)
-        asked = "told" if bar is None else f"{bar} {'holds' if result.ratio >= bar else 'MISSED'}"
+        result = sorted(results, key=lambda run: run.ratio)[(len(results) - 1) // 2]
+        others = ", ".join(f"{run.ratio:.2f}" for run in results)
+        required = "-" if bar is None else f"{bar} {'holds' if result.ratio >= bar else 'MISSED'}"
         print(
             f"| {name} | {engine} | {result.slow_ms:.2f} | {result.fast_ms:.2f} | "
             f"{result.ratio:.2f} ({result.low:.2f} to {result.high:.2f}; runs: {others}), "
-            f"{result.verdict} | {asked} |",
+            f"{result.verdict} | {required} |",
             flush=True,
         )
         rows.append(
@@ -89,7 +89,7 @@ def main() -> None:
                 "network": name,
                 "runtime": engine,
                 "bar": bar,
-                "runs": [one.to_dict() for one in results],
+                "runs": [run.to_dict() for run in results],
             }
         )
     if options.json:
