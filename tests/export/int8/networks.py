@@ -116,6 +116,7 @@ POOLED: list[Node] = [
 MORE = {
     **STEM_CONSTANTS,
     "second": weights(8, 8, 3, 3, seed=2),
+    "third": weights(8, 8, 3, 3, seed=11),
     "small": weights(3, 8, seed=3),
     "one": np.float32(1),
     "minus": np.float32(-0.7),
@@ -128,7 +129,7 @@ ODD: dict[str, list[Node]] = {
         STEM,
         ("Relu", ["y"], "x"),
         SECOND,
-        ("Conv", ["x", "second"], "y3"),
+        ("Conv", ["x", "third"], "y3"),
         ("Add", ["y2", "y3"], "z"),
         *HEAD,
     ],
@@ -142,7 +143,7 @@ ODD: dict[str, list[Node]] = {
         STEM,
         ("Clip", ["y", "minus", "some"], "x"),
         SECOND,
-        ("Conv", ["x", "second"], "y3"),
+        ("Conv", ["x", "third"], "y3"),
         ("Add", ["y2", "y3"], "z"),
         *HEAD,
     ],
@@ -189,7 +190,7 @@ ODD: dict[str, list[Node]] = {
         ("Relu", ["y"], "x", {"name": ""}),
         ("Conv", ["x", "second", "bias"], "y2", {"name": ""}),
         ("Relu", ["y2"], "x2", {"name": "node_2"}),
-        ("Conv", ["x2", "second", "bias"], "z", {"name": "node_2"}),
+        ("Conv", ["x2", "third", "bias"], "z", {"name": "node_2"}),
         *HEAD,
     ],
     "a ReLU behind a Gemm beside attention": [
@@ -278,7 +279,7 @@ CHAIN: list[Node] = [
     ("Relu", ["y"], "x"),
     SECOND,
     ("Relu", ["y2"], "x2"),
-    ("Conv", ["x2", "second"], "y3"),
+    ("Conv", ["x2", "third"], "y3"),
     ("Relu", ["y3"], "z"),
     *HEAD,
 ]

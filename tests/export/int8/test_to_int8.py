@@ -16,9 +16,14 @@ from edgeml.data import Dataset
 from edgeml.errors import ExportError
 from edgeml.runtimes import RuntimeOptions
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
-from edgeml.runtimes.ort import OrtRuntime, _is_for_another_runtime
+from edgeml.runtimes.ort import (
+    _CPUINFO,
+    OrtRuntime,
+    _is_for_another_runtime,
+    _read,
+    _saturates,
+)
 from edgeml.runtimes.ov import OpenVinoRuntime
-from edgeml.spec.storage import METADATA_KEY
 from edgeml_export.int8.calibration import Calibration, choose_calibration
 from edgeml_export.int8.layers import quantizable
 from edgeml_export.int8.legality import violations
@@ -212,7 +217,9 @@ def test_an_odd_network_stays_close_to_fp32_and_legal_in_every_layout(
     for layout in TARGETS:
         path = int8_from_onnx(source, tmp_path / f"{layout}.onnx", ranges, layout=layout)
         assert violations(read_onnx(path), layout) == []
-        for optimized in (True, False):
+        # Without VNNI, ONNX Runtime 1.32 cannot open a network in which layers share a weight.
+        opens = case != "two layers of one weight" or not _saturates(_read(_CPUINFO))
+        for optimized in (True, False) if opens else (False,):
             assert rms(run(path, batch, optimized=optimized)[0], expected) < 0.02
 
 
@@ -344,9 +351,11 @@ def test_a_float_layer_runs_in_float_and_with_its_own_weights(
     layout: Target, layer: str, calibration: Calibration, tmp_path: Path
 ) -> None:
     """One channel is a thousand times the others: one scale for all would show at once."""
-    uneven = constants_of(CHAIN)["second"].copy()
-    uneven[1] *= 1000
-    source = network_of(CHAIN, tmp_path, second=uneven)
+    constants = constants_of(CHAIN)
+    uneven = {name: constants[name].copy() for name in ("second", "third")}
+    for weight in uneven.values():
+        weight[1] *= 1000
+    source = network_of(CHAIN, tmp_path, **uneven)
     ranges, batch = measure_ranges(source, calibration), inputs_of(calibration)
     path = int8_from_onnx(source, tmp_path / "m.onnx", ranges, layout=layout, keep=[layer])
     runtime = OrtRuntime(path, RuntimeOptions(threads=1))
@@ -391,14 +400,12 @@ def test_files_for_other_runtimes_are_known_from_those_for_onnx_runtime(
     expected = {"x86": False, "arm": False, "openvino": True, "tensorrt": True}
     for layout in TARGETS:
         path = int8_from_onnx(source, tmp_path / "m.onnx", ranges, layout=layout)
-        meta = {entry.key: entry.value for entry in read_onnx(path).metadata_props}
-        assert _is_for_another_runtime(meta) == expected[layout]
-    half = fp16_from_onnx(path, tmp_path / "half.onnx")
-    meta = {entry.key: entry.value for entry in read_onnx(half).metadata_props}
-    assert _is_for_another_runtime(meta)
-    named = replace(SPEC, labels=('"quantizer": "edgeml, openvino', "b"))
-    assert not _is_for_another_runtime({METADATA_KEY: named.to_json()})
-    assert not _is_for_another_runtime({})
+        spec = spec_of_onnx(read_onnx(path), path)
+        assert _is_for_another_runtime(spec) == expected[layout]
+    fp16 = fp16_from_onnx(path, tmp_path / "fp16.onnx")
+    assert _is_for_another_runtime(spec_of_onnx(read_onnx(fp16), fp16))
+    assert not _is_for_another_runtime(SPEC)
+    assert not _is_for_another_runtime(None)
 
 
 # Real networks.
