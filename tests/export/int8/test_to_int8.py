@@ -434,4 +434,4 @@ def test_every_layout_of_a_real_network_is_legal_valid_and_close_to_fp32(
         assert model.ir_version <= 10
         assert [entry.version for entry in model.opset_import if not entry.domain] == [18]
         runtime = OpenVinoRuntime if layout == "openvino" else OrtRuntime
-        assert rms(runtime(path, threads=1).run(batch), expected) < 0.1
+        assert rms(runtime(path, RuntimeOptions(threads=1)).run(batch), expected) < 0.1

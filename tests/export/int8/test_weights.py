@@ -114,7 +114,7 @@ def with_constants_of(
                 continue
             if index < len(node.input) and node.input[index] not in known:
                 continue  # the layer's own output
-            values = run(model, batch, name)[0]
+            values = run(model, batch, name, optimized=False)[0]
             tensor = numpy_helper.from_array(values, f"{node.name}_{index}")
             mixed.graph.initializer.append(tensor)
             if index < len(node.input):
