@@ -66,10 +66,9 @@ def calibration() -> Calibration:
 
 def inputs_of(paths: Sequence[Path], spec: ModelSpec) -> Images:
     """Prepare photos as the Predictor does: (N, 3, H, W)."""
+    size = spec.preprocess.min_decode_size
     parts = [
-        spec.preprocess(
-            [read_image(path, at_least=spec.preprocess.min_decode_size) for path in paths[start : start + 32]]
-        )
+        spec.preprocess([read_image(path, at_least=size) for path in paths[start : start + 32]])
         for start in range(0, len(paths), 32)
     ]
     return np.concatenate(parts)
