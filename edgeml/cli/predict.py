@@ -27,7 +27,7 @@ def predict(
     json: Json = False,
 ) -> None:
     """Classify images. If stopped or killed, the same command continues where it was."""
-    from edgeml.predict.many_files import Outputs, classify, list_files, origin_of
+    from edgeml.predict.many_files import Outputs, classify, list_files, resume_key
     from edgeml.predict.predictor import Predictor
 
     outputs = Outputs(jsonl=jsonl, csv=csv, parquet=parquet, overlay=overlay)
@@ -35,13 +35,13 @@ def predict(
     mode: Literal["latency", "throughput"] = "latency" if len(files) == 1 else "throughput"
     with Predictor(model, runtime=runtime, device=device, mode=mode) as predictor:
         outputs.check(sources)
-        origin = origin_of(predictor, model)
+        key = resume_key(predictor, model)
         # Without an output file, lines go to stdout; --json always prints there.
         with (
             json_list() if json else nullcontext(_print_line if not outputs.files else None) as out
         ):
             summary = classify(
-                predictor, files, outputs, origin=origin, told=out, progress=progress()
+                predictor, files, outputs, key=key, on_entry=out, progress=progress()
             )
     if outputs.files and not json:
         where = ", ".join(map(str, outputs.files))

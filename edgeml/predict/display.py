@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Of a model with a thousand labels, what matters.
 _ROWS = 12
-_LEAST = 0.01
+_MIN_SCORE = 0.01
 _NAMES = 24
 
 # 3:1 and more against white and against #111: WCAG 2.2, 1.4.11, for what is no text.
@@ -30,7 +30,7 @@ _QUIET = "opacity:.66"
 
 
 def prediction_line(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> str:
-    """Say the labels that are present with their scores, best first; of none, the best one."""
+    """Return the present labels with their scores, best first; without any, the best label."""
     ranked = _ranked(spec, scores)
     present = [item for item in ranked if item[0] in labels]
     if not present:
@@ -43,7 +43,7 @@ def prediction_line(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> s
 
 
 def predictor_line(runtime: Runtime, spec: ModelSpec) -> str:
-    """Say what runs, in which precision, and what the model names."""
+    """Return the runtime, its precision and the labels on one line."""
     computes_in = runtime.metadata.get("precision", "unknown")
     return f"Predictor({runtime.name}, computes in {computes_in}, {labels_summary(spec.labels, 5)})"
 
@@ -89,12 +89,12 @@ def _ranked(spec: ModelSpec, scores: Scores) -> list[tuple[str, float]]:
 
 
 def _bars(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> Iterator[str]:
-    """Give a heading for each group and four cells for each of its labels that is shown."""
+    """Yield a heading for each group and four cells for each of its labels that is shown."""
     ranked = _ranked(spec, scores)
     score_of = dict(ranked)
     threshold_of = dict(zip(spec.labels, spec.thresholds, strict=True))
     present = set(labels)
-    shown = present | {label for label, score in ranked[:_ROWS] if score >= _LEAST}
+    shown = present | {label for label, score in ranked[:_ROWS] if score >= _MIN_SCORE}
     for heading, members, one in _sections(spec):
         if heading:
             yield f'<div style="grid-column:1/-1;{_QUIET};margin-top:4px">{heading}</div>'
@@ -106,8 +106,8 @@ def _bars(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> Iterator[st
             yield _bar(label, score_of[label], threshold, label in present)
         if rest := [label for label in best_first if label not in drawn]:
             best = score_of[rest[0]]
-            most = f"at most {best:.2f}" if best >= _LEAST else f"under {_LEAST}"
-            text = f"{len(rest)} more, {most}"
+            limit = f"at most {best:.2f}" if best >= _MIN_SCORE else f"under {_MIN_SCORE}"
+            text = f"{len(rest)} more, {limit}"
             yield f'<div style="grid-column:1/-1;{_QUIET}">{text}</div>'
 
 
@@ -137,7 +137,7 @@ def _bar(label: str, score: float, threshold: float | None, present: bool) -> st
 
 
 def _sections(spec: ModelSpec) -> Iterator[tuple[str, Sequence[str], bool]]:
-    """Give headings, labels, and whether exactly one of these is chosen."""
+    """Yield a heading, its labels, and whether exactly one of them is chosen."""
     if spec.task == "multiclass":
         yield f"one of {len(spec.labels)}", spec.labels, True
         return

@@ -1,4 +1,4 @@
-"""A JSON-lines file that grows by a line for each picture, which a killed run goes on with."""
+"""A JSON-lines file that grows by a line for each image, with which a killed run continues."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from edgeml.files import staged
 
 try:
     import fcntl
-except ImportError:  # on Windows nobody hinders two runs that write one file
+except ImportError:  # on Windows two runs can write one file
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = "edgeml.predict/1"
 
 UNFINISHED = ".unfinished"
-"""The suffix of the file that stands beside a journal until its run is finished."""
+"""The suffix of the file next to a journal until its run is finished."""
 
 Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells a file from another one of the same name; None if it cannot be asked for.
+    """Distinguishes versions of a file; None if the file cannot be read.
 
     Attributes:
         bytes: Its size.
-        modified: When it was last written to, in seconds since 1970, UTC.
+        modified: When it was last written, in seconds since 1970, UTC.
     """
 
     bytes: int | None
@@ -42,19 +42,19 @@ class Stamp:
 
 
 def stamp_of(file: str) -> Stamp:
-    """Ask a file for its size and time."""
+    """Return the size and time of a file."""
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return Stamp(None, None)
-    return Stamp(found.st_size, round(found.st_mtime, 6))
+    return Stamp(status.st_size, round(status.st_mtime, 6))
 
 
 class Journal:
-    """Entries of pictures that are done, one a line; see `open_journal`.
+    """Entries of finished images, one a line; see `open_journal`.
 
-    A line is handed to the system as a whole before the next picture's is made. If the process is
-    killed in between, the last line may be cut short: it is then taken off, and done again.
+    A line is handed to the system before the next image is classified. If the process is killed in
+    between, the last line may be cut short: it is then removed, and its image classified again.
     """
 
     def __init__(self, path: Path, marker: Path) -> None:
@@ -63,24 +63,24 @@ class Journal:
         self._file: int | None = None
 
     def resume(self, files: Sequence[str]) -> tuple[Sequence[str], Iterator[Entry]]:
-        """Keep what is done of `files`; give those that are left, and the entries that were kept.
+        """Keep the entries of `files`; return the files that remain, and the kept entries.
 
-        A file counts as done if it has the size and the time that its entry tells. Entries of
-        files that have changed, or are not asked for, are taken out.
+        A file is done if it has the size and the time of its entry. Entries of files that have
+        changed, or are not among `files`, are removed.
         """
-        whole, done = 0, Counter[bytes]()
+        length, done = 0, Counter[bytes]()
         for line, entry in self._lines():
-            whole += len(line)
+            length += len(line)
             done[_key(entry)] += 1
-        left = list(_without(done, files)) if done else files
-        stale = +done  # what is still counted is of no file
-        with says_why(self.path):
+        remaining = list(_without(done, files)) if done else files
+        stale = +done  # entries that belong to no file
+        with as_input_error(self.path):
             if stale:
-                self._take_out(stale)
+                self._remove(stale)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             if not stale:
-                os.ftruncate(self._file, whole)
-        return left, self.entries()
+                os.ftruncate(self._file, length)
+        return remaining, self.entries()
 
     def append(self, entry: Entry) -> None:
         """Add an entry; it is in the file when this returns.
@@ -90,36 +90,38 @@ class Journal:
         """
         assert self._file is not None, "resume comes first"
         line = to_line(entry)
-        with says_why(self.path, " What is done is kept: the same command goes on from there."):
-            while line:  # a disk that gets full takes a part of it first
+        with as_input_error(
+            self.path, " Finished images are stored: the same command continues from there."
+        ):
+            while line:  # a full disk accepts a part of it first
                 line = line[os.write(self._file, line) :]
 
     def entries(self) -> Iterator[Entry]:
-        """Read what is in the file."""
+        """Read the entries in the file."""
         for _, entry in self._lines():
             yield entry
 
     def count(self) -> int:
-        """Count the entries that are in the file."""
+        """Count the entries in the file."""
         return sum(1 for _ in self._lines())
 
     def finish(self, *, keep: bool) -> None:
-        """Say that the run is finished; without `keep`, remove the file that it was kept in."""
+        """Mark the run as finished; without `keep`, remove its file."""
         assert self._file is not None, "resume comes first"
-        with says_why(self.path):
+        with as_input_error(self.path):
             os.fsync(self._file)
             self._marker.unlink()
             if not keep:
                 self.path.unlink()
 
     def close(self) -> None:
-        """Let go of the file, finished or not."""
+        """Close the file, finished or not."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def _lines(self) -> Iterator[tuple[bytes, Entry]]:
-        """Read lines with their entries, up to the first that is not one."""
+        """Yield lines with their entries, up to the first invalid one."""
         try:
             file = open(self.path, "rb")  # noqa: SIM115 - closed below
         except FileNotFoundError:
@@ -134,7 +136,7 @@ class Journal:
                     return
                 yield line, entry
 
-    def _take_out(self, stale: Counter[bytes]) -> None:
+    def _remove(self, stale: Counter[bytes]) -> None:
         with staged(self.path) as temporary, open(temporary, "wb") as file:
             for line, entry in self._lines():
                 key = _key(entry)
@@ -146,35 +148,35 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, made_with: Mapping[str, str], *, marker: Path) -> Iterator[Journal]:
-    """Open a journal: a new one, or that of a run which was stopped or killed.
+    """Open a journal: a new one, or that of a stopped or killed run.
 
-    A file `marker` says that the run is unfinished, and what it was made with. As long as it is
-    there the journal is gone on with; without it an older file at `path` is replaced.
+    The file `marker` marks the run as unfinished and states what it was made with. While it exists,
+    the journal is continued; without it, an older file at `path` is replaced.
 
     Args:
         path: The journal.
-        made_with: What all of its entries must have been made with: the model and the like.
-        marker: The file that says so.
+        made_with: What all entries must have been made with: the model and so on.
+        marker: The file that states it.
 
     Raises:
-        InputError: It was begun with something else, another process writes it, or it cannot be
-            written.
+        InputError: It was started with something else, another process is writing it, or it cannot
+            be written.
     """
     lock = _locked(marker)
     journal = Journal(path, marker)
-    said = {"format": FORMAT, **made_with}
+    header = {"format": FORMAT, **made_with}
     try:
-        begun_with = _read_marker(lock)
-        if begun_with is None:
-            with says_why(path):
-                # In this order: the marker must not speak for an older file.
+        started_with = _read_marker(lock)
+        if started_with is None:
+            with as_input_error(path):
+                # In this order: the marker must not describe an older file.
                 path.unlink(missing_ok=True)
                 os.ftruncate(lock, 0)
                 os.lseek(lock, 0, os.SEEK_SET)
-                os.write(lock, to_line(said))
+                os.write(lock, to_line(header))
                 os.fsync(lock)
         else:
-            _check_same(begun_with, said, path, marker)
+            _check_same(started_with, header, path, marker)
         yield journal
     finally:
         journal.close()
@@ -185,13 +187,13 @@ def to_line(entry: Mapping[str, Any]) -> bytes:
     """Write an entry as one line of JSON."""
     try:
         return (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except UnicodeEncodeError:  # a file's name that is not UTF-8 is escaped, and comes back so
+    except UnicodeEncodeError:  # a file name that is not UTF-8 is escaped, and read back so
         return (json.dumps(entry) + "\n").encode()
 
 
 @contextmanager
-def says_why(path: Path, then: str = "") -> Iterator[None]:
-    """Say in one line why a file cannot be written, for example because the disk is full.
+def as_input_error(path: Path, advice: str = "") -> Iterator[None]:
+    """Turn an OSError, for example a full disk, into an InputError of one line.
 
     Raises:
         InputError: The block raised an OSError.
@@ -199,11 +201,11 @@ def says_why(path: Path, then: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        raise InputError(f"Cannot write {str(path)!r}: {err.strerror or err}.{then}") from err
+        raise InputError(f"Cannot write {str(path)!r}: {err.strerror or err}.{advice}") from err
 
 
 def _key(entry: Entry) -> bytes:
-    """Digest which file an entry is of: a million of them shall not take much memory."""
+    """Return a digest of an entry's file; a million of them take little memory."""
     return _digest(entry.get("source"), entry.get("bytes"), entry.get("modified"))
 
 
@@ -212,7 +214,7 @@ def _digest(*parts: object) -> bytes:
 
 
 def _without(done: Counter[bytes], files: Sequence[str]) -> Iterator[str]:
-    """Give the files that are not done, and count those that are down."""
+    """Yield the files that are not done, and count down those that are."""
     for file in files:
         stamp = stamp_of(file)
         key = _digest(file, stamp.bytes, stamp.modified)
@@ -223,13 +225,13 @@ def _without(done: Counter[bytes], files: Sequence[str]) -> Iterator[str]:
 
 
 def _locked(marker: Path) -> int:
-    """Open the marker for this process alone; it may be empty, or of a run before.
+    """Open the marker for this process alone; it may be empty, or from an earlier run.
 
     Raises:
         InputError: Another process has it, or it cannot be written.
     """
     while True:
-        with says_why(marker):
+        with as_input_error(marker):
             marker.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(marker, os.O_RDWR | os.O_CREAT, 0o666)
         if fcntl is None:
@@ -245,29 +247,31 @@ def _locked(marker: Path) -> int:
                 "it, or write to another file."
             ) from None
         except FileNotFoundError:
-            pass  # who had it finished in this moment, and removed it
+            pass  # the other process has just finished, and removed it
         except OSError:
             return descriptor  # a share without locks
         os.close(descriptor)
 
 
 def _read_marker(descriptor: int) -> Entry | None:
-    """Read what a run was begun with; None of a new file, or one that was never written whole."""
+    """Read what a run was started with; None for a new or incomplete file."""
     try:
-        said = json.loads(os.read(descriptor, 1 << 20))
+        header = json.loads(os.read(descriptor, 1 << 20))
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return header if isinstance(header, dict) else None
 
 
-def _check_same(begun_with: Entry, made_with: Mapping[str, str], path: Path, marker: Path) -> None:
+def _check_same(
+    started_with: Entry, made_with: Mapping[str, str], path: Path, marker: Path
+) -> None:
     for name, now in made_with.items():
-        before = begun_with.get(name)
+        before = started_with.get(name)
         if before != now:
             raise InputError(
-                f"{str(path)!r} was begun with another {name}: {_short(before)}, and now it is "
-                f"{_short(now)}. Go on with that one, write to another file, or remove "
-                f"{str(marker)!r} to begin anew."
+                f"{str(path)!r} was started with another {name}: {_short(before)}, and now it is "
+                f"{_short(now)}. Continue with that one, write to another file, or remove "
+                f"{str(marker)!r} to start again."
             )
 
 

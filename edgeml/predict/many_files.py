@@ -1,4 +1,4 @@
-"""Classify files: what `edgeml predict` does, as functions."""
+"""Classify many files: the work of `edgeml predict`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _BATCH = 4
 
 @dataclass(frozen=True, kw_only=True)
 class FileResult:
-    """What a model says of one file: a prediction, or why there is none.
+    """The result of one file: a prediction, or the reason why there is none.
 
     Attributes:
-        source: The file, named as it was given.
+        source: The name of the file, unchanged.
         prediction: None if there is an error.
         error: Why there is no prediction.
         stamp: Size and time of the file before it was read.
@@ -52,19 +52,20 @@ class FileResult:
         return self.prediction.labels if self.prediction else ()
 
     def to_dict(self) -> Entry:
-        """Give what `edgeml predict --json` prints for an image."""
-        said = self.prediction.to_dict() if self.prediction else {"labels": [], "scores": {}}
-        return {"source": self.source, **said, "error": self.error}
+        """Return the object that `edgeml predict --json` prints for an image."""
+        result = self.prediction.to_dict() if self.prediction else {"labels": [], "scores": {}}
+        return {"source": self.source, **result, "error": self.error}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where results go; the first three can be gone on with if the run is stopped or killed.
+    """Where results go; a stopped or killed run can continue with the first three.
 
     Attributes:
         jsonl: A file that grows by a line for each image.
-        csv, parquet: Tables, written when all is done. Until then the results are kept beside.
-        overlay: A folder for the images with their labels drawn on.
+        csv: A table, written at the end. Until then the results are in a file next to it.
+        parquet: The same as Parquet.
+        overlay: A folder for the images with their labels drawn on them.
     """
 
     jsonl: Path | None = None
@@ -79,7 +80,7 @@ class Outputs:
 
     @property
     def journal(self) -> Path | None:
-        """Where results are kept while the run goes on; None if no file is asked for."""
+        """The file that holds results during the run; None if no file is requested."""
         if self.jsonl or not self.files:
             return self.jsonl
         first = self.files[0]
@@ -87,11 +88,11 @@ class Outputs:
 
     @property
     def marker(self) -> Path | None:
-        """The file that says that a run is unfinished."""
+        """The file that marks a run as unfinished."""
         return self.files[0].with_name(self.files[0].name + UNFINISHED) if self.files else None
 
     def check(self, sources: Sequence[Path]) -> None:
-        """Refuse before long work what could not be written after it.
+        """Check before long work that its results can be written.
 
         Raises:
             InputError: A place cannot be written to, two outputs are one file, or the overlays
@@ -107,8 +108,8 @@ class Outputs:
             for source in sources:
                 if source.is_dir() and inside.is_relative_to(source.resolve()):
                     raise InputError(
-                        f"{str(self.overlay)!r} lies in {str(source)!r}: the next run would take "
-                        "the overlays for images. Choose a folder beside it."
+                        f"{str(self.overlay)!r} is inside {str(source)!r}: the next run would read "
+                        "the overlays as images. Choose a folder next to it."
                     )
         for path in (*self.files, self.overlay and self.overlay / "0.jpg"):
             if path:
@@ -117,12 +118,12 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How a run went.
+    """The counts of a run.
 
     Attributes:
-        images: How many there are, those of a run before among them.
-        failed: How many have an error instead of labels.
-        first_error: The first of these.
+        images: All images, including those of an earlier run.
+        failed: Images with an error instead of labels.
+        first_error: The first of these errors.
     """
 
     images: int
@@ -131,50 +132,50 @@ class Tally:
 
 
 def list_files(sources: Sequence[Path]) -> list[str]:
-    """List images: files, those in folders and all below, those that a .txt names, one a line.
+    """List images: files, images in folders and subfolders, and the lines of .txt files.
 
-    Of a folder, files named as pictures are, in the order of their names; hidden ones are not
-    seen, links to folders are not followed. `-` reads names from stdin.
+    Images in a folder are those with the suffix of an image, in the order of their names; hidden
+    files are ignored, links to folders are not followed. `-` reads names from stdin.
 
     Raises:
         InputError: A source does not exist, or has no images.
     """
     files: list[str] = []
     for source in sources:
-        found = list(_named_by(source))
-        if not found:
+        images = list(_named_by(source))
+        if not images:
             raise InputError(f"There are no images in {str(source)!r}.")
-        files += found
+        files += images
     return files
 
 
 def predict_files(
     predictor: Predictor, files: Iterable[str], *, batch: int = _BATCH
 ) -> Iterator[FileResult]:
-    """Classify files as they come, in their order; an unreadable one is reported, not skipped.
+    """Classify files as they arrive, in their order; an unreadable one is reported, not skipped.
 
-    Decoding and inference overlap, best if the Predictor has `mode="throughput"`. Memory is
-    bounded, see `Predictor.predict_many`.
+    Decoding and inference overlap, best with a Predictor of `mode="throughput"`. Memory is
+    bounded: see `Predictor.predict_many`.
 
     Raises:
         InferenceError: The Predictor is closed.
     """
-    taken: deque[tuple[str, Stamp]] = deque()
+    pending: deque[tuple[str, Stamp]] = deque()
 
     def stamped() -> Iterator[str]:
         for file in files:
-            # Before it is read: what changes while it is read is told from what was read.
-            taken.append((file, stamp_of(file)))
+            # Before it is read, so that a change during reading is noticed.
+            pending.append((file, stamp_of(file)))
             yield file
 
-    for answer in predictor.predict_many(stamped(), batch=batch):
-        file, stamp = taken.popleft()
-        if isinstance(answer, Prediction):
-            yield FileResult(source=file, prediction=answer, error=None, stamp=stamp)
+    for result in predictor.predict_many(stamped(), batch=batch):
+        file, stamp = pending.popleft()
+        if isinstance(result, Prediction):
+            yield FileResult(source=file, prediction=result, error=None, stamp=stamp)
         else:
-            # In front stands the word that a program can rely on.
-            word = f"{answer.reason}: " if isinstance(answer, ImageError) else ""
-            yield FileResult(source=file, prediction=None, error=f"{word}{answer}", stamp=stamp)
+            # The reason comes first: a word that programs can rely on.
+            reason = f"{result.reason}: " if isinstance(result, ImageError) else ""
+            yield FileResult(source=file, prediction=None, error=f"{reason}{result}", stamp=stamp)
 
 
 def classify(
@@ -183,46 +184,46 @@ def classify(
     outputs: Outputs,
     *,
     batch: int = _BATCH,
-    origin: Mapping[str, str] | None = None,
-    told: Callable[[Entry], None] | None = None,
+    key: Mapping[str, str] | None = None,
+    on_entry: Callable[[Entry], None] | None = None,
     progress: Progress = SILENT,
 ) -> Tally:
-    """Classify files into `outputs`, and go on where a run before was stopped or killed.
+    """Classify files into `outputs`, and continue a run that was stopped or killed.
 
     Args:
         predictor: A model.
-        files: What `list_files` gave.
+        files: The result of `list_files`.
         outputs: Where results go.
         batch: Images in one run of the network, at most.
-        origin: What must be the same for a run to go on; by default what `origin_of` says of
-            the Predictor, which does not know its file.
-        told: Called with `FileResult.to_dict` of each file, those of a run before first.
-        progress: Where the work shows itself.
+        key: What must be equal for a run to continue; by default `resume_key` of the
+            Predictor, which does not know its file.
+        on_entry: Called with `FileResult.to_dict` of each file, those of an earlier run first.
+        progress: Where progress is shown.
 
     Raises:
-        InputError: An output cannot be written, or was begun with another model.
+        InputError: An output cannot be written, or was started with another model.
         InferenceError: The Predictor is closed.
     """
-    count = _Count(told)
+    count = _Count(on_entry)
     journal: Journal | None = None
     try:
         with ExitStack() as stack:
-            left = files
+            remaining = files
             if outputs.journal and outputs.marker:
                 journal = stack.enter_context(
                     open_journal(
-                        outputs.journal, origin or origin_of(predictor), marker=outputs.marker
+                        outputs.journal, key or resume_key(predictor), marker=outputs.marker
                     )
                 )
-                left, kept = journal.resume(files)
-                for entry in kept:
+                remaining, done = journal.resume(files)
+                for entry in done:
                     count(entry)
                 if count.images:
                     progress.note(f"{count.images} of {len(files)} images were done before.")
-            advance = stack.enter_context(progress.task("predict", total=len(left)))
-            # A few images are spread over all processors instead.
-            batch = min(batch, max(len(left) // (2 * usable_cpus()), 1))
-            for result in predict_files(predictor, left, batch=batch):
+            advance = stack.enter_context(progress.task("predict", total=len(remaining)))
+            # With few images, smaller batches use all processors.
+            batch = min(batch, max(len(remaining) // (2 * usable_cpus()), 1))
+            for result in predict_files(predictor, remaining, batch=batch):
                 if outputs.overlay and result.prediction:
                     write_overlay(result.source, result.prediction, outputs.overlay)
                 entry = result.to_dict()
@@ -239,66 +240,66 @@ def classify(
                 journal.finish(keep=outputs.jsonl is not None)
     except KeyboardInterrupt:
         if journal:
-            # Counted in the file: the one in hand may be written already, and not be counted.
+            # Counted in the file: the latest entry may be written and not yet counted.
             progress.note(
-                f"{journal.count()} of {len(files)} images are done and kept in {journal.path}: "
-                "the same command goes on from there."
+                f"{journal.count()} of {len(files)} images are done and stored in {journal.path}: "
+                "the same command continues from there."
             )
         raise
     return Tally(images=count.images, failed=count.failed, first_error=count.first_error)
 
 
-def origin_of(predictor: Predictor, model: Path | None = None) -> dict[str, str]:
-    """Say what results depend on besides the images: model, spec, runtime and edgeml.
+def resume_key(predictor: Predictor, model: Path | None = None) -> dict[str, str]:
+    """Return what results depend on apart from the images: model, spec, runtime, edgeml.
 
     Args:
         predictor: The opened model.
-        model: Its file, of which the digest is taken.
+        model: Its file, for the digest.
     """
-    origin = {
+    key = {
         "spec": sha256(predictor.spec.to_json().encode()).hexdigest(),
         "runtime": predictor.runtime.name,
         "edgeml": _version(),
     }
     if model is None:
-        return origin
+        return key
     digests = [sha256_of_file(file) for file in model_files(model) if file.is_file()]
-    return {"model": sha256("".join(digests).encode()).hexdigest(), **origin}
+    return {"model": sha256("".join(digests).encode()).hexdigest(), **key}
 
 
 def write_overlay(source: str, prediction: Prediction, folder: Path) -> Path:
     """Write an image with its labels drawn on it, as `<name>-<digest of its path>.jpg`.
 
-    Images of one name in several folders get different names, and each the same in every run.
+    Images of the same name in several folders get different names, the same in every run.
     """
     from edgeml.predict.overlay import draw
 
     path = Path(source)
     digest = sha256(os.fsencode(source)).hexdigest()[:8]
-    # Names may have 255 bytes, and while it is written it has a longer one.
+    # Names may have 255 bytes, and the temporary file has a longer one.
     name = os.fsencode(path.stem)[:200].decode("utf-8", "ignore")
     target = folder / f"{name}-{digest}.jpg"
-    picture = encode_jpeg(draw(read_image(source), prediction))
+    jpeg = encode_jpeg(draw(read_image(source), prediction))
     with staged(target) as temporary:
-        temporary.write_bytes(picture)
+        temporary.write_bytes(jpeg)
     return target
 
 
 class _Count:
-    """Counts entries, and tells them to whom it may concern."""
+    """Counts entries and passes them on."""
 
-    def __init__(self, told: Callable[[Entry], None] | None) -> None:
+    def __init__(self, on_entry: Callable[[Entry], None] | None) -> None:
         self.images, self.failed = 0, 0
         self.first_error: str | None = None
-        self._told = told
+        self._on_entry = on_entry
 
     def __call__(self, entry: Entry) -> None:
         self.images += 1
         if entry["error"] is not None:
             self.failed += 1
             self.first_error = self.first_error or f"{entry['source']!r}: {entry['error']}"
-        if self._told:
-            self._told({name: entry[name] for name in ("source", "labels", "scores", "error")})
+        if self._on_entry:
+            self._on_entry({name: entry[name] for name in ("source", "labels", "scores", "error")})
 
 
 def _version() -> str:
@@ -312,7 +313,7 @@ def _named_by(source: Path) -> Iterator[str]:
     if str(source) == "-":
         return _lines_of(sys.stdin.buffer)
     if source.is_dir():
-        return _pictures_below(str(source))
+        return _images_below(str(source))
     if not source.exists():
         raise InputError(f"There is no image {str(source)!r}.")
     if source.suffix.lower() == LIST_SUFFIX:
@@ -327,8 +328,8 @@ def _lines_of(file: Iterable[bytes]) -> Iterator[str]:
             yield os.fsdecode(name)
 
 
-def _pictures_below(folder: str) -> Iterator[str]:
-    """Walk through a folder; one that cannot be read is given itself, and then is an error."""
+def _images_below(folder: str) -> Iterator[str]:
+    """Walk a folder; one that cannot be read is yielded itself, and becomes an error."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -338,6 +339,6 @@ def _pictures_below(folder: str) -> Iterator[str]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _pictures_below(entry.path)
+            yield from _images_below(entry.path)
         elif Path(entry.name).suffix.lower() in SUFFIXES:
             yield entry.path

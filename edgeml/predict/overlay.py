@@ -1,4 +1,4 @@
-"""Draw what a model says onto a frame."""
+"""Draw predictions on frames."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ABSENT = (128, 128, 128)
 _TEXT = (255, 255, 255)
 _ROWS = 8
 
-# Letters that lose their meaning, or all, when their marks are taken off.
+# Letters that change their meaning, or vanish, without their marks.
 _ASCII = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss",
                         "æ": "ae", "ø": "o", "ł": "l", "Æ": "Ae", "Ø": "O", "Ł": "L"})  # fmt: skip
 
 
 def draw(frame: Frame, prediction: Prediction) -> Frame:
-    """Give a copy of `frame` with a bar for each label: as long as its score, green if present.
+    """Return a copy of `frame` with a bar for each label: as long as its score, green if present.
 
-    All labels that are present are drawn, best first, as far as the height allows; with fewer
-    than three of them the next best follow in grey. Letters are a twentieth of the shorter side.
+    Labels that are present are drawn, best first, as the height permits; with fewer than three of
+    them the next best follow in grey. Letters are a twentieth of the shorter side.
 
     Args:
         frame: (H, W, 3) uint8 BGR; it is not changed.
@@ -37,7 +37,7 @@ def draw(frame: Frame, prediction: Prediction) -> Frame:
     width = min(_width(lines, size) + size, out.shape[1])
     for i, (text, score, present) in enumerate(lines):
         strip = out[i * row : (i + 1) * row, :width]
-        # Dark under the letters whatever the picture is, and the picture still seen.
+        # Dark behind the letters on any image, and the image stays visible.
         np.multiply(strip, 0.3, out=strip, casting="unsafe")
         bar = strip[:, : round(width * min(max(score, 0.0), 1.0))]
         cv2.addWeighted(bar, 0.4, np.full_like(bar, _PRESENT if present else _ABSENT), 0.6, 0, bar)
@@ -46,7 +46,7 @@ def draw(frame: Frame, prediction: Prediction) -> Frame:
 
 
 def _lines(prediction: Prediction, rows: int) -> list[tuple[str, float, bool]]:
-    """Choose the labels that are drawn: text, score, present."""
+    """Choose the labels to draw: text, score, present."""
     ranked = prediction.top(len(prediction.scores))
     present = [item for item in ranked if item[0] in prediction.labels]
     others = [item for item in ranked if item[0] not in prediction.labels]
@@ -60,7 +60,7 @@ def _lines(prediction: Prediction, rows: int) -> list[tuple[str, float, bool]]:
 if hasattr(cv2, "FontFace"):  # OpenCV 5 draws Unicode; 4 draws a "?" for each byte beyond ASCII
 
     def _width(lines: list[tuple[str, float, bool]], size: int) -> int:
-        """Give the width of the longest text in pixels."""
+        """Return the width of the longest text in pixels."""
         face = cv2.FontFace("sans")
         boxes = [cv2.getTextSize((0, 0), text, (0, 0), face, size) for text, *_ in lines]
         return max(box[2] for box in boxes)
@@ -73,7 +73,7 @@ if hasattr(cv2, "FontFace"):  # OpenCV 5 draws Unicode; 4 draws a "?" for each b
 else:
 
     def _width(lines: list[tuple[str, float, bool]], size: int) -> int:
-        """Give the width of the longest text in pixels."""
+        """Return the width of the longest text in pixels."""
         scale, thick = _hershey(size)
         sizes = [
             cv2.getTextSize(to_ascii(text), cv2.FONT_HERSHEY_SIMPLEX, scale, thick)[0]
@@ -90,12 +90,12 @@ else:
 
 
 def _hershey(size: int) -> tuple[float, int]:
-    """Give scale and thickness; Hershey's capitals are 22 pixels high at scale 1."""
+    """Return scale and thickness; Hershey's capitals are 22 pixels high at scale 1."""
     return size * 0.75 / 22, max(size // 12, 1)
 
 
 def to_ascii(text: str) -> str:
     """Write a text with ASCII letters: `grün` becomes `gruen`, `café` becomes `cafe`."""
     plain = unicodedata.normalize("NFKD", text.translate(_ASCII))
-    kept = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return kept.encode("ascii", "replace").decode()
+    letters = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return letters.encode("ascii", "replace").decode()

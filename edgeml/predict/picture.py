@@ -1,4 +1,4 @@
-"""The picture that a prediction is of: found again when it is to be shown, and not kept alive."""
+"""The image of a prediction: found again when it is shown, and not kept alive."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from edgeml.image.reading import Image, read_image
 
 
 class Picture:
-    """Finds the picture again that a prediction is of, and keeps no frame alive for it.
+    """Finds the image of a prediction again, and keeps no frame alive for it.
 
-    A path is remembered, an array or a PIL image weakly: it is shown as long as somebody else
-    has it, and as it is then. Encoded bytes are not remembered.
+    A path is remembered, and an array or a PIL image weakly: it is shown as long as the caller
+    holds it, in its state at that time. Encoded bytes are not remembered.
     """
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_image",)
 
     def __init__(self, image: Image) -> None:
-        self._seen: Any = None
+        self._image: Any = None
         if isinstance(image, np.ndarray):
-            self._seen = weakref.ref(image)
+            self._image = weakref.ref(image)
         elif isinstance(image, (str, os.PathLike)):
-            self._seen = image
+            self._image = image
         elif not isinstance(image, (bytes, bytearray, memoryview)):
             with suppress(TypeError):
-                self._seen = weakref.ref(image)
+                self._image = weakref.ref(image)
 
     def __reduce__(self) -> tuple[type[Picture], tuple[Any]]:
-        """Go to other processes as a path, or as nothing."""
-        return Picture, (b"" if isinstance(self._seen, weakref.ref) else self._seen or b"",)
+        """Pickle as a path, or as nothing."""
+        return Picture, (b"" if isinstance(self._image, weakref.ref) else self._image or b"",)
 
     def url(self, side: int) -> str | None:
-        """Give a small JPEG as a data URL, or None if the picture is gone."""
-        image = self._seen() if isinstance(self._seen, weakref.ref) else self._seen
+        """Return a small JPEG as a data URL, or None if the image is gone."""
+        image = self._image() if isinstance(self._image, weakref.ref) else self._image
         if image is None:
             return None
         try:

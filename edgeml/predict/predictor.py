@@ -1,4 +1,4 @@
-"""`Predictor("model.onnx").predict(image)`: a model file, ready to be asked."""
+"""`Predictor("model.onnx").predict(image)`: a model file, ready to run."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Model = Union[str, "os.PathLike[str]", Runtime]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one image.
+    """The result of a model for one image.
 
     Attributes:
         scores: Probabilities (labels,) float32, in the order of `spec.labels`.
         labels: Names of the labels that are present, by the spec's thresholds and groups.
         spec: The model's spec.
-        picture: Finds the image again, to show it in a notebook; None if nothing is known of it.
+        picture: Finds the image again, to show it in a notebook; None if it is unknown.
     """
 
     scores: NDArray[np.float32]
@@ -46,12 +46,12 @@ class Prediction:
     picture: Picture | None = None
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """Give the `k` best labels with their probabilities, best first."""
+        """Return the `k` best labels with their probabilities, best first."""
         best = np.argsort(-self.scores, kind="stable")[:k]
         return [(self.spec.labels[i], float(self.scores[i])) for i in best]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the labels and all scores by name."""
+        """Return the labels that are present and all scores by name."""
         scores = {name: float(p) for name, p in zip(self.spec.labels, self.scores, strict=True)}
         return {"labels": list(self.labels), "scores": scores}
 
@@ -221,7 +221,7 @@ class Predictor:
         return self.interpret(self.logits(frames))
 
     def logits(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
-        """Give the network's raw output (N, labels) float32 for frames (H, W, 3) uint8 BGR."""
+        """Return the network's raw output (N, labels) float32 for frames (H, W, 3) uint8 BGR."""
         return self.infer(self.prepare(frames))
 
     def read(self, image: Image) -> Frame:
@@ -302,7 +302,7 @@ class Predictor:
 
 
 def model_in(path: Path) -> Path:
-    """Give the model file in a folder of another tool; anything else as it is."""
+    """Return the model file in another tool's folder; any other path unchanged."""
     if not path.is_dir():
         return path
     from edgeml.spec.foreign.merge import model_file

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeml.errors import needs
 from edgeml.files import staged
-from edgeml.predict.journal import Entry, says_why
+from edgeml.predict.journal import Entry, as_input_error
 
 _FIXED = ("source", "labels", "error")
 
@@ -17,20 +17,20 @@ _ROWS_AT_ONCE = 4096
 
 
 def columns_of(labels: Sequence[str]) -> list[str]:
-    """Name the columns; a label that is called like one of the others says what it is."""
+    """Return the names of the columns; a label named like a fixed one gets a suffix."""
     return [*_FIXED, *(f"{name} (score)" if name in _FIXED else name for name in labels)]
 
 
 def write_csv(entries: Iterable[Entry], labels: Sequence[str], target: Path) -> None:
-    """Write source, labels, error and a column for each score; whole or not at all.
+    """Write source, labels, error and a column for each score: all of it or nothing.
 
     Raises:
         InputError: It cannot be written.
     """
     with (
-        says_why(target),
+        as_input_error(target),
         staged(target) as temporary,
-        # A name that is not UTF-8 is written as the bytes that it is.
+        # A name that is not UTF-8 is written as its bytes.
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         table = csv.writer(file)
@@ -57,23 +57,23 @@ def write_parquet(entries: Iterable[Entry], labels: Sequence[str], target: Path)
     schema = pa.schema(list(zip(columns_of(labels), kinds, strict=True)))
     rows = iter(entries)
     with (
-        says_why(target),
+        as_input_error(target),
         staged(target) as temporary,
         pq.ParquetWriter(temporary, schema) as writer,
     ):
-        while some := list(islice(rows, _ROWS_AT_ONCE)):
+        while block := list(islice(rows, _ROWS_AT_ONCE)):
             columns = [
-                [_utf8(entry["source"]) for entry in some],
-                [entry["labels"] for entry in some],
-                [entry["error"] and _utf8(entry["error"]) for entry in some],
-                *([entry["scores"].get(name) for entry in some] for name in labels),
+                [_utf8(entry["source"]) for entry in block],
+                [entry["labels"] for entry in block],
+                [entry["error"] and _utf8(entry["error"]) for entry in block],
+                *([entry["scores"].get(name) for entry in block] for name in labels),
             ]
             arrays = [pa.array(cells, kind) for cells, kind in zip(columns, kinds, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def check_parquet() -> None:
-    """Look whether Parquet can be written.
+    """Check that Parquet can be written.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
@@ -83,5 +83,5 @@ def check_parquet() -> None:
 
 
 def _utf8(text: str) -> str:
-    """Replace what no UTF-8 file can hold: bytes of a name that are not UTF-8."""
+    """Replace the bytes of a name that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

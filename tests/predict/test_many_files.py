@@ -31,8 +31,8 @@ from edgeml.predict.many_files import (
     Outputs,
     classify,
     list_files,
-    origin_of,
     predict_files,
+    resume_key,
     write_overlay,
 )
 from edgeml.progress import Progress
@@ -163,7 +163,7 @@ class TestResults:
             parquet=tmp_path / "o" / "r.parquet",
         )
         told: list[Entry] = []
-        tally = classify(predictor, files, outputs, told=told.append)
+        tally = classify(predictor, files, outputs, on_entry=told.append)
         assert (tally.images, tally.failed) == (13, 1)
         assert "5.jpg" in str(tally.first_error)
         assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
@@ -276,7 +276,12 @@ class TestGoingOn:
         notes, runtime = Notes(), TinyRuntime()
         told: list[Entry] = []
         tally = classify(
-            Predictor(runtime, threads=1), files, outputs, batch=1, told=told.append, progress=notes
+            Predictor(runtime, threads=1),
+            files,
+            outputs,
+            batch=1,
+            on_entry=told.append,
+            progress=notes,
         )
         assert notes.lines == ["7 of 13 images were done before."]
         assert runtime.runs == 12 - 7
@@ -308,8 +313,8 @@ class TestGoingOn:
         copy.write_bytes(first.read_bytes())
         other = make_tiny_onnx(tmp_path / "c.onnx", labels=("red", "green", "blau"))
         predictor = Predictor(TinyRuntime())
-        assert origin_of(predictor, first) == origin_of(predictor, copy)
-        assert origin_of(predictor, first)["model"] != origin_of(predictor, other)["model"]
+        assert resume_key(predictor, first) == resume_key(predictor, copy)
+        assert resume_key(predictor, first)["model"] != resume_key(predictor, other)["model"]
 
 
 COMMAND = [
