@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeml.doctor import gpu, probes, tensorrt
 from edgeml.doctor.gpu import Driver
-from edgeml.doctor.probes import Finding as Finding
+from edgeml.doctor.probes import Finding, absent, problem
 from edgeml.runtimes.known_issues import known_issue
 
 _OPENCV = (
@@ -33,15 +33,15 @@ def examine() -> list[Finding]:
     driver = gpu.query_driver()
     return [
         _python(),
-        _installed("numpy", fix="pip install 'numpy>=2.0'", needed=True),
+        _installed("numpy", "pip install 'numpy>=2.0'", needed=True),
         _opencv(),
         _onnxruntime(driver),
         _openvino(),
         *gpu.examine(driver),
         *tensorrt.examine(driver),
         _torch(),
-        _installed("timm", fix="pip install 'edgeml[train]'"),
-        _installed("onnx", fix="pip install 'edgeml[export]'"),
+        _installed("timm", "pip install 'edgeml[train]'"),
+        _installed("onnx", "pip install 'edgeml[export]'"),
         *_processor(),
         _camera(),
         _display(),
@@ -49,24 +49,20 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Finding:
-    ok = sys.version_info >= (3, 10)
     bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
-    return Finding(
-        name="python",
-        ok=ok,
-        detail=f"{platform.python_version()}, {bits}, {platform.platform()}",
-        code="" if ok else "too-old",
-        fix=None if ok else "install Python 3.10 or newer, then edgeml with its pip",
-    )
+    detail = f"{platform.python_version()}, {bits}, {platform.platform()}"
+    fix = "install Python 3.10 or newer, then edgeml with its pip"
+    ok = sys.version_info >= (3, 10)
+    finding = problem("python", "too-old", detail, fix)
+    return Finding(name="python", ok=True, detail=detail) if ok else finding
 
 
-def _installed(name: str, *, fix: str, needed: bool = False) -> Finding:
+def _installed(name: str, fix: str, *, needed: bool = False) -> Finding:
     """Report a package's version, without an attempt to import it."""
     version = probes.version_of(name)
-    if version:
-        return Finding(name=name, ok=True, detail=version)
-    ok = False if needed else None
-    return Finding(name=name, ok=ok, code="absent", detail="not installed", fix=fix)
+    if not version:
+        return absent(name, fix, needed=needed)
+    return Finding(name=name, ok=True, detail=version)
 
 
 def _opencv() -> Finding:
@@ -74,16 +70,14 @@ def _opencv() -> Finding:
     if len(found) > 1:
         return _conflict("opencv", found, keep=found[0])
     if not found and not util.find_spec("cv2"):
-        fix = "pip install opencv-python"
-        return Finding(name="opencv", ok=False, code="absent", detail="not installed", fix=fix)
+        return absent("opencv", "pip install opencv-python", needed=True)
     version, error = probes.run_python("import cv2; print(json.dumps(cv2.__version__))")
     package = found[0] if found else "not from pip"
     if error:
         fix = f"pip install --force-reinstall {package if found else 'opencv-python-headless'}"
         if "libGL" in error or "libgthread" in error:
             fix = f"pip uninstall -y {package} && pip install opencv-python-headless"
-        detail = f"{package}: {error}"
-        return Finding(name="opencv", ok=False, code="broken", detail=detail, fix=fix)
+        return problem("opencv", "broken", f"{package}: {error}", fix)
     windows = "; it cannot open windows" if "headless" in package else ""
     return Finding(name="opencv", ok=True, detail=f"{version} ({package}){windows}")
 
@@ -94,54 +88,36 @@ def _onnxruntime(driver: Driver) -> Finding:
     if len(found) > 1:
         keep = "onnxruntime-gpu" if "onnxruntime-gpu" in found and driver.present else found[0]
         return _conflict(name, found, keep=keep, see=known_issue("onnxruntime-twice").link)
-    if not found and not util.find_spec("onnxruntime"):
-        return Finding(
-            name=name,
-            ok=None,
-            code="absent",
-            detail="not installed",
-            fix="pip install 'edgeml[onnx]'",
-        )
+    if not found and not util.find_spec(name):
+        return absent(name, "pip install 'edgeml[onnx]'")
     package = found[0] if found else "not from pip"
     answer, error = probes.run_python(
         "import onnxruntime as ort; print(json.dumps([ort.__version__, "
         "*(p.removesuffix('ExecutionProvider') for p in ort.get_available_providers())]))"
     )
     if error:
-        fix = f"pip install --force-reinstall {found[0] if found else 'onnxruntime'}"
-        detail = f"{package}: {error}"
-        return Finding(name=name, ok=False, code="broken", detail=detail, fix=fix)
+        fix = f"pip install --force-reinstall {found[0] if found else name}"
+        return problem(name, "broken", f"{package}: {error}", fix)
     version, *providers = answer
     detail = f"{version} ({package}): {', '.join(providers)}"
     if package == "onnxruntime-gpu" and not driver.present:
-        return Finding(
-            name=name,
-            ok=False,
-            code="no-driver",
-            detail=f"{detail}; but there is no CUDA driver, so it would run on the CPU",
-            fix="pip uninstall -y onnxruntime-gpu && pip install onnxruntime",
-        )
+        detail = f"{detail}; but there is no CUDA driver, so it would run on the CPU"
+        fix = "pip uninstall -y onnxruntime-gpu && pip install onnxruntime"
+        return problem(name, "no-driver", detail, fix)
     return Finding(name=name, ok=True, detail=detail)
 
 
 def _openvino() -> Finding:
     version = probes.version_of("openvino")
     if not version:
-        return Finding(
-            name="openvino",
-            ok=None,
-            code="absent",
-            detail="not installed",
-            fix="pip install 'edgeml[openvino]'",
-        )
+        return absent("openvino", "pip install 'edgeml[openvino]'")
     devices, error = probes.run_python(
         "import openvino as ov; core = ov.Core(); print(json.dumps("
         "[f'{d} ({core.get_property(d, \"FULL_DEVICE_NAME\")})' for d in core.available_devices]))"
     )
     if error:
         fix = "pip install --force-reinstall openvino"
-        detail = f"{version}: {error}"
-        return Finding(name="openvino", ok=False, code="broken", detail=detail, fix=fix)
+        return problem("openvino", "broken", f"{version}: {error}", fix)
     return Finding(name="openvino", ok=True, detail=f"{version}: {', '.join(devices)}")
 
 
@@ -150,26 +126,20 @@ def _torch() -> Finding:
     torch, vision = probes.full_version("torch"), probes.full_version("torchvision")
     reinstall = "pip uninstall -y torch torchvision && pip install torch torchvision"
     if not torch:
-        fix = "pip install 'edgeml[train]'"
-        return Finding(name="torch", ok=None, code="absent", detail="not installed", fix=fix)
+        return absent("torch", "pip install 'edgeml[train]'")
     pair = f"torch {torch}, torchvision {vision or 'not installed'}"
     if not vision:
-        return Finding(
-            name="torch",
-            ok=False,
-            code="no-torchvision",
-            detail=f"{pair}; timm needs it",
-            fix="pip install torchvision",
-        )
+        fix = "pip install torchvision"
+        return problem("torch", "no-torchvision", f"{pair}; timm needs it", fix)
     needed = _torch_needed_by_torchvision()
     if needed and not _satisfies(torch, *needed):
         detail = f"{pair}; this torchvision needs torch {''.join(needed)}"
-        return Finding(name="torch", ok=False, code="mismatch", detail=detail, fix=reinstall)
+        return problem("torch", "mismatch", detail, reinstall)
     ours, theirs = torch.partition("+")[2], vision.partition("+")[2]
     if ours != theirs:
         builds = f"built for {ours or 'no CUDA'} and {theirs or 'no CUDA'}"
         detail = f"{pair}; {builds}: install both from one index"
-        return Finding(name="torch", ok=False, code="other-builds", detail=detail, fix=reinstall)
+        return problem("torch", "other-builds", detail, reinstall)
     return Finding(name="torch", ok=True, detail=pair)
 
 
@@ -181,21 +151,17 @@ def _processor() -> Iterator[Finding]:
         yield Finding(name="processor", ok=None, detail=f"{platform.machine()}: unknown")
         return
     flags = set(listed[1].split())
-    int8 = flags & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-    if int8:
+    wide = "avx2" if "avx2" in flags else "no avx2"
+    detail = f"{wide}, no 8-bit dot product: INT8 may be slower than FP32; measure it"
+    if int8 := flags & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}:
         detail = f"{', '.join(sorted(int8))}: INT8 models can be faster than FP32"
-    else:
-        wide = "avx2" if "avx2" in flags else "no avx2"
-        detail = f"{wide}, no 8-bit dot product: INT8 may be slower than FP32; measure it"
     yield Finding(name="processor, INT8", ok=bool(int8) or None, detail=detail)
-    bf16 = flags & {"avx512_bf16", "amx_bf16", "bf16"}
-    if bf16:
+    detail = "none: FP32 files run in FP32"
+    if bf16 := flags & {"avx512_bf16", "amx_bf16", "bf16"}:
         detail = (
             f"{', '.join(sorted(bf16))}: by default OpenVINO runs FP32 files in bfloat16 here; "
             "edgeml's precision='exact' keeps FP32, 'fast' allows bfloat16"
         )
-    else:
-        detail = "none: FP32 files run in FP32"
     yield Finding(name="processor, BF16", ok=bool(bf16) or None, detail=detail)
 
 
@@ -205,35 +171,24 @@ def _camera() -> Finding:
         return Finding(name="camera", ok=None, detail="none found (no /dev/video*)")
     closed = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
     if closed:
-        return Finding(
-            name="camera",
-            ok=False,
-            code="permission",
-            detail=f"no permission to open {', '.join(closed)}",
-            fix="sudo usermod -aG video $USER, then log in again",
-        )
+        fix = "sudo usermod -aG video $USER, then log in again"
+        return problem("camera", "permission", f"no permission to open {', '.join(closed)}", fix)
     return Finding(name="camera", ok=True, detail=", ".join(nodes))
 
 
 def _display() -> Finding:
-    if sys.platform in ("win32", "darwin"):
-        return Finding(name="display", ok=True, detail="the desktop")
     display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
-    if display:
-        return Finding(name="display", ok=True, detail=display)
-    return Finding(name="display", ok=None, detail="none: --show is not possible, --video is")
+    if sys.platform in ("win32", "darwin"):
+        display = "the desktop"
+    detail = display or "none: --show is not possible, --video is"
+    return Finding(name="display", ok=True if display else None, detail=detail)
 
 
 def _conflict(name: str, found: Sequence[str], *, keep: str, see: str | None = None) -> Finding:
     """Report packages that overwrite each other's files."""
-    return Finding(
-        name=name,
-        ok=False,
-        code="conflict",
-        detail=f"{' and '.join(found)} are all installed, in the same folder: keep one",
-        fix=f"pip uninstall -y {' '.join(found)} && pip install {keep}",
-        see=see,
-    )
+    detail = f"{' and '.join(found)} are all installed, in the same folder: keep one"
+    fix = f"pip uninstall -y {' '.join(found)} && pip install {keep}"
+    return problem(name, "conflict", detail, fix, see)
 
 
 def _torch_needed_by_torchvision() -> tuple[str, str] | None:

@@ -14,7 +14,7 @@ from importlib import util
 from pathlib import Path
 
 from edgeml.doctor import probes
-from edgeml.doctor.probes import Finding
+from edgeml.doctor.probes import Finding, absent, problem
 from edgeml.runtimes.known_issues import known_issue, recognise
 
 _MIN_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -121,9 +121,8 @@ class Driver:
 def query_driver() -> Driver:
     """Query the driver in another process, through its C interface, which needs no package."""
     file = probes.driver_file()
-    kernel = re.search(
-        r"Kernel Module\D*([\d.]+)", probes.read(Path("/proc/driver/nvidia/version"))
-    )
+    version = probes.read(Path("/proc/driver/nvidia/version"))
+    kernel = re.search(r"Kernel Module\D*([\d.]+)", version)
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     found, error = probes.run_python(_QUERY_DRIVER.format(library=name))
     if not isinstance(found, dict):
@@ -141,10 +140,10 @@ def examine(driver: Driver) -> Iterator[Finding]:
     """Check everything that a GPU needs, from the driver up."""
     yield _driver(driver)
     if driver.gpus:
-        listed = (
+        gpus = (
             f"{g.name} (compute capability {g.capability}, {g.memory_mb} MiB)" for g in driver.gpus
         )
-        yield Finding(name="gpu", ok=True, detail="; ".join(listed))
+        yield Finding(name="gpu", ok=True, detail="; ".join(gpus))
     yield from _jetson()
     yield _cuda_libraries(driver, find_libraries())
     yield _cuda_bindings()
@@ -155,48 +154,42 @@ def _driver(driver: Driver) -> Finding:
     name = "cuda driver"
     if not driver.present:
         if not driver.kernel:
-            return Finding(
-                name=name, ok=None, code="absent", detail="none: no NVIDIA GPU can be used"
-            )
-        return Finding(
-            name=name,
-            ok=False,
-            code="no-library",
-            detail=f"the kernel has driver {driver.kernel}, but libcuda.so.1 is missing, as in a "
-            "container without access to the GPU",
-            fix="start the container with --gpus all (it needs the NVIDIA Container Toolkit)",
+            detail = "none: no NVIDIA GPU can be used"
+            return Finding(name=name, ok=None, code="absent", detail=detail)
+        detail = (
+            f"the kernel has driver {driver.kernel}, but libcuda.so.1 is missing, as in a "
+            "container without access to the GPU"
         )
+        fix = "start the container with --gpus all (it needs the NVIDIA Container Toolkit)"
+        return problem(name, "no-library", detail, fix)
     detail = f"{driver.kernel or 'present'} ({driver.file})"
     if driver.cuda is None:
         if driver.error is None:
             return Finding(name=name, ok=True, detail=detail)
         fix = "install the NVIDIA driver again, then restart the machine"
-        detail = f"{detail}: {driver.error}"
-        return Finding(name=name, ok=False, code="broken", detail=detail, fix=fix)
+        return problem(name, "broken", f"{detail}: {driver.error}", fix)
     detail = f"{detail}, for CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if driver.status == 100 and hidden is not None:
         detail = f"{detail}; CUDA_VISIBLE_DEVICES is {hidden!r}, which hides all GPUs"
-        fix = "unset CUDA_VISIBLE_DEVICES"
-        return Finding(name=name, ok=False, code="hidden", detail=detail, fix=fix)
+        return problem(name, "hidden", detail, "unset CUDA_VISIBLE_DEVICES")
     if driver.status:
-        problem, fix = _CUINIT.get(driver.status, ("does not start", "restart the machine"))
-        detail = f"{detail}; it {problem} (cuInit returns {driver.status})"
-        return Finding(name=name, ok=False, code="not-started", detail=detail, fix=fix)
+        reason, fix = _CUINIT.get(driver.status, ("does not start", "restart the machine"))
+        detail = f"{detail}; it {reason} (cuInit returns {driver.status})"
+        return problem(name, "not-started", detail, fix)
     return Finding(name=name, ok=True, detail=detail)
 
 
 def _jetson() -> Iterator[Finding]:
     """Report a Jetson's JetPack, by its Jetson Linux: `# R36 (release), REVISION: 4.3`."""
-    if linux := jetson_linux():
-        pack = _JETPACKS.get(linux)
-        yield Finding(
-            name="jetson",
-            ok=linux != "35",
-            code="too-old" if linux == "35" else "",
-            detail=f"Jetson Linux {linux}" + (f", JetPack {pack}" if pack else ""),
-            fix="update to JetPack 6, which has TensorRT 10.3" if linux == "35" else None,
-        )
+    linux = jetson_linux()
+    detail = f"Jetson Linux {linux}"
+    if pack := _JETPACKS.get(linux or ""):
+        detail = f"{detail}, JetPack {pack}"
+    if linux == "35":
+        yield problem("jetson", "too-old", detail, "update to JetPack 6, which has TensorRT 10.3")
+    elif linux:
+        yield Finding(name="jetson", ok=True, detail=detail)
 
 
 def jetson_linux() -> str | None:
@@ -246,14 +239,9 @@ def _cuda_libraries(driver: Driver, found: Mapping[tuple[str, str], str]) -> Fin
         if (library, number or str(needed)) not in found
     ]
     if missing:
-        return Finding(
-            name=name,
-            ok=False,
-            code="cuda-libraries",
-            detail=f"{detail}; onnxruntime-gpu is for CUDA {needed} and lacks {', '.join(missing)}",
-            fix="pip install 'onnxruntime-gpu[cuda,cudnn]'",
-            see=known_issue("cuda-libraries").link,
-        )
+        detail = f"{detail}; onnxruntime-gpu is for CUDA {needed} and lacks {', '.join(missing)}"
+        issue = known_issue("cuda-libraries")
+        return problem(name, issue.name, detail, issue.fix, issue.link)
     if driver.cuda and driver.cuda[0] < needed:
         detail = f"{detail}; onnxruntime-gpu is for CUDA {needed}"
         return old_driver(name, detail, driver, needed)
@@ -270,14 +258,10 @@ def _by_folder(found: Mapping[tuple[str, str], str]) -> str:
 
 def _cuda_of_onnxruntime() -> int | None:
     """Return the CUDA that onnxruntime-gpu was built for, from its package; None without it."""
-    if not probes.version_of("onnxruntime-gpu"):
+    spec = util.find_spec("onnxruntime") if probes.version_of("onnxruntime-gpu") else None
+    if spec is None or not spec.origin:
         return None
-    spec = util.find_spec("onnxruntime")
-    text = (
-        probes.read(Path(spec.origin).parent / "capi/build_and_package_info.py")
-        if spec and spec.origin
-        else ""
-    )
+    text = probes.read(Path(spec.origin).parent / "capi/build_and_package_info.py")
     match = re.search(r"^cuda_version\s*=\s*['\"](\d+)", text, re.MULTILINE)
     return int(match[1]) if match else None
 
@@ -285,24 +269,18 @@ def _cuda_of_onnxruntime() -> int | None:
 def old_driver(name: str, detail: str, driver: Driver, needed: int) -> Finding:
     """Return the finding of a library that is for a newer CUDA than the driver supports."""
     assert driver.cuda is not None
-    return Finding(
-        name=name,
-        ok=False,
-        code="driver-too-old",
-        detail=f"{detail}, and the driver supports CUDA {driver.cuda[0]}.{driver.cuda[1]}",
-        fix=f"install NVIDIA driver {_MIN_DRIVER.get(needed, 'of a newer branch')} or newer, "
-        "then restart the machine",
-        see=known_issue("driver-too-old").link,
-    )
+    detail = f"{detail}, and the driver supports CUDA {driver.cuda[0]}.{driver.cuda[1]}"
+    newest = _MIN_DRIVER.get(needed, "of a newer branch")
+    fix = f"install NVIDIA driver {newest} or newer, then restart the machine"
+    return problem(name, "driver-too-old", detail, fix, known_issue("driver-too-old").link)
 
 
 def _cuda_bindings() -> Finding:
     version = probes.version_of("cuda-bindings")
-    if version:
-        return Finding(name="cuda-bindings", ok=True, detail=version)
-    detail = "not installed; .engine files need it"
-    fix = "pip install 'edgeml[trt]'"
-    return Finding(name="cuda-bindings", ok=None, code="absent", detail=detail, fix=fix)
+    if not version:
+        detail = "not installed; .engine files need it"
+        return absent("cuda-bindings", "pip install 'edgeml[trt]'", detail)
+    return Finding(name="cuda-bindings", ok=True, detail=version)
 
 
 def _cuda_provider(driver: Driver) -> Iterator[Finding]:
@@ -317,11 +295,5 @@ def _cuda_provider(driver: Driver) -> Iterator[Finding]:
         return
     lines = [line for line in re.sub(r"\x1b\[[\d;]*m", "", log).splitlines() if line.strip()]
     issue = recognise(log) or known_issue("cuda-libraries")
-    yield Finding(
-        name=name,
-        ok=False,
-        code="not-started",
-        detail=f"a session does not start on the GPU: {lines[-1].strip() if lines else log!r}",
-        fix=issue.fix,
-        see=issue.link,
-    )
+    detail = f"a session does not start on the GPU: {lines[-1].strip() if lines else log!r}"
+    yield problem(name, "not-started", detail, issue.fix, issue.link)

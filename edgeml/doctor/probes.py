@@ -49,13 +49,19 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `edgeml doctor --json` prints."""
-        return {
-            "name": self.name,
-            "ok": self.ok,
-            "detail": self.detail,
-            "mend": self.fix,
-            "see": self.see,
-        }
+        fields = {"name": self.name, "ok": self.ok, "detail": self.detail}
+        return {**fields, "mend": self.fix, "see": self.see}
+
+
+def absent(name: str, fix: str, detail: str = "not installed", *, needed: bool = False) -> Finding:
+    """Return the finding of a part that is not installed."""
+    ok = False if needed else None
+    return Finding(name=name, ok=ok, code="absent", detail=detail, fix=fix)
+
+
+def problem(name: str, code: str, detail: str, fix: str, see: str | None = None) -> Finding:
+    """Return the finding of a part that is broken, or in the way."""
+    return Finding(name=name, ok=False, code=code, detail=detail, fix=fix, see=see)
 
 
 def version_of(name: str) -> str | None:

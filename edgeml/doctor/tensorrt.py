@@ -12,7 +12,7 @@ from importlib import util
 
 from edgeml.doctor import probes
 from edgeml.doctor.gpu import Driver, jetson_linux, old_driver
-from edgeml.doctor.probes import Finding
+from edgeml.doctor.probes import Finding, absent, problem
 from edgeml.errors import MissingDependencyError
 from edgeml.files import user_cache
 from edgeml.runtimes.known_issues import known_issue
@@ -31,78 +31,48 @@ def examine(driver: Driver) -> Iterator[Finding]:
 
 def _tensorrt(driver: Driver) -> Finding:
     name = "tensorrt"
-    packages = [p for p in ("tensorrt", "tensorrt_cu13", "tensorrt_cu12") if probes.version_of(p)]
-    version = probes.version_of(packages[0]) if packages else None
-    if not version and not util.find_spec("tensorrt"):
-        return Finding(
-            name=name,
-            ok=None,
-            code="absent",
-            detail="not installed; only .engine files and NVIDIA GPUs need it",
-            fix="pip install 'edgeml[trt]'",
-        )
+    version = _newest(("tensorrt", "tensorrt_cu13", "tensorrt_cu12"))
+    if not version and not util.find_spec(name):
+        detail = "not installed; only .engine files and NVIDIA GPUs need it"
+        return absent(name, "pip install 'edgeml[trt]'", detail)
     detail = version or "installed, not by pip (JetPack installs it so)"
     if not driver.present:
-        return Finding(
-            name=name,
-            ok=False,
-            code="no-driver",
-            detail=f"{detail}; but there is no CUDA driver for it to run on",
-            fix="install the NVIDIA driver, or: pip uninstall -y tensorrt",
-            see=known_issue("tensorrt-without-gpu").link,
-        )
-    return _tensorrt_version(name, detail, version, driver)
-
-
-def _tensorrt_version(name: str, detail: str, version: str | None, driver: Driver) -> Finding:
-    """Check that a version is new enough, fits the Jetson, and has a driver for its CUDA."""
+        detail = f"{detail}; but there is no CUDA driver for it to run on"
+        fix = "install the NVIDIA driver, or: pip uninstall -y tensorrt"
+        return problem(name, "no-driver", detail, fix, known_issue("tensorrt-without-gpu").link)
     numbers = tuple(int(part) for part in re.findall(r"\d+", version or "")[:2])
     if numbers and numbers < _MIN_VERSION:
-        return Finding(
-            name=name,
-            ok=False,
-            code="too-old",
-            detail=f"{detail}; edgeml needs 10.3 or newer",
-            fix="pip install --upgrade 'edgeml[trt]'; on a Jetson, update to JetPack 6",
-        )
+        fix = "pip install --upgrade 'edgeml[trt]'; on a Jetson, update to JetPack 6"
+        return problem(name, "too-old", f"{detail}; edgeml needs 10.3 or newer", fix)
     if numbers >= (11,) and jetson_linux() in ("35", "36"):
         issue = known_issue("tensorrt-jetpack")
-        return Finding(
-            name=name,
-            ok=False,
-            code=issue.name,
-            detail=f"{detail}; {issue.what}",
-            fix="pip uninstall -y tensorrt; python3 -m venv --system-site-packages sees JetPack's",
-            see=issue.link,
-        )
+        fix = "pip uninstall -y tensorrt; python3 -m venv --system-site-packages sees JetPack's"
+        return problem(name, issue.name, f"{detail}; {issue.what}", fix, issue.link)
     needed = next((n for n in (12, 13) if probes.version_of(f"tensorrt_cu{n}_libs")), None)
     if needed and driver.cuda and driver.cuda[0] < needed:
         return old_driver(name, f"{detail}; it is for CUDA {needed}", driver, needed)
     if numbers >= (11,) and probes.version_of("onnxruntime-gpu"):
         issue = known_issue("tensorrt-provider")
-        return Finding(
-            name=name, ok=True, code=issue.name, detail=f"{detail}; {issue.what}", see=issue.link
-        )
+        detail = f"{detail}; {issue.what}"
+        return Finding(name=name, ok=True, code=issue.name, detail=detail, see=issue.link)
     return Finding(name=name, ok=True, detail=detail)
 
 
 def _tensorrt_rtx(driver: Driver) -> Finding:
     name = "tensorrt-rtx"
-    versions = {
-        kind: version
+    newest = {
+        kind: _newest(f"tensorrt_rtx_cu{n}_{kind}" for n in (13, 12))
         for kind in ("bindings", "libs")
-        for version in [_newest(f"tensorrt_rtx_cu{n}_{kind}" for n in (13, 12))]
-        if version
     }
+    versions = {kind: version for kind, version in newest.items() if version}
     install = "pip install 'edgeml[trt-rtx]'"
     if not versions:
         detail = "not installed; engines for RTX GPUs need it, and can be built without a GPU"
-        return Finding(name=name, ok=None, code="absent", detail=detail, fix=install)
+        return absent(name, install, detail)
     if len(versions) < 2 or len(set(versions.values())) > 1:
         installed = ", ".join(f"{kind} {version}" for kind, version in versions.items())
         detail = f"{installed} only; bindings and libs of one version belong together"
-        fix = f"{install} --force-reinstall"
-        return Finding(name=name, ok=False, code="mismatch", detail=detail, fix=fix)
+        return problem(name, "mismatch", detail, f"{install} --force-reinstall")
     detail = f"{versions['libs']}: builds engines for RTX GPUs here"
     if unlisted := sorted({g.capability for g in driver.gpus} - set(RTX_CAPABILITIES)):
         issue = known_issue("tensorrt-rtx-gpus")
@@ -118,12 +88,11 @@ def _cached_engines() -> Iterator[Finding]:
         sizes = {path: path.stat().st_size for path in folder.iterdir()}
         count = sum(path.suffix == ".engine" for path in sizes)
         megabytes = sum(sizes.values()) / 1e6
-        yield Finding(
-            name="kept engines",
-            ok=True,
-            detail=f"{count} with {megabytes:.1f} MB in {folder}; an engine is built again when "
-            "needed, so the folder may be removed",
+        detail = (
+            f"{count} with {megabytes:.1f} MB in {folder}; an engine is built again when needed, "
+            "so the folder may be removed"
         )
+        yield Finding(name="kept engines", ok=True, detail=detail)
 
 
 def _newest(packages: Iterable[str]) -> str | None:
