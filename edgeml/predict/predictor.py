@@ -75,6 +75,14 @@ class Predictor:
     Attributes:
         runtime: Runs the network on batches from elsewhere, which it checks for NaN.
         spec: What the model means.
+
+    Example:
+        >>> with Predictor("model.onnx") as predictor:
+        ...     prediction = predictor.predict("red.png")
+        >>> prediction.labels
+        ('red',)
+        >>> prediction
+        Prediction(red 1.00)
     """
 
     def __init__(

@@ -56,6 +56,18 @@ class ModelSpec:
         precision: What the file was exported as.
         metrics: Shares of 1 on the data that the model was checked with, for example `mAP`.
         provenance: Where the model comes from: digests, versions, the split.
+
+    Example:
+        >>> spec = ModelSpec(
+        ...     labels=("red", "blue", "shirt"),
+        ...     thresholds=(0.5, 0.5, 0.4),
+        ...     preprocess=Preprocess(size=(224, 224)),
+        ...     groups=(LabelGroup(name="colour", labels=("red", "blue"), rule="one"),),
+        ... )
+        >>> spec
+        ModelSpec(3 labels: red, blue, shirt; 224 x 224 squash, float32, fp32)
+        >>> ModelSpec.from_json(spec.to_json()) == spec
+        True
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -62,6 +62,12 @@ def run_stream(
         InputError: There is no such source, a camera or stream does not answer, or an output
             cannot be written.
         DataError: A folder has no images, or a file is not a video.
+
+    Example:
+        >>> with Predictor("model.onnx") as predictor:
+        ...     summary = run_stream(predictor, "photos", jsonl=Path("labels.jsonl"))
+        >>> summary.frames_done, summary.ended
+        (3, 'eof')
     """
     if max_seconds is not None and not max_seconds > 0:
         raise InputError(f"max_seconds is {max_seconds}; it must be above 0.")
