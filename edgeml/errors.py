@@ -3,19 +3,19 @@
 EdgemlError                    except this to catch all of them
 ├── MissingDependencyError     (ImportError)  an extra is not installed; names it
 ├── SpecError                  (ValueError)   a bad field, or a newer format
-│   └── MissingSpecError                      no spec, neither inside the file nor beside it
+│   └── MissingSpecError                      no spec, neither inside the file nor next to it
 ├── ImageError                 (ValueError)   cannot be decoded, too large, and why
 ├── InputError                 (ValueError)   an argument or an array that cannot be used
 ├── DataError                  (ValueError)   a data set that cannot be used; names file and line
 ├── ModelLoadError                            a model cannot be found, read or built
-│   └── EngineMismatchError                   built for another GPU or TensorRT; says both
+│   └── EngineMismatchError                   built for another GPU or TensorRT; names both
 ├── InferenceError                            the runtime failed while running, or is closed
 ├── ExportError                               a step of an export failed
 │   ├── CalibrationError                      too few images for INT8, or unusable ones
-│   └── FidelityError                         written, but it disagrees with its source (compare.py)
+│   └── FidelityError                         it disagrees with its source (in measure/compare.py)
 └── NotComparableError                        two reports of unlike machines or plans
 
-A message says what happened, with the values; then what to do.
+A message states what happened, with the values; then what to do.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class SpecError(EdgemlError, ValueError):
 
 
 class MissingSpecError(SpecError):
-    """A model says nothing of itself: no spec stands inside its file, nor beside it."""
+    """A model has no spec, neither inside its file nor next to it."""
 
 
 ImageReason = Literal[
     "missing",  # there is no such file
     "unreadable",  # the file cannot be opened: a folder, no permission
     "empty",  # no bytes at all
-    "not_an_image",  # an object that no image can be made of
-    "unknown_format",  # none of the formats that are read
-    "unsupported",  # a known format or kind of it that OpenCV does not read rightly
+    "not_an_image",  # an object of another type
+    "unknown_format",  # not one of the supported formats
+    "unsupported",  # a format, or a variant of one, that OpenCV does not read correctly
     "damaged",  # cut short, or against the rules of its format
     "too_large",  # too many pixels, or too much memory to decode
     "too_many_bytes",  # the file itself is too large
@@ -66,7 +66,7 @@ class ImageError(EdgemlError, ValueError):
 
     Attributes:
         reason: Why, in one word that a program can rely on.
-        source: The path, as it was given; None for what was no file.
+        source: The path as passed in; None if the image is not a file.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ImageError(EdgemlError, ValueError):
 
 
 class InputError(EdgemlError, ValueError):
-    """An argument or an array handed in cannot be used."""
+    """An argument or an array cannot be used."""
 
 
 class DataError(EdgemlError, ValueError):
@@ -136,10 +136,10 @@ class NotComparableError(EdgemlError):
 
 @contextmanager
 def needs(module: str, *, extra: str, to: str) -> Iterator[None]:
-    """Guard an import: should `module` be absent, say what it is for and how to get it.
+    """Guard an import: if `module` is absent, state what it is for and how to install it.
 
-    Only the absence of `module` itself is ours to explain. A *broken* install of it raises
-    something else, which passes through as it is.
+    Only the absence of `module` itself is explained. A *broken* installation raises another error,
+    which passes through unchanged.
 
     Raises:
         MissingDependencyError: `module` is not installed.

@@ -1,4 +1,4 @@
-"""Files that are absent or whole, never half; and their digests."""
+"""Files that are absent or complete, never partial; and their digests."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from edgeml.errors import InputError, needs
 
 try:
     import fcntl
-except ImportError:  # Windows has no locks on folders: nothing is swept there
+except ImportError:  # Windows has no locks on folders: nothing is cleaned up there
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".edgeml-partial"
 
-_OURS = re.compile(rf"\..+\.\w{{8}}{re.escape(_SUFFIX)}", re.DOTALL)
+_TEMPORARY = re.compile(rf"\..+\.\w{{8}}{re.escape(_SUFFIX)}", re.DOTALL)
 
-_swept: set[Path] = set()
+_cleaned: set[Path] = set()
 
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target`; rename it to `target` if the block succeeds.
+    """Yield a temporary path next to `target`; rename it to `target` if the block succeeds.
 
     The temporary path has the suffix of `target` and does not exist yet; the block may write a
-    file or a folder there. Should the block raise, what it wrote is removed and `target` is left
-    as it was. What a killed process left beside it is removed by the next that writes there.
+    file or a folder there. If the block raises, the temporary path is removed and `target` stays
+    unchanged. The remains of a killed process are removed by the next one that writes there.
 
     Raises:
         InputError: The folder of `target` cannot be written to.
@@ -47,14 +47,14 @@ def staged(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Give a temporary folder on the file system of `target`, whose folder is made if need be.
+    """Yield a temporary folder on the file system of `target`, whose folder is created if absent.
 
-    It is gone when the block ends or, if the process is killed, when the next one writes there.
+    It is removed when the block ends or, if the process is killed, when the next one writes there.
 
     Raises:
         InputError: The folder of `target` cannot be written to.
     """
-    _sweep(target.parent.absolute())
+    _clean_up(target.parent.absolute())
     folder, lock = _locked_folder(target)
     try:
         yield folder
@@ -65,7 +65,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def check_writable(target: Path) -> None:
-    """Refuse a place that cannot be written to before long work is done for it.
+    """Check before long work that its target can be written.
 
     Raises:
         InputError: The folder of `target` cannot be written to.
@@ -75,7 +75,7 @@ def check_writable(target: Path) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8, completely or not at all."""
     with staged(target) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -84,7 +84,7 @@ def write_text(target: Path, text: str) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time into this block; the others wait for it.
 
-    The file `path` stays, empty. Where there are no locks (Windows, some shares), all go in.
+    The file `path` stays, empty. Where there are no locks (Windows, some shares), all enter.
 
     Raises:
         InputError: The folder of `path` cannot be written to.
@@ -104,7 +104,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def user_cache(kind: str, *, extra: str) -> Path:
-    """Give the folder where this system keeps what can be made anew, for one kind of it.
+    """Return the folder where this system keeps caches of one kind.
 
     The variable EDGEML_CACHE names another place, for example a larger disk.
 
@@ -113,7 +113,7 @@ def user_cache(kind: str, *, extra: str) -> Path:
         extra: The extra that brings platformdirs, for an error.
 
     Raises:
-        MissingDependencyError: platformdirs, which knows it, is not installed.
+        MissingDependencyError: platformdirs is not installed.
     """
     if chosen := os.environ.get("EDGEML_CACHE"):
         return Path(chosen, kind)
@@ -132,9 +132,9 @@ def sha256_of_file(path: Path) -> str:
 
 
 def _locked_folder(target: Path) -> tuple[Path, int | None]:
-    """Make a folder and lock it: the lock ends with this process, however that ends.
+    """Create a folder and lock it: the lock ends with this process, however that ends.
 
-    A process number in its name would do less: another machine on the same share has its own.
+    A process number in its name would not do: another machine on the same share has its own.
     """
     while True:
         try:
@@ -148,27 +148,27 @@ def _locked_folder(target: Path) -> tuple[Path, int | None]:
         try:
             lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):
-            continue  # before it was locked, someone who sweeps took it for a dead one
+            continue  # another process removed it before it was locked
         except OSError:
-            return folder, None  # a share without locks, where nothing is swept
+            return folder, None  # a share without locks, where nothing is cleaned up
         if folder.exists():
             return folder, lock
         os.close(lock)
 
 
-def _sweep(parent: Path) -> None:
-    """Remove temporary folders whose processes are dead: nobody holds their locks.
+def _clean_up(parent: Path) -> None:
+    """Remove temporary folders of dead processes, whose locks are free.
 
     Once in the life of a process, so that writing many files into one folder stays quick.
     """
-    if parent in _swept:
+    if parent in _cleaned:
         return
-    _swept.add(parent)
+    _cleaned.add(parent)
     try:
-        left = [name for name in os.listdir(parent) if _OURS.fullmatch(name)]
-    except OSError:  # it is not there yet, or may not be read
+        abandoned = [name for name in os.listdir(parent) if _TEMPORARY.fullmatch(name)]
+    except OSError:  # it does not exist yet, or cannot be read
         return
-    for folder in (parent / name for name in left):
+    for folder in (parent / name for name in abandoned):
         with suppress(OSError):
             lock = _lock(folder)
             shutil.rmtree(folder, ignore_errors=True)
@@ -176,10 +176,10 @@ def _sweep(parent: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
-    """Lock a folder and give the descriptor that holds the lock.
+    """Lock a folder and return the descriptor that holds the lock.
 
     Raises:
-        BlockingIOError: Another holds it.
+        BlockingIOError: Another process holds it.
         OSError: The folder is gone, or there are no locks here.
     """
     if fcntl is None:

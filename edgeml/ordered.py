@@ -1,4 +1,4 @@
-"""An ordered, bounded map over threads: answers in order, memory bounded."""
+"""An ordered map over threads in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def ordered_map(
     """Map items in `workers` threads and yield the results in the order of the items.
 
     Args:
-        function: Called in the threads. What it raises is raised where its result is due; the
-            items behind it are then dropped.
-        items: May have no end.
+        function: Called in the threads. An exception is raised in place of its result; the items
+            after it are then dropped.
+        items: May be endless.
         workers: Threads, 1 or more.
-        ahead: Items taken without their result having been yielded, at most; a slow consumer
-            so holds everything back. None is 2 x `workers`.
+        ahead: The most items taken before their results are consumed, so that a slow consumer
+            holds everything back. None is 2 x `workers`.
         name: Of the threads.
     """
     # Imported here, since `import edgeml` must be quick.

@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar with a rate and an ETA on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with a rate and an ETA on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Advance = Callable[[int], None]
 
 
 class Progress:
-    """Says nothing. The base of `TerminalProgress`, and what library calls use by default."""
+    """Shows nothing. The base of `TerminalProgress`, and the default of library calls."""
 
     @contextmanager
     def task(self, name: str, total: int, unit: str = "img") -> Iterator[Advance]:
-        """Open a step of `total` units; the block calls what it is given with units done."""
+        """Open a step of `total` units; the block calls the yielded function with units done."""
         yield lambda count: None
 
     def note(self, text: str) -> None:
-        """Say one line that stays."""
+        """Show one line that stays."""
 
 
 SILENT = Progress()
@@ -28,7 +28,7 @@ SILENT = Progress()
 class TerminalProgress(Progress):
     """Writes to stderr, so that stdout stays free for results."""
 
-    # A line a quarter of a minute keeps a log readable and still shows that work goes on.
+    # A line every 15 seconds keeps a log readable and still shows that the work continues.
     SECONDS_BETWEEN_LINES = 15.0
 
     @contextmanager
@@ -39,7 +39,7 @@ class TerminalProgress(Progress):
             yield advance
 
     def note(self, text: str) -> None:
-        """Say one line that stays, also above a bar."""
+        """Show one line that stays, above a bar if there is one."""
         from rich.console import Console
 
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
@@ -61,7 +61,7 @@ class TerminalProgress(Progress):
             Rate(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            # Else results on their way to a file or a pipe would be shown above the bar instead.
+            # Otherwise results for a file or a pipe would be shown above the bar.
             redirect_stdout=sys.stdout.isatty(),
         )
         with bar:

@@ -67,8 +67,8 @@ def required_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec:
         MissingSpecError: There is none.
         SpecError: It is malformed.
     """
-    if spec := find_spec(path, metadata):
-        return spec
+    if stored := find_spec(path, metadata):
+        return stored[0]
     if path is not None and path.suffix.lower() in (".onnx", ".xml"):
         from edgeml.spec.foreign.merge import spec_for
 

@@ -36,24 +36,12 @@ def spec_in(metadata: Mapping[str, str]) -> ModelSpec | None:
     return ModelSpec.from_json(text) if text else None
 
 
-def find_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec | None:
-    """Return the spec of a model: the one next to the file, else the one in its metadata.
-
-    Args:
-        path: The model's file; None if there is none.
-        metadata: What the file says of itself.
+def find_spec(path: Path | None, metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
+    """Return the spec next to a model's file, else the one in its metadata, and where it was.
 
     Raises:
         SpecError: It is malformed, or of a newer format.
     """
-    stored = find_spec_and_source(path, metadata)
-    return stored[0] if stored else None
-
-
-def find_spec_and_source(
-    path: Path | None, metadata: Mapping[str, str]
-) -> tuple[ModelSpec, str] | None:
-    """Return what `find_spec` does, and where it was stored. Raises as `find_spec` does."""
     if path is not None and path.suffix.lower() != ".engine":
         sidecar = sidecar_path(path)
         if sidecar.is_file():

@@ -526,7 +526,7 @@ def found():
 
 os.fsync = lambda descriptor: None  # the machine stays on, and disks are slow
 classify(Predictor(TinyRuntime(), threads=1), files, outputs)  # what is imported is no step
-edgeml_files._swept.clear()  # as in a process that has just begun
+edgeml_files._cleaned.clear()  # as in a process that has just begun
 whole, step = found(), 0
 while True:
     step += 1

@@ -26,16 +26,16 @@ def test_a_spec_survives_metadata() -> None:
 def test_the_file_next_to_a_model_wins_over_its_metadata(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     assert find_spec(model, {}) is None
-    assert find_spec(model, spec_metadata(SPEC)) == SPEC
+    assert find_spec(model, spec_metadata(SPEC)) == (SPEC, "in the file")
     write_spec(model, OTHER)
-    assert find_spec(model, spec_metadata(SPEC)) == OTHER
-    assert find_spec(None, spec_metadata(SPEC)) == SPEC
+    assert find_spec(model, spec_metadata(SPEC)) == (OTHER, f"beside: {model.name}.json")
+    assert find_spec(None, spec_metadata(SPEC)) == (SPEC, "in the file")
 
 
 def test_the_passport_of_an_engine_is_not_read_as_a_spec(tmp_path: Path) -> None:
     engine = tmp_path / "m.engine"
     sidecar_path(engine).write_text("{}")
-    assert find_spec(engine, spec_metadata(SPEC)) == SPEC
+    assert find_spec(engine, spec_metadata(SPEC)) == (SPEC, "in the file")
 
 
 @pytest.mark.runtime

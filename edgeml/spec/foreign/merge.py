@@ -33,7 +33,7 @@ from edgeml.spec.foreign.timm_hub import spec_of_timm, spec_of_torchvision
 from edgeml.spec.foreign.ultralytics import read_simple_yaml, spec_of_ultralytics
 from edgeml.spec.foreign.values import read_json
 from edgeml.spec.model_spec import ModelSpec
-from edgeml.spec.storage import find_spec_and_source
+from edgeml.spec.storage import find_spec
 
 __all__ = [
     "NO_OVERRIDES", "SpecOverrides", "SpecWithSources", "model_file", "spec_for", "spec_sources",
@@ -60,7 +60,7 @@ def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSo
     """
     path = model_file(model)
     graph = read_graph(path)
-    stored = find_spec_and_source(path, graph.metadata)
+    stored = find_spec(path, graph.metadata)
     if stored is not None:
         return _override(*stored, overrides)
     by_person = _from_person(overrides)
