@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from edgeml.errors import InputError, needs
 
 if TYPE_CHECKING:
-    from edgeml.network.args import ModelArg
+    from edgeml.network.card import ModelArg
     from edgeml.runtimes.tensorrt.engine_options import Profile
 
 

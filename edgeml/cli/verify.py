@@ -57,7 +57,7 @@ def verify(
         progress=progress(),
     )
     if html and against and data:
-        from edgeml_export.page import verify_page  # loads matplotlib
+        from edgeml_export.report import verify_page
 
         verify_page(result, against, data, html)
     if json:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import SpecError
-from edgeml.network.args import ModelArg
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
+
+ModelArg = str | int | float | bool
+"""An argument of a network's constructor."""
 
 CONFIG_FILE = "config.json"
 """The file next to the weights in a folder with the layout of timm on the Hugging Face hub."""

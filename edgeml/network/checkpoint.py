@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.files import staged
-from edgeml.network.args import ModelArg
+from edgeml.network.card import ModelArg
 from edgeml.network.model import build_model, head_of
 from edgeml.network.weights import MODEL_KEY, NetworkDefinition, load_weights, read_weights
 from edgeml.spec.model_spec import ModelSpec

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeml.errors import InputError, ModelLoadError
-from edgeml.network.args import ModelArg
+from edgeml.network.card import ModelArg
 from edgeml.network.heads import CsraHead, Head, add_csra_head
 from edgeml.network.names import CNN, check_name
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Preprocess
-from edgeml.network.args import ModelArg
-from edgeml.network.card import Card, card_of_config, read_card
+from edgeml.network.card import Card, ModelArg, card_of_config, read_card
 from edgeml.network.heads import CsraHead, Head, head_layers
 from edgeml.network.model import head_of
 from edgeml.network.names import CNN, full_name

@@ -1,5 +1,6 @@
 """TrainConfig: every setting of a run, from which flags and YAML keys are generated."""
 
+# ruff: noqa: RUF009  (`_setting` returns a field)
 from __future__ import annotations
 
 import difflib
@@ -9,22 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgeml.errors import InputError, needs
 from edgeml.image.filters import Interpolation
 from edgeml.image.preprocess import Resize
 from edgeml.measure.thresholds import parse_objective
-from edgeml.network.args import ModelArg
+from edgeml.network.card import ModelArg
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -50,6 +42,14 @@ class Setting:
     panel: str = ""
 
 
+def _setting(default: Any, *args: Any, panel: str = "") -> Any:
+    """Return a field of TrainConfig; `args` are those of its `Setting`."""
+    metadata = {"setting": Setting(*args, panel=panel)}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All settings of a training run: with the same images, equal settings give equal weights.
@@ -57,132 +57,99 @@ class TrainConfig:
     Each field is a flag of `edgeml train` and a key of its YAML; its `Setting` explains it.
     """
 
-    model: Annotated[
-        str, Setting("`cnn` (our own small network) or a timm model", panel="Model")
-    ] = "cnn"
-    model_args: Annotated[
-        Mapping[str, ModelArg], Setting("KEY=VALUE for the model's constructor; repeatable")
-    ] = field(default_factory=dict)
-    head: Annotated[
-        Literal["linear", "csra"],
-        Setting("final layer; csra attends to the position of a label"),
-    ] = "linear"
-    weights: Annotated[
-        Path | None, Setting("initial weights: a .safetensors file or a run folder")
-    ] = None
-    pretrained: Annotated[bool, Setting("download timm's published weights")] = False
-    teacher: Annotated[Path | None, Setting("also learn from this run: knowledge distillation")] = (
-        None
+    model: str = _setting("cnn", "`cnn` (our own small network) or a timm model", panel="Model")
+    model_args: Mapping[str, ModelArg] = _setting(
+        {}, "KEY=VALUE for the model's constructor; repeatable"
     )
-    distill: Annotated[float, Setting("share of the loss that the teacher contributes", 0, 1)] = 0.5
-    distill_temperature: Annotated[
-        float, Setting("temperature; above 1 softens the teacher's outputs", 0.1, 100)
-    ] = 2.0
+    head: Literal["linear", "csra"] = _setting(
+        "linear", "final layer; csra attends to the position of a label"
+    )
+    weights: Path | None = _setting(None, "initial weights: a .safetensors file or a run folder")
+    pretrained: bool = _setting(False, "download timm's published weights")
+    teacher: Path | None = _setting(None, "also learn from this run: knowledge distillation")
+    distill: float = _setting(0.5, "share of the loss that the teacher contributes", 0, 1)
+    distill_temperature: float = _setting(
+        2.0, "temperature; above 1 softens the teacher's outputs", 0.1, 100
+    )
 
-    delimiter: Annotated[
-        str,
-        Setting(
-            "separator of labels in folder names; `/`: each folder level is a label",
-            panel="Images",
-        ),
-    ] = "_"
-    skip_bad: Annotated[
-        bool, Setting("skip unreadable images and list them, instead of refusing them")
-    ] = False
-    size: Annotated[
-        int | None,
-        Setting("side of the square input in pixels; default: from the model", 8, 4096),
-    ] = None
-    resize: Annotated[Resize, Setting("how to make an image square")] = "squash"
-    interpolation: Annotated[
-        Interpolation | None, Setting("resize filter; default: from the weights")
-    ] = None
-    mean: Annotated[
-        Channels3 | None, Setting("R,G,B on a scale of 0 to 1; default: from the weights")
-    ] = None
-    std: Annotated[Channels3 | None, Setting("R,G,B; default: from the weights")] = None
-    augment: Annotated[
-        Augment,
-        Setting("colour_safe preserves hues; strong adds RandAugment, which changes them"),
-    ] = "colour_safe"
-    mixup: Annotated[float, Setting("beta parameter of mixup; 0: off", 0, 10)] = 0.0
-    cutmix: Annotated[float, Setting("beta parameter of CutMix; 0: off", 0, 10)] = 0.0
+    delimiter: str = _setting(
+        "_",
+        "separator of labels in folder names; `/`: each folder level is a label",
+        panel="Images",
+    )
+    skip_bad: bool = _setting(
+        False, "skip unreadable images and list them, instead of refusing them"
+    )
+    size: int | None = _setting(
+        None, "side of the square input in pixels; default: from the model", 8, 4096
+    )
+    resize: Resize = _setting("squash", "how to make an image square")
+    interpolation: Interpolation | None = _setting(None, "resize filter; default: from the weights")
+    mean: Channels3 | None = _setting(None, "R,G,B on a scale of 0 to 1; default: from the weights")
+    std: Channels3 | None = _setting(None, "R,G,B; default: from the weights")
+    augment: Augment = _setting(
+        "colour_safe", "colour_safe preserves hues; strong adds RandAugment, which changes them"
+    )
+    mixup: float = _setting(0.0, "beta parameter of mixup; 0: off", 0, 10)
+    cutmix: float = _setting(0.0, "beta parameter of CutMix; 0: off", 0, 10)
 
-    groups: Annotated[
-        Mapping[str, tuple[str, ...]],
-        Setting("NAME=LABEL,LABEL,...: exactly one is present; repeatable", panel="Labels"),
-    ] = field(default_factory=dict)
-    val: Annotated[float, Setting("share for validation if the data have no split", 0, 0.9)] = 0.15
-    test: Annotated[float, Setting("share for testing if the data have no split", 0, 0.9)] = 0.15
-    near: Annotated[bool, Setting("keep near duplicates in the same split")] = True
-    hold_out: Annotated[
-        tuple[str, ...], Setting("A+B: put images with both labels into the test split only")
-    ] = ()
+    groups: Mapping[str, tuple[str, ...]] = _setting(
+        {}, "NAME=LABEL,LABEL,...: exactly one is present; repeatable", panel="Labels"
+    )
+    val: float = _setting(0.15, "share for validation if the data have no split", 0, 0.9)
+    test: float = _setting(0.15, "share for testing if the data have no split", 0, 0.9)
+    near: bool = _setting(True, "keep near duplicates in the same split")
+    hold_out: tuple[str, ...] = _setting(
+        (), "A+B: put images with both labels into the test split only"
+    )
 
-    loss: Annotated[LossName, Setting("loss function", panel="Loss")] = "bce"
-    group_loss: Annotated[
-        Literal["bce", "softmax"],
-        Setting("bce: learn each label by itself; softmax: learn a group as one choice"),
-    ] = "bce"
-    pos_weight: Annotated[
-        Literal["none", "sqrt", "balanced"],
-        Setting("weight of positives, from negatives / positives; for bce and asl"),
-    ] = "none"
-    pos_weight_cap: Annotated[float, Setting("maximum weight of a positive", 1, 1000)] = 10.0
-    smoothing: Annotated[float, Setting("label smoothing", 0, 0.9)] = 0.0
-    gamma_neg: Annotated[float, Setting("focus of asl on hard negatives", 0, 10)] = 4.0
-    gamma_pos: Annotated[float, Setting("focus of asl on hard positives", 0, 10)] = 1.0
-    asl_clip: Annotated[float, Setting("margin below which asl ignores negatives", 0, 0.5)] = 0.05
+    loss: LossName = _setting("bce", "loss function", panel="Loss")
+    group_loss: Literal["bce", "softmax"] = _setting(
+        "bce", "bce: learn each label by itself; softmax: learn a group as one choice"
+    )
+    pos_weight: Literal["none", "sqrt", "balanced"] = _setting(
+        "none", "weight of positives, from negatives / positives; for bce and asl"
+    )
+    pos_weight_cap: float = _setting(10.0, "maximum weight of a positive", 1, 1000)
+    smoothing: float = _setting(0.0, "label smoothing", 0, 0.9)
+    gamma_neg: float = _setting(4.0, "focus of asl on hard negatives", 0, 10)
+    gamma_pos: float = _setting(1.0, "focus of asl on hard positives", 0, 10)
+    asl_clip: float = _setting(0.05, "margin below which asl ignores negatives", 0, 0.5)
 
-    epochs: Annotated[int, Setting("passes over the training images", 1, panel="Steps")] = 12
+    epochs: int = _setting(12, "passes over the training images", 1, panel="Steps")
     # Batch normalisation has no variance over a single image.
-    batch: Annotated[int, Setting("images per batch", 2)] = 32
-    accumulate: Annotated[int, Setting("batches per optimizer step", 1, 10000)] = 1
-    lr: Annotated[
-        float | None, Setting("peak learning rate; default: depends on the model", 0, 10)
-    ] = None
-    layer_decay: Annotated[
-        float | None,
-        Setting("ratio of learning rates of adjacent layers; default: by model", 0.1, 1),
-    ] = None
-    weight_decay: Annotated[
-        float, Setting("decoupled weight decay, not for biases and norms", 0, 10)
-    ] = 0.05
-    warmup: Annotated[float, Setting("share of steps in which the learning rate rises", 0, 0.9)] = (
-        0.05
+    batch: int = _setting(32, "images per batch", 2)
+    accumulate: int = _setting(1, "batches per optimizer step", 1, 10000)
+    lr: float | None = _setting(None, "peak learning rate; default: depends on the model", 0, 10)
+    layer_decay: float | None = _setting(
+        None, "ratio of learning rates of adjacent layers; default: by model", 0.1, 1
     )
-    head_epochs: Annotated[int, Setting("initial epochs that train the head only", 0)] = 0
-    freeze_bn: Annotated[bool, Setting("freeze the layers of batch normalisation")] = False
-    clip: Annotated[float, Setting("maximum gradient norm; 0: no limit", 0)] = 1.0
-    ema: Annotated[
-        float, Setting("decay of the averaged weights, which are saved", 0, 0.999999)
-    ] = 0.9998
-    patience: Annotated[
-        int, Setting("stop after this many epochs without improvement; 0: never", 0)
-    ] = 0
+    weight_decay: float = _setting(0.05, "decoupled weight decay, not for biases and norms", 0, 10)
+    warmup: float = _setting(0.05, "share of steps in which the learning rate rises", 0, 0.9)
+    head_epochs: int = _setting(0, "initial epochs that train the head only", 0)
+    freeze_bn: bool = _setting(False, "freeze the layers of batch normalisation")
+    clip: float = _setting(1.0, "maximum gradient norm; 0: no limit", 0)
+    ema: float = _setting(0.9998, "decay of the averaged weights, which are saved", 0, 0.999999)
+    patience: int = _setting(0, "stop after this many epochs without improvement; 0: never", 0)
 
-    objective: Annotated[
-        str, Setting("for thresholds: macro_f1, micro_f1, precision>=X, recall>=X", panel="Result")
-    ] = "macro_f1"
-    calibrate: Annotated[bool, Setting("scale the logits to calibrate probabilities")] = True
+    objective: str = _setting(
+        "macro_f1", "for thresholds: macro_f1, micro_f1, precision>=X, recall>=X", panel="Result"
+    )
+    calibrate: bool = _setting(True, "scale the logits to calibrate probabilities")
 
-    seed: Annotated[int, Setting("the same seed gives the same weights", 0, panel="Machine")] = 0
-    device: Annotated[str, Setting("auto, cpu, cuda, cuda:1, mps")] = "auto"
-    amp: Annotated[
-        Amp, Setting("mixed precision; auto: bf16 on a GPU that supports it, else off")
-    ] = "auto"
-    channels_last: Annotated[bool, Setting("memory format of CNNs; faster on most devices")] = True
-    compile: Annotated[bool, Setting("compile the model with torch.compile")] = False
-    grad_checkpointing: Annotated[bool, Setting("use less memory and more time")] = False
-    threads: Annotated[
-        int | None, Setting("threads of PyTorch; default: its own choice", 1, 1024)
-    ] = None
-    workers: Annotated[
-        int | None, Setting("threads that decode and augment; default: one per core", 1, 1024)
-    ] = None
-    cache: Annotated[bool, Setting("cache resized images for later runs")] = True
-    save_every: Annotated[float, Setting("seconds between saved states for --resume", 0)] = 120.0
-    tensorboard: Annotated[bool, Setting("write TensorBoard logs into the run folder")] = False
+    seed: int = _setting(0, "the same seed gives the same weights", 0, panel="Machine")
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    amp: Amp = _setting("auto", "mixed precision; auto: bf16 on a GPU that supports it, else off")
+    channels_last: bool = _setting(True, "memory format of CNNs; faster on most devices")
+    compile: bool = _setting(False, "compile the model with torch.compile")
+    grad_checkpointing: bool = _setting(False, "use less memory and more time")
+    threads: int | None = _setting(None, "threads of PyTorch; default: its own choice", 1, 1024)
+    workers: int | None = _setting(
+        None, "threads that decode and augment; default: one per core", 1, 1024
+    )
+    cache: bool = _setting(True, "cache resized images for later runs")
+    save_every: float = _setting(120.0, "seconds between saved states for --resume", 0)
+    tensorboard: bool = _setting(False, "write TensorBoard logs into the run folder")
 
     def __post_init__(self) -> None:
         for name, kind, setting in settings():
@@ -222,13 +189,12 @@ class TrainConfig:
 @cache
 def settings() -> tuple[tuple[str, Any, Setting], ...]:
     """Return name, type and `Setting` of each field of TrainConfig, in order."""
-    hints = get_type_hints(TrainConfig, include_extras=True)
-    listed = []
-    panel = ""
+    hints = get_type_hints(TrainConfig)
+    listed, panel = [], ""
     for one in fields(TrainConfig):
-        kind, setting = get_args(hints[one.name])
+        setting = one.metadata["setting"]
         panel = setting.panel or panel
-        listed.append((one.name, kind, replace(setting, panel=panel)))
+        listed.append((one.name, hints[one.name], replace(setting, panel=panel)))
     return tuple(listed)
 
 

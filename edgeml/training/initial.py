@@ -15,8 +15,7 @@ from edgeml.data.split import split_digest
 from edgeml.errors import DataError
 from edgeml.files import sha256_of_file
 from edgeml.image.preprocess import Preprocess
-from edgeml.network.args import ModelArg
-from edgeml.network.card import licence_note
+from edgeml.network.card import ModelArg, licence_note
 from edgeml.network.heads import start_at_prevalence
 from edgeml.network.model import build_model, check_size, training_args
 from edgeml.network.names import CNN

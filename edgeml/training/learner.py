@@ -160,10 +160,7 @@ def build_learner(initial: InitialModel, split: SplitFrames, device: torch.devic
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
         loss=build_loss(
-            config,
-            LabelCounts.of(split.targets),
-            initial.spec.softmax_groups(),
-            device=device,
+            config, LabelCounts.of(split.targets), initial.spec.softmax_groups(), device=device
         ),
         teacher=_teacher(initial, device),
         spec=initial.spec,

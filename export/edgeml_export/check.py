@@ -24,9 +24,8 @@ from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.search import Choice
 from edgeml_export.int8.targets import Target
-from edgeml_export.job import Job
 from edgeml_export.limits import Finding, judge
-from edgeml_export.write import Written
+from edgeml_export.write import Job, Written
 
 SPEED_SECONDS = 3.0
 """How long FP32 and INT8 are timed in turns."""

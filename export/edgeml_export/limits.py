@@ -110,10 +110,7 @@ def joined(findings: Iterable[Finding]) -> str:
 
 def exceeded(fidelity: Fidelity, limits: Limits) -> list[Finding]:
     """Return the limits that are exceeded."""
-    return [
-        *_exceeded_by_values(fidelity, limits),
-        *_exceeded_by_drops(fidelity, limits),
-    ]
+    return [*_exceeded_by_values(fidelity, limits), *_exceeded_by_drops(fidelity, limits)]
 
 
 def _exceeded_by_values(fidelity: Fidelity, limits: Limits) -> list[Finding]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from edgeml.benchmark.speedup import Speedup
 from edgeml.data.framestore import cache_or_none
 from edgeml.data.screen import without_unreadable
 from edgeml.errors import needs
 from edgeml.files import sha256_of_file
-from edgeml.measure.compare import FidelityError
+from edgeml.measure.compare import Fidelity, FidelityError
+from edgeml.measure.contents import Recovery
 from edgeml.network.card import licence_note
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
@@ -20,23 +23,78 @@ from edgeml.runtimes.model_files import staged_model
 from edgeml.runtimes.tensorrt.passport import passport_path
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.check import Checked, check_model, measure_speed
-from edgeml_export.engine_step import EngineReport
 from edgeml_export.int8.search import Candidates, Choice, choose_layers, choose_method
-from edgeml_export.job import Job, RecordingProgress
 from edgeml_export.limits import Finding, joined
 from edgeml_export.prerequisites import check_prerequisites, check_source, precision_of_source
 from edgeml_export.report import write_report
 from edgeml_export.request import ExportRequest, Format, RequestError
-from edgeml_export.result import Exported, rewrite_spec
 from edgeml_export.roles import Roles, assign_roles
 from edgeml_export.serving import write_repository
 from edgeml_export.write import (
+    EngineReport,
+    Job,
     Quantization,
+    RecordingProgress,
     rewrite_source,
+    rewrite_spec,
     write_format,
     write_fp32,
     write_typed,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A model that was written.
+
+    Attributes:
+        path: The file. An .xml has its weights next to it, as .bin; an .engine its passport. For
+            a server, the folder.
+        format: The format.
+        precision: The precision of its weights.
+        sha256: The digest of the model file.
+        checks: The comparison with its source; None if there were no images.
+        recovery: What moving the thresholds recovers; None where they were not moved.
+        choice: How INT8 ranges and layers were chosen; None for other precisions.
+        speed: The speed of INT8 against FP32 on this machine; None where it was not measured.
+        engine: The engine that was built; None for other formats.
+        report: The page that shows the comparison.
+    """
+
+    path: Path
+    format: Format
+    precision: Precision
+    sha256: str
+    checks: Fidelity | None
+    recovery: Recovery | None = None
+    choice: Choice | None = None
+    speed: Speedup | None = None
+    engine: EngineReport | None = None
+    report: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `edgeml export --json` prints."""
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "precision": self.precision,
+            "sha256": self.sha256,
+            "checks": self.checks and self.checks.to_dict(),
+            "thresholds": self.recovery and _as_json(self.recovery),
+            "int8": self.choice and self.choice.to_dict(),
+            "speed": self.speed and self.speed.to_dict(),
+            "engine": self.engine and self.engine.to_dict(),
+            "report": self.report and str(self.report),
+        }
+
+
+def _as_json(recovery: Recovery) -> dict[str, Any]:
+    return {
+        "images": recovery.images,
+        "reference": recovery.before.to_dict()["metrics"],
+        "unfitted": recovery.unfitted.to_dict()["metrics"],
+        "fitted": recovery.fitted.to_dict()["metrics"],
+    }
 
 
 def export(source: Path, fmt: Format, *, progress: Progress = SILENT, **options: Any) -> Exported:
@@ -105,10 +163,7 @@ def run_export(request: ExportRequest, *, progress: Progress = SILENT) -> Export
 
 
 def _assign_roles(
-    request: ExportRequest,
-    spec: ModelSpec,
-    source_precision: Precision | None,
-    progress: Progress,
+    request: ExportRequest, spec: ModelSpec, source_precision: Precision | None, progress: Progress
 ) -> Roles:
     """Assign images to their roles, and check what would otherwise fail after minutes of work.
 

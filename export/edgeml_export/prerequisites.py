@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeml.errors import (
-    CalibrationError,
-    MissingDependencyError,
-    ModelLoadError,
-)
+from edgeml.errors import CalibrationError, MissingDependencyError, ModelLoadError
 from edgeml.files import check_writable
 from edgeml.report.check import check_report_libraries
 from edgeml.runtimes.onnx_file import read_onnx

@@ -29,10 +29,7 @@ class Probe:
         Raises:
             ExportError: ONNX Runtime cannot run the network.
         """
-        with (
-            needs("onnxruntime", extra="export", to="look inside a network"),
-            without_telemetry(),
-        ):
+        with needs("onnxruntime", extra="export", to="look inside a network"), without_telemetry():
             import onnxruntime as ort
         import onnx
 

@@ -1,4 +1,4 @@
-"""The report of an export: a page next to the result."""
+"""The pages that compare a model with its source: of an export, and of `edgeml verify`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from edgeml.benchmark.environment import capture_software
 from edgeml.benchmark.speedup import Speedup
+from edgeml.measure.compare_files import comparison_facts
 from edgeml.measure.contents import Comparison
 from edgeml_export.check import Checked
-from edgeml_export.engine_step import EngineReport
 from edgeml_export.int8.search import Choice
-from edgeml_export.job import Job
+from edgeml_export.verify import Verification
+from edgeml_export.write import EngineReport, Job
 
 _CHECKED_BY = {
     "engine": "the engine, on this machine's GPU",
@@ -82,3 +83,24 @@ def _facts(job: Job, checked: Checked, engine: EngineReport | None) -> dict[str,
         "Seconds": f"{time.monotonic() - job.started:.0f}",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions if version),
     }
+
+
+def verify_page(result: Verification, source: Path, data: Path, html: Path) -> None:
+    """Write the comparison of a model with its source; nothing if they were not compared."""
+    if not result.fidelity or not result.limits:
+        return
+    page = Comparison(
+        kind="check",
+        title=result.path.name,
+        reference=source.name,
+        candidate=result.path.name,
+        fidelity=result.fidelity,
+        findings=[finding.message for finding in result.findings],
+        max_drop=result.limits.drop,
+        max_label_drop=result.limits.label_drop,
+        scores=result.scores,
+        facts=comparison_facts(source=source, model=result.path, data=data),
+    )
+    from edgeml.measure.page import export_report
+
+    export_report(page, html)

@@ -147,10 +147,7 @@ def _ports_of_onnx(model: Path) -> tuple[list[_Port], list[_Port]]:
 
 
 def _ports_of_ir(model: Path) -> tuple[list[_Port], list[_Port]]:
-    with (
-        needs("openvino", extra="openvino", to="read OpenVINO models"),
-        without_telemetry(),
-    ):
+    with needs("openvino", extra="openvino", to="read OpenVINO models"), without_telemetry():
         import openvino as ov
     try:
         network = ov.Core().read_model(model)
@@ -267,11 +264,7 @@ def _triton_config(
 
 
 def _ovms_config(name: str, device: Device) -> str:
-    config: dict[str, object] = {
-        "name": name,
-        "base_path": name,
-        "target_device": device.upper(),
-    }
+    config: dict[str, object] = {"name": name, "base_path": name, "target_device": device.upper()}
     if device == "cpu":
         # Otherwise OpenVINO uses bfloat16 on a CPU that has it: other scores than were checked.
         config["plugin_config"] = {"INFERENCE_PRECISION_HINT": "f32"}

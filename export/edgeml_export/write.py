@@ -1,26 +1,78 @@
-"""The steps that write an export: FP32 ONNX first, from it the requested types and format."""
+"""An export in progress, and its steps that write: FP32 ONNX first, then the types and format."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from edgeml.errors import ExportError, needs
+from edgeml.files import user_cache
+from edgeml.predict.predictor import Predictor
+from edgeml.progress import Advance, Progress
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml.runtimes.protocol import FP16_ON_X86
-from edgeml.runtimes.tensorrt.build import check_legal
+from edgeml.runtimes.tensorrt.build import Built, check_legal, engine_from_onnx
+from edgeml.runtimes.tensorrt.engine_layers import products_of
 from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
-from edgeml_export.engine_step import EngineReport, build_engine
+from edgeml.runtimes.tensorrt.passport import NAMES, read_passport, write_passport
+from edgeml.runtimes.tensorrt.runtime import incompatibility
+from edgeml.spec.model_spec import ModelSpec, Precision
+from edgeml.spec.storage import write_spec_into_xml
 from edgeml_export.int8.legality import violations
 from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.retarget import retargeted_from_onnx
 from edgeml_export.int8.search import Choice
-from edgeml_export.job import Job
-from edgeml_export.request import SUFFIXES
+from edgeml_export.request import SUFFIXES, ExportRequest
+from edgeml_export.roles import Roles
 
 # Number of images that FP16 is tried on: a layer that overflows does so on most images.
 _OVERFLOW_IMAGES = 64
+
+
+class RecordingProgress(Progress):
+    """Forwards everything, and records the notes for the report."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.notes: list[str] = []
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str = "img") -> Iterator[Advance]:
+        """Forward a task."""
+        with self._progress.task(name, total, unit) as advance:
+            yield advance
+
+    def note(self, text: str) -> None:
+        """Record a note, and forward it."""
+        self.notes.append(text)
+        self._progress.note(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One export in progress.
+
+    Attributes:
+        request: What to write.
+        source_precision: The precision of a source that is not converted, only built or rewritten.
+        reference: The source, opened.
+        roles: Which images calibrate, fit and check.
+        folder: A temporary folder.
+        progress: Where the work is shown; its notes go into the report.
+        started: `time.monotonic()` at the start, in seconds.
+    """
+
+    request: ExportRequest
+    source_precision: Precision | None
+    reference: Predictor
+    roles: Roles
+    folder: Path
+    progress: RecordingProgress
+    started: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +81,57 @@ class Quantization:
 
     ranges: Ranges
     choice: Choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineReport:
+    """An engine that was built.
+
+    Attributes:
+        built: The engine.
+        products: The number of its convolutions and matrix products by operator and type, see
+            `products_of`.
+        checked_by: What is compared with the source: the `engine`, or, without a GPU that runs
+            it, its `onnx`, rounded as a GPU rounds.
+    """
+
+    built: Built
+    products: Mapping[str, Mapping[str, int]]
+    checked_by: Literal["engine", "onnx"]
+
+    def sentence(self) -> str:
+        """Return a line that names the library, the GPU, the batch sizes and the types."""
+        counts = (
+            f"{count} of {sum(types.values())} {kind} in {name}"
+            for kind, types in self.products.items()
+            for name, count in types.items()
+        )
+        passport = self.built.passport
+        gpu = passport.gpu or f"compute capability {', '.join(passport.compute_capability)}"
+        smallest, _, largest = passport.profile
+        batches = f"batches of {smallest}" + (f" to {largest}" if largest > smallest else "")
+        return (
+            f"{NAMES[passport.library]} {passport.version} built for {gpu}, {batches}: "
+            f"{', '.join(counts) or 'no layers'}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the value of `engine` in `edgeml export --json`."""
+        passport = self.built.passport
+        return {
+            "library": passport.library,
+            "version": passport.version,
+            "gpu": passport.gpu,
+            "compute_capability": list(passport.compute_capability),
+            "portable": passport.portable,
+            "profile": list(passport.profile),
+            "bytes": passport.plan_bytes,
+            "types": dict(passport.layers),
+            "products": {kind: dict(types) for kind, types in self.products.items()},
+            "layers": [layer.to_dict() for layer in self.built.layers],
+            "warnings": list(self.built.warnings),
+            "checked_by": self.checked_by,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +257,7 @@ def write_format(job: Job, network: Path) -> Written:
         source = job.folder / "typed" / f"{request.path.stem}.onnx"
         source.parent.mkdir()
         shutil.copyfile(network, source)
-        return Written(path=target, onnx=source, engine=build_engine(job, source, target))
+        return Written(path=target, onnx=source, engine=_build_engine(job, source, target))
     if request.file == "openvino":
         with needs("openvino", extra="export", to="write OpenVINO models"):
             from edgeml_export.to_openvino import openvino_from_onnx
@@ -162,3 +265,41 @@ def write_format(job: Job, network: Path) -> Written:
     else:
         shutil.copyfile(network, target)
     return Written(path=target, onnx=network)
+
+
+def _build_engine(job: Job, source: Path, target: Path) -> EngineReport:
+    """Build an engine with the timings that earlier builds on this machine measured."""
+    library = job.request.library
+    assert library is not None
+    built = engine_from_onnx(
+        source,
+        target,
+        job.request.engine,
+        library=library,
+        timing_cache=user_cache("engines", extra="export") / f"{library}.timing",
+        progress=job.progress,
+    )
+    report = EngineReport(
+        built=built,
+        products=products_of(built.layers, read_onnx(source)),
+        checked_by="engine" if incompatibility(built.passport) is None else "onnx",
+    )
+    job.progress.note(report.sentence())
+    return report
+
+
+def rewrite_spec(path: Path, spec: ModelSpec) -> None:
+    """Replace the spec of a written .onnx, .xml or .engine, and leave its network as it is.
+
+    Raises:
+        ModelLoadError: The file cannot be read.
+        InputError: It cannot be written.
+        SpecError: An .xml has no spec to replace.
+    """
+    if path.suffix == ".onnx":
+        write_onnx(read_onnx(path), path, spec)
+        return
+    if path.suffix == ".engine":
+        write_passport(replace(read_passport(path), spec=spec), path)
+        return
+    write_spec_into_xml(path, spec)

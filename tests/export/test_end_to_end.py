@@ -19,10 +19,9 @@ from edgeml.measure.evaluation import score
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export import check, export, pipeline
 from edgeml_export.int8.legality import violations
-from edgeml_export.job import Job
 from edgeml_export.request import RequestError
 from edgeml_export.verify import verify
-from edgeml_export.write import Written, write_format
+from edgeml_export.write import Job, Written, write_format
 from tests.command import Command
 from tests.export.int8.outlier import Planted, plant_outlier
 from tests.notes import Notes

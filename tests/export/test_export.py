@@ -31,10 +31,9 @@ from edgeml.runtimes.tensorrt.engine_options import EngineOptions
 from edgeml.spec.provenance import Provenance
 from edgeml_export import check, export, pipeline
 from edgeml_export.int8.calibration import choose_calibration
-from edgeml_export.job import Job
 from edgeml_export.request import SUFFIXES, RequestError
 from edgeml_export.to_openvino import openvino_from_onnx
-from edgeml_export.write import Written, write_format
+from edgeml_export.write import Job, Written, write_format
 from tests.tiny import make_tiny_onnx, tiny_spec
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]

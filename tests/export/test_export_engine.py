@@ -21,11 +21,11 @@ from edgeml.runtimes.tensorrt.legality import refused_by_tensorrt
 from edgeml.runtimes.tensorrt.passport import read_engine
 from edgeml.spec.model_spec import Precision
 from edgeml_export import export
-from edgeml_export.engine_step import EngineReport
 from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.request import RequestError
 from edgeml_export.to_fp16 import fp16_from_onnx
+from edgeml_export.write import EngineReport
 from tests.export.graphs import written
 from tests.export.int8.quantized import quantized
 from tests.runtimes.tensorrt.engines import machine

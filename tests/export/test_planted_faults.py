@@ -25,13 +25,11 @@ from edgeml.progress import SILENT
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export import ExportRequest, export
 from edgeml_export.check import check_model
-from edgeml_export.job import Job, RecordingProgress
 from edgeml_export.request import SUFFIXES
-from edgeml_export.result import rewrite_spec
 from edgeml_export.roles import Roles
 from edgeml_export.to_openvino import openvino_from_onnx
 from edgeml_export.verify import verify
-from edgeml_export.write import Written
+from edgeml_export.write import Job, RecordingProgress, Written, rewrite_spec
 from tests.command import Command
 from tests.export.conftest import draw
 from tests.report.pages import check_page

@@ -18,9 +18,9 @@ from edgeml_export import to_openvino
 from edgeml_export.int8.calibration import choose_calibration
 from edgeml_export.int8.ranges import Ranges, measure_ranges
 from edgeml_export.int8.to_int8 import int8_from_onnx
-from edgeml_export.result import rewrite_spec
 from edgeml_export.to_onnx import onnx_from_checkpoint
 from edgeml_export.to_openvino import openvino_from_onnx
+from edgeml_export.write import rewrite_spec
 
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
 

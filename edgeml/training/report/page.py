@@ -36,11 +36,7 @@ from edgeml.training.report.plots import (
 )
 
 _SPLITS = {"val": "validation", "test": "test"}
-_DIAGRAMS = {
-    "val_before": "validation, before",
-    "val": "validation",
-    "test": "test",
-}
+_DIAGRAMS = {"val_before": "validation, before", "val": "validation", "test": "test"}
 
 # Precision-recall curves to show: those of the labels with the lowest AP.
 _MAX_CURVES = 24
