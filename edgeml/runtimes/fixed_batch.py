@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,8 @@ class _FixedBatch(WrappedRuntime):
     def __init__(self, runtime: Runtime, size: int) -> None:
         super().__init__(runtime)
         self._size = size
-
-    @property
-    def input_shape(self) -> tuple[int | None, int, int, int]:
-        return (None, *self._runtime.input_shape[1:])
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return {**self._runtime.metadata, "batch": str(self._size)}
+        self.input_shape = (None, *runtime.input_shape[1:])
+        self.metadata = {**runtime.metadata, "batch": str(size)}
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         if not isinstance(batch, np.ndarray) or batch.shape[:1] in ((), (0,), (self._size,)):

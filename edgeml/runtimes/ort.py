@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from edgeml.runtimes.protocol import (
     RuntimeOptions,
     check_batch,
     check_process,
+    one_line,
     output_index,
     spec_inside,
     timeout_error,
@@ -42,25 +43,23 @@ INT8_ON_CUDA = (
 )
 """By what others report, see `edgeml.runtimes.known_issues`; not measured here."""
 
-_DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(uint8)": "uint8",
-}
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 # Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
 _ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 
 class OrtRuntime:
-    """An ONNX Runtime session. `run` may be called from several threads at once."""
+    """An ONNX Runtime session. `run` may be called from several threads at once.
+
+    Attributes:
+        name: The library, its version and the device.
+        input_shape: The declared shape; a symbolic dimension is None.
+        metadata: The file's metadata_props, the precision and the output.
+    """
 
     def __init__(
-        self,
-        path: Path,
-        options: RuntimeOptions = DEFAULT_OPTIONS,
-        *,
-        graphs: bool = False,
+        self, path: Path, options: RuntimeOptions = DEFAULT_OPTIONS, *, graphs: bool = False
     ) -> None:
         """Load `path`.
 
@@ -83,18 +82,19 @@ class OrtRuntime:
             raise InputError("A graph cannot be stopped; open it without timeout.")
         session = _open(path, provider, _session_options(options))
         self._session: ort.InferenceSession | None = session
-        self._label = provider.label
+        self.name = f"onnxruntime {ort.__version__} {provider.label}"
         taken = session.get_inputs()[0]
-        self._feed = taken.name
-        self._dtype = _DTYPES.get(taken.type, taken.type)
-        self._shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
+        self._feed, self._dtype = taken.name, _DTYPES.get(taken.type, taken.type)
+        shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
+        self.input_shape = cast("tuple[int | None, int, int, int]", shape)
         self._timeout = options.timeout
         # On the CPU it does survive a fork: who calls does the work of threads that are missing.
         self._process = None if provider.name == CPU else os.getpid()
         self._output = session.get_outputs()[0].name
         metadata = session.get_modelmeta().custom_metadata_map
         spec = spec_inside(metadata)
-        self._metadata = {**metadata, "precision": _precision(spec, provider)}
+        precision = _precision(spec, provider)
+        self.metadata = {**metadata, "precision": precision, "output": self._output}
         if provider.name == CPU and _is_fp16(spec) and not _ON_ARM:
             logger.warning("%s: %s", path.name, FP16_ON_X86)
         if provider.name == CUDA and _is_int8(spec):
@@ -102,21 +102,6 @@ class OrtRuntime:
         if spec is not None and spec.output is not None:
             self.select_output(spec.output)
         self._replayed = _replayed(path, session, provider, self._output) if graphs else None
-
-    @property
-    def name(self) -> str:
-        """The library, its version and the device."""
-        return f"onnxruntime {ort.__version__} {self._label}"
-
-    @property
-    def input_shape(self) -> tuple[int | None, int, int, int]:
-        """The declared shape; a symbolic dimension is None."""
-        return cast("tuple[int | None, int, int, int]", self._shape)
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The file's metadata_props, the precision and the output."""
-        return {**self._metadata, "output": self._output}
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Map a batch to logits (N, labels) float32.
@@ -130,7 +115,7 @@ class OrtRuntime:
             raise InferenceError("This model is closed; open it again.")
         if self._process is not None:
             check_process(self._process, "a GPU")
-        check_batch(batch, self._shape, self._dtype)
+        check_batch(batch, self.input_shape, self._dtype)
         try:
             if self._replayed is not None:
                 return self._replayed.run(batch)
@@ -142,7 +127,7 @@ class OrtRuntime:
         except EdgemlError:
             raise
         except Exception as err:
-            raise InferenceError(f"ONNX Runtime failed: {_line(err)}") from err
+            raise InferenceError(f"ONNX Runtime failed: {one_line(err)}") from err
         return np.asarray(logits, np.float32)
 
     def _run_in_time(
@@ -170,6 +155,7 @@ class OrtRuntime:
         assert self._session is not None
         names = [one.name for one in self._session.get_outputs()]
         self._output = names[output_index([[one] for one in names], name)]
+        self.metadata["output"] = self._output
 
     def close(self) -> None:
         """Free the session, and what a graph was recorded with."""
@@ -206,7 +192,7 @@ def _session_options(options: RuntimeOptions) -> ort.SessionOptions:
         session.intra_op_num_threads = threads
     # Spinning threads take four times the CPU time as soon as anything else wants the cores.
     session.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
-    if _saturates(_read(_CPUINFO)):
+    if _saturates():
         # Products of uint8 and uint8 instead: slower, and right. ONNX Runtime would do so with
         # VNNI too, where it halves the speed of INT8 and changes no bit.
         session.add_session_config_entry("session.x64quantprecision", "1")
@@ -262,23 +248,14 @@ def _is_fp16(spec: ModelSpec | None) -> bool:
     return spec is not None and "fp16" in (spec.precision, spec.provenance.arithmetic)
 
 
-def _saturates(cpuinfo: str) -> bool:
+def _saturates() -> bool:
     """Return whether pairs of uint8 x int8 products are added in 16 bits: x86 without VNNI.
 
     True also where the processor's flags cannot be read.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
-    return not {"avx512_vnni", "avx_vnni"} & set(cpuinfo.split())
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _line(err: Exception) -> str:
-    """Return an error's message as one line."""
-    return " ".join(str(err).split())
+    with suppress(OSError):
+        words = _CPUINFO.read_text(encoding="utf-8", errors="replace").split()
+        return not {"avx512_vnni", "avx_vnni"} & set(words)
+    return True

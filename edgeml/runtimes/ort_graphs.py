@@ -63,7 +63,9 @@ class ReplayedSession:
         with self._lock:
             recorded = self._recorded.get(kind)
             if recorded is None:
-                logits = self._run_unrecorded(images)
+                feed = {self._input: images}
+                (scores,) = self._session.run([self._output], feed, _options(_NO_GRAPH))
+                logits = np.asarray(scores, np.float32)
                 if len(self._recorded) < _MAX_SHAPES:
                     self._recorded[kind] = self._buffers(images, logits)
                 return logits
@@ -71,10 +73,6 @@ class ReplayedSession:
             self._session.run_with_iobinding(recorded.binding, recorded.options)
             recorded.binding.synchronize_outputs()
             return np.array(recorded.logits.numpy(), np.float32)
-
-    def _run_unrecorded(self, batch: _Batch) -> NDArray[np.float32]:
-        (logits,) = self._session.run([self._output], {self._input: batch}, _options(_NO_GRAPH))
-        return np.asarray(logits, np.float32)
 
     def _buffers(self, batch: _Batch, logits: NDArray[np.float32]) -> _Recorded:
         # On the CPU, ortvalue_from_numpy would write later batches into the caller's array.

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from edgeml.errors import InputError, ModelLoadError
 from edgeml.runtimes.known_issues import see
+from edgeml.runtimes.protocol import one_line
 from edgeml.runtimes.telemetry import without_telemetry
 
 with without_telemetry():
@@ -89,19 +90,15 @@ def open_session(
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     complaints = _preload() if provider.name == CUDA else ""
     try:
+        builtin = None
         if provider.devices:
             options.add_provider_for_devices(provider.devices, dict(provider.options))
-            session = ort.InferenceSession(str(path), options, enable_fallback=0)
         else:
-            # Without enable_fallback=0 a failing device is silently replaced by the CPU.
-            session = ort.InferenceSession(
-                str(path),
-                options,
-                providers=[(provider.name, dict(provider.options))],
-                enable_fallback=0,
-            )
+            builtin = [(provider.name, dict(provider.options))]
+        # Without enable_fallback=0 a failing device is silently replaced by the CPU.
+        session = ort.InferenceSession(str(path), options, providers=builtin, enable_fallback=0)
     except Exception as err:  # ONNX Runtime's own errors share no public base class
-        message = f"{_line(err)} {complaints}".strip()
+        message = f"{one_line(err)} {complaints}".strip()
         raise ModelLoadError(
             f"ONNX Runtime refuses {path.name!r}: {message}{see(message)}"
         ) from err
@@ -151,11 +148,8 @@ def check_served(
     if provider.name == CPU or placed is None:
         return
     elsewhere: Counter[str] = Counter()
-    for name, operators in placed.items():
-        if name != provider.name:
-            elsewhere.update(
-                {op: n for op, n in operators.items() if any(kind in op for kind in _WEIGHTED)}
-            )
+    for operators in (placed[name] for name in placed if name != provider.name):
+        elsewhere.update({op: operators[op] for op in operators if any(w in op for w in _WEIGHTED)})
     if elsewhere or provider.name not in placed:
         moved = ", ".join(f"{n} {op}" for op, n in elsewhere.most_common()) or "everything"
         raise ModelLoadError(
@@ -172,8 +166,9 @@ def _cuda(index: int, options: Mapping[str, str], device: str) -> Provider:
     devices = _devices_of(CUDA)
     if index < len(devices):
         return Provider(name=CUDA, label=label, options=options, devices=(devices[index],))
+    package = getattr(ort, "package_name", None) or "onnxruntime"
     raise InputError(
-        f"{_unknown(device)} This is {_package()}: for NVIDIA GPUs run "
+        f"{_unknown(device)} This is {package} {ort.__version__}: for NVIDIA GPUs run "
         "pip uninstall -y onnxruntime && pip install 'edgeml[gpu]'."
     )
 
@@ -214,7 +209,7 @@ def _register_plugin(name: str) -> None:
             except Exception as err:  # as above
                 raise ModelLoadError(
                     f"ONNX Runtime cannot load {package} {version(package)}: "
-                    f"{_line(err)}{see(_line(err))}"
+                    f"{one_line(err)}{see(one_line(err))}"
                 ) from err
 
 
@@ -236,7 +231,7 @@ def _plugins() -> Iterator[tuple[str, ModuleType]]:
                 module = importlib.import_module(top)
             except Exception as err:  # it is third-party code
                 raise ModelLoadError(
-                    f"{package} contains a provider, but cannot be imported: {_line(err)}. "
+                    f"{package} contains a provider, but cannot be imported: {one_line(err)}. "
                     f"pip uninstall {package}, or install it again."
                 ) from err
             if hasattr(module, "get_library_path"):
@@ -250,8 +245,7 @@ def _preload() -> str:
     ONNX Runtime itself finds only libraries of the system or of PyTorch. It prints its report on
     stdout, where edgeml writes results.
     """
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
     return " ".join(output.getvalue().split())
@@ -261,20 +255,9 @@ def _unknown(device: str) -> str:
     """Return a message with all devices: the common ones, then providers by their names."""
     named = {*ort.get_available_providers(), *(d.ep_name for d in _all_devices())} - {CPU}
     known = ["auto", "cpu", *(["cuda"] if CUDA in named else []), *sorted(named - {CUDA})]
-    return (
-        f"ONNX Runtime has no device {device!r} here; "
-        f"known are {', '.join(known[:-1])} and {known[-1]}."
-    )
+    listed = f"{', '.join(known[:-1])} and {known[-1]}"
+    return f"ONNX Runtime has no device {device!r} here; known are {listed}."
 
 
 def _all_devices() -> Sequence[ort.OrtEpDevice]:
     return list(getattr(ort, "get_ep_devices", list)())  # absent before 1.23
-
-
-def _package() -> str:
-    return f"{getattr(ort, 'package_name', None) or 'onnxruntime'} {ort.__version__}"
-
-
-def _line(err: Exception) -> str:
-    """Return an error's message as one line."""
-    return " ".join(str(err).split())

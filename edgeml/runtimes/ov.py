@@ -6,7 +6,6 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from edgeml.runtimes.protocol import (
     RuntimeOptions,
     check_batch,
     check_process,
+    one_line,
     output_index,
     spec_inside,
     timeout_error,
@@ -34,7 +34,13 @@ _WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul
 
 
 class OpenVinoRuntime:
-    """A compiled model. Each thread that calls `run` gets its own inference request."""
+    """A compiled model. Each thread that calls `run` gets its own inference request.
+
+    Attributes:
+        name: The library, its version and the device.
+        input_shape: The declared shape; a dynamic dimension is None.
+        metadata: The file's rt_info or metadata_props, the precision and the output.
+    """
 
     def __init__(self, path: Path, options: RuntimeOptions = DEFAULT_OPTIONS) -> None:
         """Read and compile `path`.
@@ -68,35 +74,23 @@ class OpenVinoRuntime:
                 model, self._device, config
             )
         except RuntimeError as err:
-            message = " ".join(str(err).split())[-300:]
-            raise ModelLoadError(f"OpenVINO refuses {path.name!r}: {message}") from err
-        self._shape = _shape(model)
+            raise ModelLoadError(f"OpenVINO refuses {path.name!r}: {one_line(err)[-300:]}") from err
+        self.name = f"openvino {ov.__version__.split('-')[0]} {self._device}"
+        sides = (
+            None if one.is_dynamic else one.get_length() for one in model.inputs[0].partial_shape
+        )
+        self.input_shape = cast("tuple[int | None, int, int, int]", tuple(sides))
         self._dtype = model.inputs[0].element_type.to_dtype().name
         self._timeout = options.timeout
         self._abandoned: list[tuple[Any, object]] = []
         self._process = None if self._runs_in_the_caller() else os.getpid()
         self._outputs = [sorted(port.get_names()) for port in model.outputs]
         self._output = 0
-        self._metadata = {**_metadata(model), "precision": self._actual_precision()}
+        self.metadata = {**_metadata(model), "precision": self._actual_precision()}
         self._local = threading.local()
-        spec = spec_inside(self._metadata)
+        spec = spec_inside(self.metadata)
         if spec is not None and spec.output is not None:
             self.select_output(spec.output)
-
-    @property
-    def name(self) -> str:
-        """The library, its version and the device."""
-        return f"openvino {ov.__version__.split('-')[0]} {self._device}"
-
-    @property
-    def input_shape(self) -> tuple[int | None, int, int, int]:
-        """The declared shape; a dynamic dimension is None."""
-        return self._shape
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The file's rt_info or metadata_props, the precision and the output."""
-        return self._metadata
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Map a batch to logits (N, labels) float32.
@@ -110,7 +104,7 @@ class OpenVinoRuntime:
             raise InferenceError("This model is closed; open it again.")
         if self._process is not None:
             check_process(self._process, "OpenVINO in this mode")
-        check_batch(batch, self._shape, self._dtype)
+        check_batch(batch, self.input_shape, self._dtype)
         request = getattr(local, "request", None)
         if request is None:
             request = local.request = compiled.create_infer_request()
@@ -131,7 +125,7 @@ class OpenVinoRuntime:
                     local.request = None
                     raise timeout_error(self._timeout)
         except RuntimeError as err:
-            raise InferenceError(f"OpenVINO failed: {' '.join(str(err).split())[-300:]}") from err
+            raise InferenceError(f"OpenVINO failed: {one_line(err)[-300:]}") from err
         # A copy: the request writes its next result over this one.
         return np.array(request.get_output_tensor(self._output).data, np.float32)
 
@@ -142,7 +136,7 @@ class OpenVinoRuntime:
             SpecError: There is no output of this name, or there are several and none is named.
         """
         self._output = output_index(self._outputs, name)
-        self._metadata["output"] = name or "/".join(self._outputs[self._output])
+        self.metadata["output"] = name or "/".join(self._outputs[self._output])
 
     def close(self) -> None:
         """Free the compiled model."""
@@ -184,12 +178,6 @@ def _is_busy(request: Any) -> bool:
         return not request.wait_for(0)
     except RuntimeError:  # it was cancelled
         return False
-
-
-def _shape(model: ov.Model) -> tuple[int | None, int, int, int]:
-    shape = model.inputs[0].partial_shape
-    sides = [None if side.is_dynamic else side.get_length() for side in shape]
-    return cast("tuple[int | None, int, int, int]", tuple(sides))
 
 
 def _metadata(model: ov.Model) -> dict[str, str]:

@@ -138,18 +138,8 @@ class WrappedRuntime:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-
-    @property
-    def name(self) -> str:
-        return self._runtime.name
-
-    @property
-    def input_shape(self) -> tuple[int | None, int, int, int]:
-        return self._runtime.input_shape
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        return self._runtime.metadata
+        self.name, self.input_shape = runtime.name, runtime.input_shape
+        self.metadata: Mapping[str, str] = runtime.metadata
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         return self._runtime.run(batch)
@@ -252,6 +242,11 @@ def check_process(opened_in: int, library: str) -> None:
             f"forked from it; {library} does not survive that. Open a Predictor in each process, "
             "or start processes by multiprocessing's 'spawn'."
         )
+
+
+def one_line(err: Exception) -> str:
+    """Return an error's message as one line."""
+    return " ".join(str(err).split())
 
 
 def timeout_error(seconds: float) -> InferenceError:

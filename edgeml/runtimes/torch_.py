@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,13 @@ from edgeml.spec.storage import spec_metadata
 
 
 class TorchRuntime:
-    """A PyTorch module in evaluation mode. `run` may be called from several threads at once."""
+    """A PyTorch module in evaluation mode. `run` may be called from several threads at once.
+
+    Attributes:
+        name: The library, its version and the device.
+        input_shape: Any batch of images of the spec's size.
+        metadata: The spec in the checkpoint, and the precision.
+    """
 
     def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
         """Load a run folder or its .safetensors.
@@ -35,23 +40,9 @@ class TorchRuntime:
         if threads:
             torch.set_num_threads(threads)
         self._process = os.getpid()
-        self._size = spec.preprocess.size
-        self._metadata = {**spec_metadata(spec), "precision": "f32"}
-
-    @property
-    def name(self) -> str:
-        """The library, its version and the device."""
-        return f"torch {torch.__version__} {self._device.upper()}"
-
-    @property
-    def input_shape(self) -> tuple[int | None, int, int, int]:
-        """Any batch of images of the spec's size."""
-        return (None, 3, *self._size)
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The spec in the checkpoint, and the precision."""
-        return self._metadata
+        self.name = f"torch {torch.__version__} {self._device.upper()}"
+        self.input_shape = (None, 3, *spec.preprocess.size)
+        self.metadata = {**spec_metadata(spec), "precision": "f32"}
 
     def run(self, batch: NDArray[np.float32] | NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Map a batch (N, 3, H, W) to logits (N, labels) float32.

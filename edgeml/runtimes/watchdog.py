@@ -68,21 +68,15 @@ def deadline(seconds: float, stop: Callable[[], None]) -> Iterator[Alarm]:
 
     It may be called just as the block ends, so it must be harmless then.
     """
+    global _watchdog
+    with _creating:
+        _watchdog = watchdog = _watchdog or _Watchdog()
     alarm = Alarm(stop)
-    _get_watchdog().set(seconds, alarm)
+    watchdog.set(seconds, alarm)
     try:
         yield alarm
     finally:
         alarm.stop = None
-
-
-def _get_watchdog() -> _Watchdog:
-    global _watchdog
-    watchdog = _watchdog
-    if watchdog is None:
-        with _creating:
-            watchdog = _watchdog = _watchdog or _Watchdog()
-    return watchdog
 
 
 def _reset() -> None:

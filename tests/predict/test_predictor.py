@@ -295,9 +295,10 @@ def test_a_run_folder_is_safe_to_share_and_refuses_what_the_others_refuse(
     runtime.__dict__.update(
         _module=pooled.eval(),
         _device="cpu",
-        _size=(32, 32),
         _process=os.getpid(),
-        _metadata={"edgeml": tiny_spec().to_json()},
+        name=f"torch {torch.__version__} CPU",
+        input_shape=(None, 3, 32, 32),
+        metadata={"edgeml": tiny_spec().to_json()},
     )
     with Predictor(runtime) as predictor:
         frames = [plain((i, 2 * i, 3 * i)) for i in range(60)]

@@ -36,9 +36,10 @@ def torch_runtime() -> Runtime:
     runtime.__dict__.update(
         _module=pooled.eval(),
         _device="cpu",
-        _size=(32, 32),
         _process=os.getpid(),
-        _metadata={"edgeml": tiny_spec().to_json(), "precision": "f32"},
+        name=f"torch {torch.__version__} CPU",
+        input_shape=(None, 3, 32, 32),
+        metadata={"edgeml": tiny_spec().to_json(), "precision": "f32"},
     )
     return runtime
 

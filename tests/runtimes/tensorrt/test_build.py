@@ -20,10 +20,10 @@ import timm
 import torch
 
 from edgeml import ModelSpec, Preprocess
-from edgeml.data import Dataset
+from edgeml.data import Dataset, read_dataset
 from edgeml.errors import ExportError, InputError, ModelLoadError
 from edgeml.image.reading import read_image
-from edgeml.progress import Advance, Progress
+from edgeml.progress import SILENT, Advance, Progress
 from edgeml.runtimes.onnx_file import read_onnx
 from edgeml.runtimes.tensorrt import build as build_module
 from edgeml.runtimes.tensorrt.build import Built, engine_from_onnx
@@ -36,6 +36,7 @@ from edgeml_export.int8.ranges import measure_ranges
 from edgeml_export.int8.to_int8 import int8_from_onnx
 from edgeml_export.to_fp16 import fp16_from_onnx
 from edgeml_export.to_onnx import onnx_from_module
+from tests.export.conftest import draw
 from tests.export.graphs import model_of, written
 from tests.export.int8.quantized import quantized
 from tests.export.test_models import give_statistics
@@ -66,6 +67,11 @@ SLOW = (
 )
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return read_dataset(draw(tmp_path_factory.mktemp("images")))
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +106,22 @@ def typed(
     return make
 
 
-def build(source: Path, folder: Path, **options: Any) -> Built:
-    target = folder / "m.engine"
-    return engine_from_onnx(source, target, EngineOptions(**options), library="tensorrt_rtx")
+def build(
+    source: Path,
+    folder: Path,
+    *,
+    timing_cache: Path | None = None,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Built:
+    return engine_from_onnx(
+        source,
+        folder / "m.engine",
+        EngineOptions(**options),
+        library="tensorrt_rtx",
+        timing_cache=timing_cache,
+        progress=progress,
+    )
 
 
 def expected_products(network: onnx.ModelProto, precision: Precision) -> dict[str, dict[str, int]]:
