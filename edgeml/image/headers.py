@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from pathlib import PurePath
 from typing import Literal
 
@@ -44,14 +45,13 @@ _MAX_SCANS = 64
 _MAX_PACKED_TEXTS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Header:
     """What a header states about an image.
 
     Attributes:
         format: Which codec it is for.
-        height: In pixels, before any EXIF rotation.
-        width: In pixels, before any EXIF rotation.
+        height, width: In pixels, before any EXIF rotation.
         memory: The bytes that OpenCV needs to decode the image: 6 a pixel, since it holds the frame
             twice, and what a format needs in addition. Measured with OpenCV 5.0 on images of 1 to
             49 megapixels.
@@ -66,6 +66,7 @@ class Header:
     height: int
     width: int
     memory: int
+    _: KW_ONLY
     min_bytes: int = 0
     animated: bool = False
     colours: Colours = "unknown"
@@ -123,10 +124,9 @@ def read_header(data: bytes) -> Header:
 
 def header_or_none(data: bytes) -> Header | None:
     """Read the header of an encoded image; None if it has none that can be read."""
-    try:
+    with suppress(ImageError):
         return read_header(data)
-    except ImageError:
-        return None
+    return None
 
 
 def _header(data: bytes) -> Header:
@@ -137,10 +137,7 @@ def _header(data: bytes) -> Header:
             return _png(data)
         case "gif":
             width, height = struct.unpack_from("<HH", data, 6)
-            memory = 8 * height * width
-            return Header(
-                format="gif", height=height, width=width, memory=memory, colours="palette"
-            )
+            return Header("gif", height, width, 8 * height * width, colours="palette")
         case "bmp":
             return _bmp(data)
         case "webp":
@@ -149,8 +146,7 @@ def _header(data: bytes) -> Header:
             return _tiff(data)
         case "avif":
             height, width, alpha = avif_size(data)
-            memory = (28 if alpha else 19) * height * width
-            return Header(format="avif", height=height, width=width, memory=memory, bits=0)
+            return Header("avif", height, width, (28 if alpha else 19) * height * width, bits=0)
         case "heic":
             raise ImageError(
                 f"it is HEIC, which OpenCV does not read; {FORMATS} are read", reason="unsupported"
@@ -243,16 +239,13 @@ def _png(data: bytes) -> Header:
         length, kind = _CHUNK.unpack_from(data, position)
         if position == 8 and kind != b"IHDR":
             raise ImageError("it is a damaged PNG: its first chunk is not its header")
-        if kind in (b"zTXt", b"iTXt", b"iCCP"):
-            texts += kind != b"iTXt" or _is_packed(
-                data[position + 8 : position + 8 + min(length, 99)]
-            )
-        elif kind == b"acTL":
-            animated = True
-        elif kind == b"tRNS":
-            transparent = True
+        content = data[position + 8 : position + 8 + (length if kind == b"eXIf" else 99)]
+        if kind in (b"zTXt", b"iCCP") or (kind == b"iTXt" and _is_packed(content[:length])):
+            texts += 1
         elif kind == b"eXIf":
-            exif = data[position + 8 : position + 8 + length]
+            exif = content
+        animated |= kind == b"acTL"
+        transparent |= kind == b"tRNS"
         position += 12 + length
         if position > len(data):
             raise ImageError("it is a damaged PNG: a chunk runs past its end")
@@ -308,8 +301,7 @@ def _bmp(data: bytes) -> Header:
     height, width = abs(height), abs(width)  # a negative height means rows from the top
     bits = struct.unpack_from("<H", data, 24 if old else 28)[0]
     colours: Colours = "palette" if bits <= 8 else "rgba" if bits == 32 else "rgb"
-    memory = 6 * height * width
-    return Header(format="bmp", height=height, width=width, memory=memory, colours=colours)
+    return Header("bmp", height, width, 6 * height * width, colours=colours)
 
 
 def _webp(data: bytes) -> Header:
@@ -330,15 +322,8 @@ def _webp(data: bytes) -> Header:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ImageError("it is a WebP without an image")
-    memory = factor * height * width
-    return Header(
-        format="webp",
-        height=height,
-        width=width,
-        memory=memory,
-        colours=colours,
-        orientation=orientation_of(exif),
-    )
+    memory, orientation = factor * height * width, orientation_of(exif)
+    return Header("webp", height, width, memory, colours=colours, orientation=orientation)
 
 
 def _webp_exif(data: bytes) -> bytes:

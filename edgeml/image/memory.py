@@ -35,10 +35,12 @@ def kept_memory() -> Iterator[None]:
 
     On a CPU, page faults are a quarter of the time of training a MobileNetV2 (benchmarks/training).
     """
-    mallopt = _mallopt()
-    if mallopt is None:
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    # musl has no mallopt, or one that does nothing.
+    if library is None or not hasattr(library, "gnu_get_libc_version"):
         yield
         return
+    mallopt = library.mallopt
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, _NEVER)
     try:
@@ -46,11 +48,3 @@ def kept_memory() -> Iterator[None]:
     finally:
         mallopt(_M_MMAP_MAX, _MMAP_MAX)
         mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
-
-
-def _mallopt() -> ctypes._NamedFuncPointer | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None)
-    # musl has no mallopt, or one that does nothing.
-    return library.mallopt if hasattr(library, "gnu_get_libc_version") else None

@@ -153,13 +153,12 @@ class Preprocess:
         """
         if self.resize != "crop" or self.antialias:
             return frame, self._place(*frame.shape[:2])
-        scale = max(wanted / side for wanted, side in zip(self.size, frame.shape, strict=False))
-        cut = [
-            min(max(int(wanted / scale * self.crop + 1e-6), 1), side)
-            for wanted, side in zip(self.size, frame.shape, strict=False)
-        ]
-        top, left = ((side - n) // 2 for side, n in zip(frame.shape, cut, strict=False))
-        part = frame[top : top + cut[0], left : left + cut[1]]
+        height, width = frame.shape[:2]
+        scale = max(self.size[0] / height, self.size[1] / width)
+        rows = min(max(int(self.size[0] / scale * self.crop + 1e-6), 1), height)
+        columns = min(max(int(self.size[1] / scale * self.crop + 1e-6), 1), width)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        part = frame[top : top + rows, left : left + columns]
         return part, _Place(self.size, full_window(self.size), full_window(self.size))
 
     def _place(self, height: int, width: int) -> _Place:

@@ -75,7 +75,7 @@ def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Fram
         check_frame(image)
         return image
     if isinstance(image, (str, os.PathLike)):
-        return decode_image(read_file(image), _named(image), at_least=at_least)
+        return decode_image(read_file(image), os.fsdecode(image), at_least=at_least)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image), at_least=at_least)
     if hasattr(image, "convert") and hasattr(image, "getexif"):
@@ -93,18 +93,15 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ImageError: It cannot be read, or has more than `MAX_BYTES`.
     """
-    name = _named(path)
+    name = os.fsdecode(path)
     try:
         with open(path, "rb", buffering=0) as file:
             data = _read(file)
-    except FileNotFoundError as err:
-        raise ImageError(
-            f"Cannot read the image {name!r}: {err.strerror}.", reason="missing", source=name
-        ) from err
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
         why = getattr(err, "strerror", None) or err
+        reason: ImageReason = "missing" if isinstance(err, FileNotFoundError) else "unreadable"
         raise ImageError(
-            f"Cannot read the image {name!r}: {why}.", reason="unreadable", source=name
+            f"Cannot read the image {name!r}: {why}.", reason=reason, source=name
         ) from err
     if data is None:
         raise ImageError(
@@ -132,10 +129,6 @@ def _read(file: FileIO) -> bytes | None:
         if total > MAX_BYTES:
             return None
     return b"".join(parts)
-
-
-def _named(path: str | os.PathLike[str]) -> str:
-    return os.fsdecode(path)
 
 
 def decode_image(
@@ -169,7 +162,7 @@ def decode_image(
         )
     flags = cv2.IMREAD_COLOR_BGR
     if at_least and header.format == "jpeg":
-        flags = _scaled_flags((header.height, header.width), at_least)
+        flags = _scaled_flags(header.size, at_least)
     if header.animated:
         data = strip_animation(data)
     frame, cause = None, None
@@ -187,7 +180,7 @@ def decode_image(
 
 def _check_size(header: Header, name: str, source: str | None) -> None:
     """Refuse a decompression bomb by its header."""
-    height, width = header.height, header.width
+    height, width = header.size
     if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
         what = f"has {height} x {width} pixels; more than {MAX_PIXELS}, or {MAX_SIDE} on a side,"
     elif header.memory > MAX_MEMORY:
@@ -224,9 +217,7 @@ def _scaled_flags(size: tuple[int, int], at_least: tuple[int, int]) -> int:
 
 def _from_pil(image: Any) -> Frame:
     """Convert a PIL image; its EXIF rotation is applied, as for files."""
-    _check_size(
-        Header(format="png", height=image.height, width=image.width, memory=0), "from PIL", None
-    )
+    _check_size(Header("png", image.height, image.width, 0), "from PIL", None)
     if image.mode in ("I", "F"):
         raise ImageError(
             f"The PIL image cannot be used: its mode {image.mode!r} has no known range. "

@@ -71,10 +71,7 @@ def resize(
         window: The rows and columns of the result to return, all by default. The others are not
             computed if they are many: the middle of a strip 1 pixel high would cost gigabytes.
     """
-    window = window or full_window(size)
-    if frame.shape[:2] == size:
-        return frame[window]
-    result = _resample(frame, size, interpolation, antialias, window)
+    result = _resample(frame, size, interpolation, antialias, window or full_window(size))
     return result if isinstance(result, np.ndarray) else cast("Frame", cv2.merge(result))
 
 
@@ -86,12 +83,8 @@ def resize_planes(
     window: Window,
 ) -> Sequence[Plane]:
     """Resample as `resize` does; return the three channels (rows, columns) uint8."""
-    if frame.shape[:2] == size:
-        return cast("Sequence[Plane]", cv2.split(frame[window]))
     result = _resample(frame, size, interpolation, antialias, window)
-    if isinstance(result, np.ndarray):
-        return cast("Sequence[Plane]", cv2.split(result))
-    return result
+    return cast("Sequence[Plane]", cv2.split(result)) if isinstance(result, np.ndarray) else result
 
 
 def full_window(size: tuple[int, int]) -> Window:
@@ -108,6 +101,8 @@ def _resample(
 ) -> Frame | list[Plane]:
     """Resample as `resize` does; return a frame or its channels, whichever needs no copy."""
     sides = frame.shape[:2]
+    if sides == size:
+        return frame[window]
     plain = interpolation == "nearest" or not antialias
     lengths: tuple[float, float] = sides
     if not plain:
@@ -139,11 +134,8 @@ def _blur(halved: float, scale: float, target: int) -> _Blur | None:
     Variances of convolved kernels add up, so the blur has the variance that linear sampling lacks.
     The frequency responses then agree up to the second order, where photos have most of their
     energy: 43 dB or more. None if the axis is not at least halved, or if it needs too many taps.
-
-    Args:
-        halved: The factor of the halvings so far: 1, 1/2, 1/4 ...
-        scale: How many times longer than `target` the axis still is.
-        target: The length of the result.
+    `halved` is the factor of the halvings so far (1, 1/2, 1/4 ...); the axis is still `scale`
+    times as long as `target`.
     """
     if scale < 2:
         return None
@@ -175,14 +167,8 @@ def _blur_and_sample(
     across: _Blur,
 ) -> Frame:
     """Shrink a frame; `lengths` are its sides with the fractions that `_halve` dropped."""
-    blurred = cv2.GaussianBlur(
-        frame,
-        (across.taps, down.taps),
-        across.sigma,
-        None,
-        down.sigma,
-        borderType=cv2.BORDER_REPLICATE,
-    )
+    taps, edge = (across.taps, down.taps), cv2.BORDER_REPLICATE
+    blurred = cv2.GaussianBlur(frame, taps, across.sigma, None, down.sigma, borderType=edge)
     # OpenCV accepts scales only if it rounds the size itself. It rounds to the right one: `_halve`
     # dropped less than a pixel, which is less than half a pixel of the result.
     y, x = size[0] / lengths[0], size[1] / lengths[1]
@@ -197,15 +183,9 @@ def _multiply_out(
     plain: bool,
     window: Window,
 ) -> list[Plane]:
-    """Apply a filter as products of matrices.
+    """Apply a filter as products of matrices; a `plain` one does not widen when shrinking.
 
-    Args:
-        frame: What to resample.
-        size: As in `resize`.
-        lengths: The frame's sides with the fractions that `_halve` dropped.
-        interpolation: As in `resize`.
-        plain: The filter uses as few pixels when shrinking as when enlarging.
-        window: As in `resize`.
+    `lengths` are the frame's sides with the fractions that `_halve` dropped.
     """
     height, width = lengths
     rows, columns = window
@@ -242,43 +222,35 @@ def _parts(points: slice, samples: int) -> Iterator[slice]:
 
 
 def _resample_both(
-    picture: Frame, first: Weights, second: Weights, *, overshoots: bool
+    part: Frame, first: Weights, second: Weights, *, overshoots: bool
 ) -> NDArray[np.uint8]:
     """Resample (A, B, 3) uint8 along its first axis, then its second; (3, second, first) uint8.
 
     Both passes run along the rows of memory, so the image is transposed between them. Viewed as a
     matrix (A, 3 B), it comes out with the rows of a channel at every third place.
     """
-    samples = picture.reshape(len(picture), -1)
+    samples = part.reshape(len(part), -1)
     plan = scratch.plan(first, second, samples.shape[1])
     for columns, floats, products in plan.strips:
         cv2.accumulateWeighted(samples[:, columns], floats, 1.0)  # OpenCV's fastest conversion
-        _multiply(products)
+        for weights, block, result in products:
+            np.matmul(weights, block, out=result)
     if overshoots:
         np.rint(np.clip(plan.half, 0, 255, out=plan.half), out=plan.half)
     cv2.transpose(plan.half, plan.turned)
-    _multiply(plan.products)
+    for weights, block, result in plan.products:
+        np.matmul(weights, block, out=result)
     np.clip(plan.out, 0, 255, out=plan.out)
     rounded = cv2.convertScaleAbs(plan.out.reshape(-1, first.count))  # none is negative
     return cast("NDArray[np.uint8]", rounded.reshape(plan.out.shape))
 
 
-def _multiply(products: Products) -> None:
-    for weights, picture, out in products:
-        np.matmul(weights, picture, out=out)
-
-
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """The memory of `_resample_both` for images of one size, and the products to compute in it.
+    """The memory of `_resample_both` for images of one size, and the products of both passes.
 
-    Attributes:
-        strips: Columns of the image, (A, columns) of them in floats, and the products of the first
-            pass.
-        half: (first, 3 B), the result of the first pass.
-        turned: (3 B, first), its transpose.
-        products: The products of the second pass.
-        out: (3, second, first), the result of the second pass.
+    Each strip has columns of the image, (A, columns) of them in floats, and products into `half`
+    (first, 3 B); `turned` is its transpose, `out` is (3, second, first).
     """
 
     strips: list[tuple[slice, Matrix, Products]]
@@ -329,14 +301,11 @@ class _Scratch(threading.local):
         self.take("floats", (taken, min(widest, width)))
         strips = []
         for start in range(0, width, widest):
-            columns = slice(start, min(start + widest, width))
-            floats = self.take("floats", (taken, columns.stop - start))
-            row, length = half.strides[0], columns.stop - start
-            products = first.products(
-                Rows(floats, row=floats.strides[0], length=length),
-                Rows(half, row=row, length=length, at=start * half.itemsize),
-            )
-            strips.append((columns, floats, products))
+            length = min(widest, width - start)
+            floats = self.take("floats", (taken, length))
+            source = Rows(floats, row=floats.strides[0], length=length)
+            target = Rows(half, row=half.strides[0], length=length, at=start * half.itemsize)
+            strips.append((slice(start, start + length), floats, first.products(source, target)))
         row, plane = out.strides[1], out.strides[0]
         products = second.products(
             Rows(turned, planes=3, plane=row, row=3 * row, length=first.count),

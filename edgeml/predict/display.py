@@ -1,13 +1,13 @@
-"""How predictions, specs and predictors show themselves: one line, or HTML in a notebook.
+"""Predictions and predictors as one line of text, or as HTML in a notebook.
 
-The HTML has no scripts, no style sheet and nothing that is fetched. Text and lines take their
-colour from the page around them, so it is read as well on dark pages as on light ones.
+The HTML has no scripts and no style sheet, and loads nothing. Text and lines have the colour of the
+page around them, so they are as readable on dark pages as on light ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from edgeml.runtimes import Runtime
     from edgeml.spec.labels import Scores
 
-# Of a model with a thousand labels, what matters.
+# What is shown of a model with a thousand labels.
 _ROWS = 12
 _MIN_SCORE = 0.01
 _NAMES = 24
 
-# 3:1 and more against white and against #111: WCAG 2.2, 1.4.11, for what is no text.
+# A contrast of 3:1 and more to white and to #111 (WCAG 2.2, 1.4.11: graphics).
 _PRESENT = "#1f9d6b"
 
 _QUIET = "opacity:.66"
@@ -51,10 +51,10 @@ def predictor_line(runtime: Runtime, spec: ModelSpec) -> str:
 def prediction_html(
     spec: ModelSpec, scores: Scores, labels: Sequence[str], picture: Picture | None
 ) -> str:
-    """Show the picture, and a bar for each label that matters, group by group."""
+    """Show the image, and a bar for each label that matters, group by group."""
     url = picture.url(224) if picture else None
     image = (
-        f'<img src="{url}" alt="the picture" style="max-width:224px;max-height:224px;'
+        f'<img src="{url}" alt="the image" style="max-width:224px;max-height:224px;'
         'border-radius:4px;margin:0">'
         if url
         else ""
@@ -71,14 +71,23 @@ def prediction_html(
 
 
 def predictor_html(runtime: Runtime, spec: ModelSpec) -> str:
-    """Show what runs, and what the model says of itself: as `edgeml inspect` does."""
+    """Show the runtime and the spec, as `edgeml inspect` does."""
     shape = ", ".join("N" if side is None else str(side) for side in runtime.input_shape)
     facts = [
         ("computes in", escape(runtime.metadata.get("precision", "unknown"))),
         ("input shape", f"({shape})"),
         *_spec_facts(spec),
     ]
-    return _facts(runtime.name, facts)
+    cells = "".join(
+        f'<div style="{_QUIET}">{name}</div><div style="overflow-wrap:anywhere">{value}</div>'
+        for name, value in facts
+    )
+    return (
+        '<div style="font-size:13px;line-height:1.45;padding:4px 0;max-width:760px">'
+        f'<div style="font-weight:600;margin-bottom:4px">{escape(runtime.name)}</div>'
+        '<div style="display:grid;grid-template-columns:max-content 1fr;column-gap:14px;'
+        f'row-gap:2px;text-align:left">{cells}</div></div>'
+    )
 
 
 def _ranked(spec: ModelSpec, scores: Scores) -> list[tuple[str, float]]:
@@ -101,7 +110,7 @@ def _bars(spec: ModelSpec, scores: Scores, labels: Sequence[str]) -> Iterator[st
         best_first = sorted(members, key=lambda label: -score_of[label])
         drawn = [label for label in best_first if label in shown] or best_first[:1]
         for label in drawn:
-            # Of labels of which one is chosen, the best is, whatever its threshold.
+            # Where one label is chosen, it is the best one, whatever its threshold.
             threshold = None if one else threshold_of[label]
             yield _bar(label, score_of[label], threshold, label in present)
         if rest := [label for label in best_first if label not in drawn]:
@@ -163,12 +172,11 @@ def _spec_facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
         if len(labels) > len(shown):
             shown.append(f"and {len(labels) - len(shown)} more")
         yield heading or "labels", ", ".join(shown)
-    made = spec.preprocess
-    height, width = made.size
-    values = (" ".join(f"{value:g}" for value in some) for some in (made.mean, made.std))
-    mean, std = map(escape, values)
-    yield "picture", f"{width} x {height}, {escape(made.resize)}, {escape(made.interpolation)}"
-    yield "input", f"{escape(spec.input)}, {escape(made.channels)}, mean {mean}, std {std}"
+    frame = spec.preprocess
+    height, width = frame.size
+    mean, std = (" ".join(f"{value:g}" for value in levels) for levels in (frame.mean, frame.std))
+    yield "image", f"{width} x {height}, {escape(frame.resize)}, {escape(frame.interpolation)}"
+    yield "input", f"{escape(spec.input)}, {escape(frame.channels)}, mean {mean}, std {std}"
     yield "activation", escape(spec.activation)
     yield "precision", escape(spec.precision)
     if spec.metrics:
@@ -176,17 +184,3 @@ def _spec_facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     for name, value in spec.provenance.to_texts().items():
         text = value if len(value) <= 80 else f"{value[:60]}..."
         yield f"provenance, {escape(name)}", escape(text)
-
-
-def _facts(heading: str, facts: Iterable[tuple[str, str]]) -> str:
-    """Lay out names and values; the values are HTML."""
-    cells = "".join(
-        f'<div style="{_QUIET}">{name}</div><div style="overflow-wrap:anywhere">{value}</div>'
-        for name, value in facts
-    )
-    return (
-        '<div style="font-size:13px;line-height:1.45;padding:4px 0;max-width:760px">'
-        f'<div style="font-weight:600;margin-bottom:4px">{escape(heading)}</div>'
-        '<div style="display:grid;grid-template-columns:max-content 1fr;column-gap:14px;'
-        f'row-gap:2px;text-align:left">{cells}</div></div>'
-    )

@@ -10,13 +10,7 @@ from edgeml.errors import SpecError
 from edgeml.files import sha256_of_file
 from edgeml.predict.predictor import Predictor, model_in
 from edgeml.runtimes.tensorrt.passport import describe_engine
-from edgeml.spec.foreign.merge import (
-    NO_OVERRIDES,
-    SpecOverrides,
-    SpecWithSources,
-    spec_for,
-    spec_sources,
-)
+from edgeml.spec.foreign.merge import NO_OVERRIDES, SpecOverrides, spec_for, spec_sources
 from edgeml.spec.storage import write_spec
 
 
@@ -39,10 +33,16 @@ def describe(
 
     Raises:
         ModelLoadError: It cannot be opened.
-        SpecError: The spec is incomplete, or does not fit the model.
+        SpecError: The spec is incomplete, does not fit the model, or cannot be overridden.
     """
     path = model_in(model)
-    stated = read_spec(path, overrides)
+    stated = None
+    if path.suffix.lower() in (".onnx", ".xml") and path.is_file():
+        stated = spec_for(path, overrides)
+    elif overrides != NO_OVERRIDES:
+        raise SpecError(
+            f"{path.name} has a spec of its own, which cannot be changed: omit these options."
+        )
     if path.suffix.lower() == ".engine" and path.is_file():
         if write:
             raise SpecError(f"{path.name} has its spec in its passport already.")
@@ -68,23 +68,8 @@ def describe(
     }
 
 
-def read_spec(path: Path, overrides: SpecOverrides) -> SpecWithSources | None:
-    """Read the spec of an .onnx or .xml; for other formats their runtimes do, so it is None.
-
-    Raises:
-        SpecError: The spec is incomplete, or another format has `overrides`.
-    """
-    if path.suffix.lower() in (".onnx", ".xml") and path.is_file():
-        return spec_for(path, overrides)
-    if overrides != NO_OVERRIDES:
-        raise SpecError(
-            f"{path.name} has a spec of its own, which cannot be changed: omit these options."
-        )
-    return None
-
-
 def model_files(model: Path) -> list[Path]:
-    """Return the files of a model, the one that was named first."""
+    """Return the files of a model, starting with the model itself."""
     model = model_in(model)
     if model.is_dir():
         return [model / "model.safetensors"]

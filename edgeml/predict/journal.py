@@ -63,7 +63,7 @@ class Journal:
         self._file: int | None = None
 
     def resume(self, files: Sequence[str]) -> tuple[Sequence[str], Iterator[Entry]]:
-        """Keep the entries of `files`; return the files that remain, and the kept entries.
+        """Remove entries of other files; return the files that remain, and the entries.
 
         A file is done if it has the size and the time of its entry. Entries of files that have
         changed, or are not among `files`, are removed.
@@ -98,12 +98,7 @@ class Journal:
 
     def entries(self) -> Iterator[Entry]:
         """Read the entries in the file."""
-        for _, entry in self._lines():
-            yield entry
-
-    def count(self) -> int:
-        """Count the entries in the file."""
-        return sum(1 for _ in self._lines())
+        return (entry for _, entry in self._lines())
 
     def finish(self, *, keep: bool) -> None:
         """Mark the run as finished; without `keep`, remove its file."""
@@ -147,16 +142,12 @@ class Journal:
 
 
 @contextmanager
-def open_journal(path: Path, made_with: Mapping[str, str], *, marker: Path) -> Iterator[Journal]:
+def open_journal(path: Path, settings: Mapping[str, str], *, marker: Path) -> Iterator[Journal]:
     """Open a journal: a new one, or that of a stopped or killed run.
 
-    The file `marker` marks the run as unfinished and states what it was made with. While it exists,
-    the journal is continued; without it, an older file at `path` is replaced.
-
-    Args:
-        path: The journal.
-        made_with: What all entries must have been made with: the model and so on.
-        marker: The file that states it.
+    The file `marker` marks the run as unfinished and holds `settings`: what all entries depend on,
+    such as the model. While it exists, the journal is continued; without it, an older file at
+    `path` is replaced.
 
     Raises:
         InputError: It was started with something else, another process is writing it, or it cannot
@@ -164,7 +155,7 @@ def open_journal(path: Path, made_with: Mapping[str, str], *, marker: Path) -> I
     """
     lock = _locked(marker)
     journal = Journal(path, marker)
-    header = {"format": FORMAT, **made_with}
+    header = {"format": FORMAT, **settings}
     try:
         started_with = _read_marker(lock)
         if started_with is None:
@@ -262,10 +253,8 @@ def _read_marker(descriptor: int) -> Entry | None:
     return header if isinstance(header, dict) else None
 
 
-def _check_same(
-    started_with: Entry, made_with: Mapping[str, str], path: Path, marker: Path
-) -> None:
-    for name, now in made_with.items():
+def _check_same(started_with: Entry, settings: Mapping[str, str], path: Path, marker: Path) -> None:
+    for name, now in settings.items():
         before = started_with.get(name)
         if before != now:
             raise InputError(

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -116,7 +116,7 @@ class Outputs:
                 check_writable(path)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class Tally:
     """The counts of a run.
 
@@ -126,9 +126,16 @@ class Tally:
         first_error: The first of these errors.
     """
 
-    images: int
-    failed: int
-    first_error: str | None
+    images: int = 0
+    failed: int = 0
+    first_error: str | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Count an image."""
+        self.images += 1
+        if entry["error"] is not None:
+            self.failed += 1
+            self.first_error = self.first_error or f"{entry['source']!r}: {entry['error']}"
 
 
 def list_files(sources: Sequence[Path]) -> list[str]:
@@ -195,8 +202,7 @@ def classify(
         files: The result of `list_files`.
         outputs: Where results go.
         batch: Images in one run of the network, at most.
-        key: What must be equal for a run to continue; by default `resume_key` of the
-            Predictor, which does not know its file.
+        key: What must be equal for a run to continue; None is the Predictor's `resume_key`.
         on_entry: Called with `FileResult.to_dict` of each file, those of an earlier run first.
         progress: Where progress is shown.
 
@@ -204,58 +210,60 @@ def classify(
         InputError: An output cannot be written, or was started with another model.
         InferenceError: The Predictor is closed.
     """
-    count = _Count(on_entry)
-    journal: Journal | None = None
-    try:
-        with ExitStack() as stack:
-            remaining = files
-            if outputs.journal and outputs.marker:
-                journal = stack.enter_context(
-                    open_journal(
-                        outputs.journal, key or resume_key(predictor), marker=outputs.marker
-                    )
-                )
-                remaining, done = journal.resume(files)
-                for entry in done:
-                    count(entry)
-                if count.images:
-                    progress.note(f"{count.images} of {len(files)} images were done before.")
-            advance = stack.enter_context(progress.task("predict", total=len(remaining)))
-            # With few images, smaller batches use all processors.
-            batch = min(batch, max(len(remaining) // (2 * usable_cpus()), 1))
-            for result in predict_files(predictor, remaining, batch=batch):
-                if outputs.overlay and result.prediction:
-                    write_overlay(result.source, result.prediction, outputs.overlay)
-                entry = result.to_dict()
-                if journal:
-                    journal.append({**entry, **vars(result.stamp)})
+    tally = Tally()
+
+    def count(entry: Entry) -> None:
+        tally.add(entry)
+        if on_entry:
+            on_entry({name: entry[name] for name in ("source", "labels", "scores", "error")})
+
+    with ExitStack() as stack:
+        journal, remaining = None, files
+        if outputs.journal and outputs.marker:
+            settings = key or resume_key(predictor)
+            opened = open_journal(outputs.journal, settings, marker=outputs.marker)
+            journal = stack.enter_context(opened)
+            stack.enter_context(_noting_interrupts(journal, len(files), progress))
+            remaining, done = journal.resume(files)
+            for entry in done:
                 count(entry)
-                advance(1)
+            if tally.images:
+                progress.note(f"{tally.images} of {len(files)} images were done before.")
+        advance = stack.enter_context(progress.task("predict", total=len(remaining)))
+        # With few images, smaller batches use all processors.
+        batch = min(batch, max(len(remaining) // (2 * usable_cpus()), 1))
+        for result in predict_files(predictor, remaining, batch=batch):
+            if outputs.overlay and result.prediction:
+                write_overlay(result.source, result.prediction, outputs.overlay)
+            entry = result.to_dict()
             if journal:
-                labels = predictor.spec.labels
-                if outputs.csv:
-                    write_csv(journal.entries(), labels, outputs.csv)
-                if outputs.parquet:
-                    write_parquet(journal.entries(), labels, outputs.parquet)
-                journal.finish(keep=outputs.jsonl is not None)
-    except KeyboardInterrupt:
+                journal.append({**entry, **vars(result.stamp)})
+            count(entry)
+            advance(1)
         if journal:
-            # Counted in the file: the latest entry may be written and not yet counted.
-            progress.note(
-                f"{journal.count()} of {len(files)} images are done and stored in {journal.path}: "
-                "the same command continues from there."
-            )
+            for write, target in ((write_csv, outputs.csv), (write_parquet, outputs.parquet)):
+                if target:
+                    write(journal.entries(), predictor.spec.labels, target)
+            journal.finish(keep=outputs.jsonl is not None)
+    return tally
+
+
+@contextmanager
+def _noting_interrupts(journal: Journal, total: int, progress: Progress) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Counted in the file: the latest entry may be written and not yet counted.
+        done = sum(1 for _ in journal.entries())
+        progress.note(
+            f"{done} of {total} images are done and stored in {journal.path}: "
+            "the same command continues from there."
+        )
         raise
-    return Tally(images=count.images, failed=count.failed, first_error=count.first_error)
 
 
 def resume_key(predictor: Predictor, model: Path | None = None) -> dict[str, str]:
-    """Return what results depend on apart from the images: model, spec, runtime, edgeml.
-
-    Args:
-        predictor: The opened model.
-        model: Its file, for the digest.
-    """
+    """Return what results depend on apart from the images: model, spec, runtime, edgeml."""
     key = {
         "spec": sha256(predictor.spec.to_json().encode()).hexdigest(),
         "runtime": predictor.runtime.name,
@@ -283,23 +291,6 @@ def write_overlay(source: str, prediction: Prediction, folder: Path) -> Path:
     with staged(target) as temporary:
         temporary.write_bytes(jpeg)
     return target
-
-
-class _Count:
-    """Counts entries and passes them on."""
-
-    def __init__(self, on_entry: Callable[[Entry], None] | None) -> None:
-        self.images, self.failed = 0, 0
-        self.first_error: str | None = None
-        self._on_entry = on_entry
-
-    def __call__(self, entry: Entry) -> None:
-        self.images += 1
-        if entry["error"] is not None:
-            self.failed += 1
-            self.first_error = self.first_error or f"{entry['source']!r}: {entry['error']}"
-        if self._on_entry:
-            self._on_entry({name: entry[name] for name in ("source", "labels", "scores", "error")})
 
 
 def _version() -> str:

@@ -111,11 +111,11 @@ class Predictor:
             threads: CPU threads; None leaves the choice to the runtime.
             precision: `exact` computes an FP32 file in FP32; `fast` lets the device choose.
             mode: `latency` gives one image all `threads`; `throughput` gives each thread an image
-                of its own, for `predict_many` or callers that are many themselves.
+                of its own, for `predict_many` or several concurrent callers.
             spinning: Let ONNX Runtime's threads spin while they wait for work: for one Predictor
-                that has its processors to itself. OpenVINO has no such switch.
-            timeout: Seconds after which a run of the network is stopped and is an error. ONNX
-                Runtime and OpenVINO look for it before each layer; others cannot be stopped.
+                that has its processors to itself.
+            timeout: Seconds after which ONNX Runtime or OpenVINO stops a run, at the next layer,
+                with an error.
             warm_up: Run the network once now, so that the first image takes no longer than others.
 
         Raises:
@@ -137,15 +137,7 @@ class Predictor:
             spinning=spinning,
             timeout=timeout,
         )
-        if isinstance(model, (str, os.PathLike)):
-            self._network, self.spec = open_model(model_in(Path(model)), options, spec=spec)
-        else:
-            options.refuse(
-                *("runtime", "device", "precision", "mode", "spinning", "timeout"),
-                subject=f"{model.name}, which is open already",
-            )
-            self._network = with_any_batch_size(model)
-            self.spec = spec or required_spec(None, model.metadata)
+        self._network, self.spec = _open(model, options, spec)
         _check_fit(self.spec, self._network)
         self.runtime: Runtime = FiniteInputs(self._network)
         self.closed = False
@@ -173,14 +165,14 @@ class Predictor:
     def predict_many(
         self, images: Iterable[Image], *, batch: int = 1, workers: int | None = None
     ) -> Iterator[Prediction | EdgemlError]:
-        """Classify images as they come; give the answers in their order.
+        """Classify images as they arrive; yield the results in their order.
 
-        Decoding and inference overlap, best on a Predictor of `mode="throughput"`. An image that
-        cannot be read or classified gives its error in its place, and the rest goes on. Memory is
-        bounded: 2 x `workers` x `batch` images are taken ahead of the answer that is waited for.
+        Decoding and inference overlap, best on a Predictor of `mode="throughput"`. The result of an
+        image that cannot be read or classified is its error, and the others continue. Memory is
+        bounded: 2 x `workers` x `batch` images are read ahead of the next result.
 
         Args:
-            images: As `predict` takes them; may have no end.
+            images: As for `predict`; may be endless.
             batch: Images in one run of the network.
             workers: Threads; None takes the Predictor's `threads`, or one for each processor.
 
@@ -199,30 +191,26 @@ class Predictor:
         return (prediction for batch_results in results for prediction in batch_results)
 
     def _results(self, images: Sequence[Image]) -> list[Prediction | EdgemlError]:
-        """Classify a few images in one run of the network; an error takes its image's place.
-
-        Raises:
-            InferenceError: The Predictor is closed.
-        """
-        results: list[Prediction | EdgemlError | None] = []
+        """Classify a few images in one run of the network; the result of a bad one is its error."""
+        errors: dict[int, EdgemlError] = {}
         frames, readable = [], []
-        for image in images:
+        for i, image in enumerate(images):
             try:
                 frames.append(self.read(image))
                 readable.append(image)
-                results.append(None)
             except EdgemlError as err:
-                results.append(err)
+                errors[i] = err
         try:
-            found: list[Any] = self.interpret(self.logits(frames), readable) if frames else []
+            results: list[Any] = self.interpret(self.logits(frames), readable) if frames else []
         except InferenceError as err:
             if self.closed:
                 raise
             # One image at a time shows which of several it was.
             alone = len(readable) == 1
-            found = [err] if alone else [self._results([image])[0] for image in readable]
-        good = iter(found)
-        return [next(good) if result is None else result for result in results]
+            results = [err] if alone else [self._results([image])[0] for image in readable]
+        for i, error in errors.items():
+            results.insert(i, error)
+        return results
 
     def classify(self, frames: Sequence[Frame]) -> list[Prediction]:
         """Classify frames (H, W, 3) uint8 BGR in one run of the network."""
@@ -237,7 +225,7 @@ class Predictor:
         return read_image(image, at_least=self.spec.preprocess.min_decode_size)
 
     def prepare(self, frames: Sequence[Frame]) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """Make the network's input: as a rule (N, 3, H, W) float32, or (N, H, W, 3) uint8 raw."""
+        """Return the network's input: (N, 3, H, W) float32, or (N, H, W, 3) uint8 raw."""
         return self.spec.network_input(frames)
 
     def infer(self, batch: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -251,7 +239,7 @@ class Predictor:
 
         Args:
             logits: (N, labels) float32.
-            images: What the N predictions are of, so that a notebook can show it; may be left out.
+            images: The N images, which a notebook then shows; optional.
 
         Raises:
             InferenceError: The output has another width than the spec, or is not finite.
@@ -265,7 +253,7 @@ class Predictor:
         ]
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply what the spec says is still to be applied: (N, labels) to (N, labels).
+        """Apply the spec's activation: (N, labels) to (N, labels).
 
         Raises:
             InferenceError: The output has another width than the spec, or is not finite.
@@ -278,7 +266,7 @@ class Predictor:
     def _check_width(self, logits: NDArray[np.float32]) -> None:
         if logits.ndim != 2 or logits.shape[1] != len(self.spec.labels):
             raise InferenceError(
-                f"The model gave an output of shape {logits.shape}; "
+                f"The model returned an output of shape {logits.shape}; "
                 f"the spec has {len(self.spec.labels)} labels."
             )
 
@@ -318,8 +306,20 @@ def model_in(path: Path) -> Path:
     return model_file(path)
 
 
+def _open(
+    model: Model, options: RuntimeOptions, spec: ModelSpec | None
+) -> tuple[Runtime, ModelSpec]:
+    if isinstance(model, (str, os.PathLike)):
+        return open_model(model_in(Path(model)), options, spec=spec)
+    options.refuse(
+        *("runtime", "device", "precision", "mode", "spinning", "timeout"),
+        subject=f"{model.name}, which is open already",
+    )
+    return with_any_batch_size(model), spec or required_spec(None, model.metadata)
+
+
 def _check_fit(spec: ModelSpec, runtime: Runtime) -> None:
-    """Refuse on loading what would fail, or lie, on the first image."""
+    """Refuse a spec that does not fit the network before the first image."""
     expected, sides = spec.input_sides, runtime.input_shape[1:]
     if len(sides) != 3 or any(b not in (None, a) for a, b in zip(expected, sides, strict=True)):
         raise SpecError(

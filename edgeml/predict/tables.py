@@ -73,11 +73,7 @@ def write_parquet(entries: Iterable[Entry], labels: Sequence[str], target: Path)
 
 
 def check_parquet() -> None:
-    """Check that Parquet can be written.
-
-    Raises:
-        MissingDependencyError: pyarrow is not installed.
-    """
+    """Raise MissingDependencyError if pyarrow is not installed."""
     with needs("pyarrow", extra="parquet", to="write Parquet files"):
         import pyarrow.parquet  # noqa: F401
 

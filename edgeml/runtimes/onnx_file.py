@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeml.errors import ExportError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
-from edgeml.spec.model_info import model_info
+from edgeml.spec.foreign.model_api import model_info
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.spec.storage import spec_in, spec_metadata
 

@@ -166,14 +166,6 @@ def _quantizer(text: str) -> Quantizer:
     return Quantizer(layout=layout, method=method, images=int(images))
 
 
-def _overlap(text: str) -> int:
-    return int(_groups(r"(\d+) images had more than one role", text)[0])
-
-
-def _fp16(text: str) -> str:
-    return str(_groups("(fp16)", text)[0])
-
-
 def _groups(pattern: str, text: str) -> tuple[Any, ...]:
     match = re.fullmatch(pattern, text)
     if match is None:
@@ -191,6 +183,6 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "temperature": _finite,
     "quantizer": _quantizer,
     "kept_in_float": lambda text: tuple(text.split()),
-    "arithmetic": _fp16,
-    "overlap": _overlap,
+    "arithmetic": lambda text: _groups("(fp16)", text)[0],
+    "overlap": lambda text: int(_groups(r"(\d+) images had more than one role", text)[0]),
 }  # fmt: skip

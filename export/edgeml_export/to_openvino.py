@@ -10,7 +10,7 @@ from edgeml.errors import ExportError
 from edgeml.runtimes.model_files import staged_model
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.telemetry import without_telemetry
-from edgeml.spec.model_info import model_info
+from edgeml.spec.foreign.model_api import model_info
 from edgeml.spec.storage import spec_metadata
 
 with without_telemetry():

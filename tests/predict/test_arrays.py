@@ -1,4 +1,4 @@
-"""What may be handed in as an array, and what is said of the rest: the same in every runtime."""
+"""Arrays that are accepted, and the errors for others: the same in every runtime."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def shifted(array: NDArray[Any]) -> NDArray[Any]:
-    """Give a copy whose elements do not start at whole words."""
+    """Return a copy whose elements are not aligned."""
     memory = np.zeros(array.nbytes + 1, np.uint8)
     view = memory[1:].view(array.dtype).reshape(array.shape)
     view[:] = array
@@ -153,12 +153,12 @@ def test_a_frame_on_disk_is_the_same_frame(predictor: Predictor, tmp_path: Path)
 @pytest.mark.parametrize("case", NO_FRAMES)
 def test_what_is_no_frame_is_refused_with_what_mends_it(case: str, predictor: Predictor) -> None:
     make, kind, message = NO_FRAMES[case]
-    with pytest.raises(kind, match=message) as told:
+    with pytest.raises(kind, match=message) as error:
         predictor.predict(make())
-    assert type(told.value) is kind
+    assert type(error.value) is kind
     with pytest.raises(kind) as elsewhere:
         Predictor(TinyRuntime()).predict(make())
-    assert str(told.value) == str(elsewhere.value)
+    assert str(error.value) == str(elsewhere.value)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_what_is_no_frame_is_refused_with_what_mends_it(case: str, predictor: Pr
 def test_the_line_in_the_message_makes_a_frame(array: NDArray[Any]) -> None:
     import cv2
 
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as error:
         Predictor(TinyRuntime()).predict(array)
-    line = str(told.value).rpartition(": ")[2].rstrip(".")
+    line = str(error.value).rpartition(": ")[2].rstrip(".")
     mended = eval(line, {"cv2": cv2, "np": np, "frame": array})
     assert Predictor(TinyRuntime()).predict(mended).scores.shape == (3,)
 
@@ -178,9 +178,9 @@ def test_the_line_in_the_message_makes_a_frame(array: NDArray[Any]) -> None:
 @pytest.mark.runtime
 def test_a_picture_of_pil_is_one_in_any_mode(predictor: Predictor) -> None:
     for mode in ("RGB", "L", "RGBA", "P", "1", "CMYK", "YCbCr"):
-        picture = Image.fromarray(FRAME[..., ::-1]).convert(mode)
-        expected = predictor.predict(np.asarray(picture.convert("RGB"))[..., ::-1]).scores
-        np.testing.assert_array_equal(predictor.predict(picture).scores, expected)
+        image = Image.fromarray(FRAME[..., ::-1]).convert(mode)
+        expected = predictor.predict(np.asarray(image.convert("RGB"))[..., ::-1]).scores
+        np.testing.assert_array_equal(predictor.predict(image).scores, expected)
 
 
 @pytest.mark.runtime
@@ -204,7 +204,7 @@ def test_a_batch_in_any_memory_is_the_same_batch(case: str, predictor: Predictor
 @pytest.mark.parametrize("case", NO_BATCHES)
 def test_what_is_no_batch_is_refused_in_the_same_words(case: str, tiny_onnx: Path) -> None:
     make, message = NO_BATCHES[case]
-    told = set()
+    messages = set()
     for runtime in ("onnxruntime", "openvino"):
         pytest.importorskip(runtime)
         with (
@@ -212,8 +212,8 @@ def test_what_is_no_batch_is_refused_in_the_same_words(case: str, tiny_onnx: Pat
             pytest.raises(InputError, match=message) as error,
         ):
             predictor.runtime.run(make())
-        told.add(str(error.value))
-    assert len(told) == 1
+        messages.add(str(error.value))
+    assert len(messages) == 1
 
 
 @pytest.mark.runtime

@@ -31,8 +31,8 @@ def spec_of(
     labels: tuple[str, ...] = COLOURS + OTHERS, groups: tuple[LabelGroup, ...] = ()
 ) -> ModelSpec:
     thresholds = tuple(0.25 + 0.0625 * (i % 4) for i in range(len(labels)))
-    made = Preprocess(size=(48, 64))
-    return ModelSpec(labels=labels, thresholds=thresholds, preprocess=made, groups=groups)
+    preprocess = Preprocess(size=(48, 64))
+    return ModelSpec(labels=labels, thresholds=thresholds, preprocess=preprocess, groups=groups)
 
 
 def prediction_of(
@@ -123,7 +123,10 @@ class TestHtml:
         for thing in (shown, Predictor(runtime, spec=spec)):
             page = Page(thing._repr_html_())
             assert {tag for tag, _ in page.elements} <= {"div", "span"}
-            assert {name for _, found in page.elements for name in found} <= {"style", "title"}
+            assert {name for _, attributes in page.elements for name in attributes} <= {
+                "style",
+                "title",
+            }
             assert page.depth == 0
             assert any('<script>alert("' in text for text in page.texts)
 
@@ -196,7 +199,7 @@ class TestPicture:
         predictor = Predictor(TinyRuntime())
         for image in (path, str(path), frame, pil):
             self.check(predictor.predict(image)._repr_html_())
-        for answer in predictor.predict_many([path, b"no picture", frame], batch=3):
+        for answer in predictor.predict_many([path, b"not an image", frame], batch=3):
             if isinstance(answer, Prediction):
                 self.check(answer._repr_html_())
         for answer in predictor.predict_batch([frame, path]):

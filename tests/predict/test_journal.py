@@ -1,4 +1,4 @@
-"""The file that a killed run goes on with: nothing is lost, nothing is there twice."""
+"""The file with which a killed run continues: no image is lost, and none is there twice."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def entry_of(file: str, word: str = "") -> Entry:
 def run(
     path: Path, files: Sequence[str], *, stop_after: int | None = None, word: str = "", **other: str
 ) -> list[str]:
-    """Do what is left of `files`, up to a stop; give what was done anew."""
+    """Process what remains of `files`, up to a stop; return what was processed."""
     done = []
     marker = Path(f"{path}.unfinished")
     with open_journal(path, MADE_WITH | other, marker=marker) as journal:
-        left, kept = journal.resume(files)
-        list(kept)
+        left, entries = journal.resume(files)
+        list(entries)
         for file in left:
             if len(done) == stop_after:
                 return done
@@ -67,17 +67,17 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(files: list[str], tmp_path:
     assert sources(tmp_path / "out.jsonl") == files
 
 
-def test_cut_at_any_byte_the_lines_that_are_whole_are_kept_and_no_other(
+def test_a_file_cut_at_any_byte_keeps_its_complete_lines_only(
     files: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "out.jsonl"
     run(path, files, stop_after=3)
-    whole, marker = path.read_bytes(), Path(f"{path}.unfinished").read_bytes()
-    for length in range(len(whole) + 1):
-        path.write_bytes(whole[:length])
+    content, marker = path.read_bytes(), Path(f"{path}.unfinished").read_bytes()
+    for length in range(len(content) + 1):
+        path.write_bytes(content[:length])
         Path(f"{path}.unfinished").write_bytes(marker)
-        kept = whole[:length].count(b"\n")
-        assert run(path, files) == files[kept:], length
+        lines = content[:length].count(b"\n")
+        assert run(path, files) == files[lines:], length
         assert sources(path) == files, length
 
 
@@ -97,7 +97,7 @@ def test_a_file_that_has_changed_is_done_again_and_has_one_line(
 ) -> None:
     path = tmp_path / "out.jsonl"
     run(path, files, stop_after=3, word="before")
-    Path(files[1]).write_bytes(b"another picture")
+    Path(files[1]).write_bytes(b"another image")
     assert run(path, files, word="after") == [files[1], files[3]]
     lines = path.read_bytes().splitlines()
     words = {entry["source"]: entry["labels"] for entry in map(json.loads, lines)}
@@ -105,7 +105,7 @@ def test_a_file_that_has_changed_is_done_again_and_has_one_line(
     assert len(sources(path)) == len(files)
 
 
-def test_a_file_that_is_no_longer_asked_for_is_taken_out(files: list[str], tmp_path: Path) -> None:
+def test_a_file_that_is_no_longer_requested_is_removed(files: list[str], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     run(path, files, stop_after=3)
     assert run(path, files[1:]) == [files[3]]
@@ -131,13 +131,13 @@ def test_a_file_that_is_not_there_counts_as_done_as_long_as_it_is_not(
 
 
 @pytest.mark.parametrize(("name", "value"), [("model", "n" * 64), ("runtime", "tiny 2")])
-def test_a_run_with_another_model_or_runtime_is_refused_in_words(
+def test_a_run_with_another_model_or_runtime_is_refused(
     files: list[str], tmp_path: Path, name: str, value: str
 ) -> None:
     path = tmp_path / "out.jsonl"
     run(path, files, stop_after=2)
     before = path.read_bytes()
-    with pytest.raises(InputError, match=f"was begun with another {name}.*out.jsonl.unfinished"):
+    with pytest.raises(InputError, match=f"was started with another {name}.*out.jsonl.unfinished"):
         run(path, files, **{name: value})
     assert path.read_bytes() == before
     assert run(path, files) == files[2:]
@@ -151,7 +151,7 @@ def test_a_finished_file_is_replaced(files: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b'{"format": "edgeml.pre', b"[]"])
-def test_a_marker_that_was_cut_short_speaks_for_no_older_file(
+def test_a_marker_that_was_cut_short_does_not_describe_an_older_file(
     files: list[str], tmp_path: Path, left: bytes
 ) -> None:
     path = tmp_path / "out.jsonl"

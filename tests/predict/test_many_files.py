@@ -44,10 +44,10 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Twelve pictures, a broken one, and what is no picture."""
+    """Twelve images, a broken one, and a file that is not an image."""
     folder = colour_folders(tmp_path / "photos")
-    (folder / "red" / "5.jpg").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "red" / "5.jpg").write_bytes(b"not an image")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
@@ -104,8 +104,8 @@ class TestList:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         (tmp_path / "loop").symlink_to(tmp_path)
-        found = [os.path.relpath(file, tmp_path) for file in list_files([tmp_path])]
-        assert found == ["a/z.PNG", "a.jpg", "b.jpg", "ä/ö ü.webp"]
+        files = [os.path.relpath(file, tmp_path) for file in list_files([tmp_path])]
+        assert files == ["a/z.PNG", "a.jpg", "b.jpg", "ä/ö ü.webp"]
 
     def test_files_are_named_as_they_were_given(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,7 +147,7 @@ class TestResults:
         for result in results:
             if result.source.endswith("5.jpg"):
                 assert result.prediction is None
-                assert "no known format" in str(result.error)
+                assert "unknown_format: " in str(result.error)
                 continue
             assert result.prediction is not None
             expected = predictor.predict(result.source)
@@ -162,15 +162,15 @@ class TestResults:
             csv=tmp_path / "o" / "r.csv",
             parquet=tmp_path / "o" / "r.parquet",
         )
-        told: list[Entry] = []
-        tally = classify(predictor, files, outputs, on_entry=told.append)
+        entries: list[Entry] = []
+        tally = classify(predictor, files, outputs, on_entry=entries.append)
         assert (tally.images, tally.failed) == (13, 1)
         assert "5.jpg" in str(tally.first_error)
         assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
             "r.csv", "r.jsonl", "r.parquet",
         ]  # fmt: skip
         expected = [result.to_dict() for result in predict_files(predictor, files)]
-        assert told == expected
+        assert entries == expected
         for line, entry in zip(lines_of(outputs.jsonl or tmp_path), expected, strict=True):
             file = os.stat(line["source"])
             assert line["bytes"] == file.st_size
@@ -219,7 +219,7 @@ class TestOutputs:
             Outputs(jsonl=tmp_path / "a", csv=tmp_path / "a").check([])
 
     def test_overlays_among_the_images_are_refused(self, photos: Path) -> None:
-        with pytest.raises(InputError, match="for images"):
+        with pytest.raises(InputError, match="as images"):
             Outputs(overlay=photos / "marked").check([photos])
         Outputs(overlay=photos.parent / "marked").check([photos])
 
@@ -263,31 +263,31 @@ class TestGoingOn:
         self, photos: Path, tmp_path: Path
     ) -> None:
         files, outputs = list_files([photos]), Outputs(csv=tmp_path / "t.csv")
-        whole = Outputs(csv=tmp_path / "whole.csv")
-        classify(Predictor(TinyRuntime()), files, whole)
+        complete = Outputs(csv=tmp_path / "complete.csv")
+        classify(Predictor(TinyRuntime()), files, complete)
         notes, runtime = Notes(), Stopping(at=7)
         with pytest.raises(KeyboardInterrupt):
             classify(Predictor(runtime, threads=1), files, outputs, batch=1, progress=notes)
         assert notes.lines == [
-            f"7 of 13 images are done and kept in {outputs.journal}: "
-            "the same command goes on from there."
+            f"7 of 13 images are done and stored in {outputs.journal}: "
+            "the same command continues from there."
         ]
         assert not (tmp_path / "t.csv").exists()
         notes, runtime = Notes(), TinyRuntime()
-        told: list[Entry] = []
+        entries: list[Entry] = []
         tally = classify(
             Predictor(runtime, threads=1),
             files,
             outputs,
             batch=1,
-            on_entry=told.append,
+            on_entry=entries.append,
             progress=notes,
         )
         assert notes.lines == ["7 of 13 images were done before."]
         assert runtime.runs == 12 - 7
-        assert [entry["source"] for entry in told] == files
+        assert [entry["source"] for entry in entries] == files
         assert (tally.images, tally.failed) == (13, 1)
-        assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+        assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "complete.csv").read_bytes()
         assert not list(tmp_path.glob("*unfinished*"))
 
     def test_another_model_spec_or_runtime_does_not_go_on(
@@ -363,16 +363,16 @@ class TestCommand:
             child.send_signal(signal.SIGINT)
             _, err = child.communicate(timeout=60)
         assert child.returncode == 130
-        said = err.splitlines()
+        lines = err.splitlines()
         done = len(out.read_text().splitlines())
-        assert said[-2:] == [
-            f"{done} of 6000 images are done and kept in {out}: "
-            "the same command goes on from there.",
+        assert lines[-2:] == [
+            f"{done} of 6000 images are done and stored in {out}: "
+            "the same command continues from there.",
             "edgeml: Stopped.",
         ]
         status, text, err = self.finish(*words)
         assert f"{done} of 6000 images were done before." in err
-        assert status == 2  # a picture is broken
+        assert status == 2  # an image is broken
         assert text == f"6000 images, {err.split('edgeml: ')[1].split()[0]} failed: {out}\n"
         assert [entry["source"] for entry in lines_of(out)] == long_list.read_text().splitlines()
 
@@ -396,7 +396,7 @@ class TestCommand:
         assert not (tmp_path / "new").exists()
 
     @pytest.mark.parametrize("option", ["--jsonl", "--csv"])
-    def test_a_full_disk_is_one_line_and_what_was_done_is_kept(
+    def test_a_full_disk_is_one_line_and_finished_images_stay(
         self, tiny_onnx: Path, photos: Path, tmp_path: Path, option: str
     ) -> None:
         out = tmp_path / "out"
@@ -407,8 +407,10 @@ class TestCommand:
 
         status, text, err = self.finish(*words, preexec_fn=small_files)
         assert (status, text) == (2, "")
-        (said,) = err.splitlines()
-        assert re.search(r"Cannot write '.*out.*': File too large.*the same command goes on", said)
+        (line,) = err.splitlines()
+        assert re.search(
+            r"Cannot write '.*out.*': File too large.*the same command continues", line
+        )
         status, text, err = self.finish(*words)
         assert "images were done before" in err
         assert text.startswith("13 images, 1 failed")
@@ -448,9 +450,9 @@ class TestCommand:
             tables = ["--csv", folder / "t.csv", "--parquet", folder / "t.parquet"]
             return [tiny_onnx, long_list, "--jsonl", folder / "r.jsonl", *tables]
 
-        assert self.finish(*words(tmp_path / "whole"))[0] == 2
-        size = (tmp_path / "whole" / "r.jsonl").stat().st_size
-        rng, folder, killed, told = random.Random(kills), tmp_path / "killed", 0, list[int]()
+        assert self.finish(*words(tmp_path / "complete"))[0] == 2
+        size = (tmp_path / "complete" / "r.jsonl").stat().st_size
+        rng, folder, killed, counts = random.Random(kills), tmp_path / "killed", 0, list[int]()
         journal, names = folder / "r.jsonl", long_list.read_text().splitlines()
         while killed < kills:
             if not (folder / "r.jsonl.unfinished").exists():
@@ -468,20 +470,20 @@ class TestCommand:
                 child.kill()
                 child.communicate()
             for table in (folder / "t.csv", folder / "t.parquet"):
-                same = tmp_path / "whole" / table.name
+                same = tmp_path / "complete" / table.name
                 assert not table.exists() or table.read_bytes() == same.read_bytes()
             if (folder / "r.jsonl").exists():
                 text = (folder / "r.jsonl").read_bytes()
-                whole = text[: text.rfind(b"\n") + 1].decode().splitlines()
-                assert [json.loads(line)["source"] for line in whole] == names[: len(whole)]
-                told.append(len(whole))
+                lines = text[: text.rfind(b"\n") + 1].decode().splitlines()
+                assert [json.loads(line)["source"] for line in lines] == names[: len(lines)]
+                counts.append(len(lines))
         assert self.finish(*words(folder))[0] == 2
         assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
             "r.jsonl", "t.csv", "t.parquet",
         }  # fmt: skip
         for name in ("r.jsonl", "t.csv", "t.parquet"):
-            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-        print(f"{killed} killed, after {told} lines")  # shown by `pytest -rP`
+            assert (folder / name).read_bytes() == (tmp_path / "complete" / name).read_bytes()
+        print(f"{killed} killed, after {counts} lines")  # shown by `pytest -rP`
 
 
 EVERY_WRITE = """
@@ -521,21 +523,21 @@ def in_a_child(last_step):
         return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
     run(last_step)
 
-def found():
+def scores():
     return [path.read_bytes() for path in (outputs.jsonl, outputs.csv)]
 
 os.fsync = lambda descriptor: None  # the machine stays on, and disks are slow
-classify(Predictor(TinyRuntime(), threads=1), files, outputs)  # what is imported is no step
+classify(Predictor(TinyRuntime(), threads=1), files, outputs)  # imports are not steps
 edgeml_files._cleaned.clear()  # as in a process that has just begun
-whole, step = found(), 0
+expected, step = scores(), 0
 while True:
     step += 1
     for path in folder.iterdir():
         path.unlink()
     killed = in_a_child(step)
-    in_a_child(step)  # and once more in the run that goes on
+    in_a_child(step)  # and once more in the run that continues
     in_a_child(0)
-    assert found() == whole, step
+    assert scores() == expected, step
     assert len(os.listdir(folder)) == 2, os.listdir(folder)
     if not killed:
         break

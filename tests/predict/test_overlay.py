@@ -40,10 +40,10 @@ def test_the_bar_of_a_present_label_is_green_and_as_long_as_its_score() -> None:
 
 
 def test_letters_grow_with_the_frame() -> None:
-    said = prediction([0.9], ["red"], ["red"])
+    shown = prediction([0.9], ["red"], ["red"])
     heights = []
     for side in (240, 480, 960):
-        out = draw(np.zeros((side, side, 3), np.uint8), said)
+        out = draw(np.zeros((side, side, 3), np.uint8), shown)
         heights.append(int((out.min(axis=2) > 140).any(axis=1).sum()))
     assert heights[1] == pytest.approx(2 * heights[0], rel=0.25)
     assert heights[2] == pytest.approx(2 * heights[1], rel=0.25)

@@ -152,8 +152,8 @@ class TestOnRealRuntimes:
         frames = [plain(tuple(rng.integers(0, 256, 3))) for _ in range(16)]
         expected = [predictor.predict(frame).scores for frame in frames]
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda i: predictor.predict(frames[i % 16]).scores, range(480)))
-        for i, scores in enumerate(found):
+            results = list(pool.map(lambda i: predictor.predict(frames[i % 16]).scores, range(480)))
+        for i, scores in enumerate(results):
             np.testing.assert_array_equal(scores, expected[i % 16])
 
     def test_closing_it_is_final(self, predictor: Predictor) -> None:
@@ -216,14 +216,14 @@ class TestALife:
             started = threading.Barrier(5)
 
             def work(predictor: Predictor = predictor, started: Any = started) -> list[Any]:
-                found: list[Any] = []
+                results: list[Any] = []
                 started.wait(30)
                 for _ in range(30):
                     try:
-                        found.append(predictor.predict(plain(RED)).scores)
+                        results.append(predictor.predict(plain(RED)).scores)
                     except InferenceError as err:
-                        found.append(str(err))
-                return found
+                        results.append(str(err))
+                return results
 
             with ThreadPoolExecutor(4) as pool:
                 futures = [pool.submit(work) for _ in range(4)]

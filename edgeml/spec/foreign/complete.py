@@ -45,17 +45,7 @@ _OPTIONS = {
 
 
 def complete(name: str, graph: Graph, fields: PartialSpec) -> SpecWithSources:
-    """Add what the graph states, and return the spec.
-
-    Args:
-        name: Of the model file.
-        graph: Its graph.
-        fields: What people and tools state.
-
-    Raises:
-        MissingSpecError: Fields are missing; lists them, and the option that states each.
-        SpecError: Fields contradict the graph, or edgeml cannot run such a network.
-    """
+    """Add what a model file's graph states to what people and tools state; return the spec."""
     image = _image_input(name, graph)
     fields = merge(_input_fields(image, fields), fields, _DEFAULTS)
     output = _scores_output(name, graph, fields)
@@ -66,44 +56,37 @@ def complete(name: str, graph: Graph, fields: PartialSpec) -> SpecWithSources:
         black, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         fields = merge(stated(f"{GRAPH} takes uint8", mean=black, std=one), fields)
     missing = [field for field in _OPTIONS if getattr(fields, field) is None]
-    if output is not None:
-        missing = [field for field in missing if field != "output"]
-    if "activation" in missing:
-        missing = [field for field in missing if field != "task"]  # follows from the activation
+    if output is not None and "output" in missing:
+        missing.remove("output")
+    if "activation" in missing and "task" in missing:
+        missing.remove("task")  # follows from the activation
     if missing:
         raise MissingSpecError(_missing_message(name, missing, graph, output))
     return _spec(name, graph, fields, output)
 
 
 def _missing_message(name: str, missing: Sequence[str], graph: Graph, output: Port | None) -> str:
-    wanted = []
-    for field in missing:
-        text = _OPTIONS[field]
-        if field == "output":
-            text += f": {', '.join(one.name for one in graph.outputs)}"
-        if field == "activation" and output is not None:
-            _, op = graph.ends.get(output.name, _NO_END)
-            text += f"; the graph ends in {op}, which does not decide it"
-        wanted.append(text)
+    texts = {field: _OPTIONS[field] for field in missing}
+    if "output" in texts:
+        texts["output"] += f": {', '.join(one.name for one in graph.outputs)}"
+    if "activation" in texts and output is not None:
+        _, op = graph.ends.get(output.name, _NO_END)
+        texts["activation"] += f"; the graph ends in {op}, which does not decide it"
+    wanted = "; ".join(texts.values())
     if len(missing) > 3:
         return (
             f"{name} has no labels and preprocessing that edgeml can read: no spec inside it, and "
-            f"no {sidecar_path(Path(name))} next to it. Missing: {'; '.join(wanted)}. State them "
-            f"once: edgeml inspect {name} --write-spec with these options; or pass "
-            "spec=ModelSpec(...)."
+            f"no {sidecar_path(Path(name))} next to it. Missing: {wanted}. State them once: "
+            f"edgeml inspect {name} --write-spec with these options; or pass spec=ModelSpec(...)."
         )
     return (
-        f"The spec of {name} is incomplete. Missing: {'; '.join(wanted)}. "
+        f"The spec of {name} is incomplete. Missing: {wanted}. "
         f"State it once: edgeml inspect {name} --write-spec with these options."
     )
 
 
 def _image_input(name: str, graph: Graph) -> Port:
-    """Return the only input, which takes images.
-
-    Raises:
-        SpecError: There are others, or it does not take images.
-    """
+    """Return the only input, which takes images."""
     if len(graph.inputs) != 1:
         names = ", ".join(one.name for one in graph.inputs) or "none"
         raise SpecError(f"{name} has the inputs {names}; edgeml runs networks with one.")
@@ -126,11 +109,7 @@ def _shape_text(port: Port) -> str:
 
 
 def _input_fields(image: Port, fields: PartialSpec) -> PartialSpec:
-    """Return what the input states and wins: its type, layout and size.
-
-    Raises:
-        SpecError: It has other than three channels, or a layout or size that is not the stated one.
-    """
+    """Return what the input states and wins: its type, layout and size."""
     sides = image.shape or (None,) * 4
     layouts = [layout for layout, axis in (("nchw", 1), ("nhwc", 3)) if sides[axis] == 3]
     if None not in (sides[1], sides[3]) and not layouts:
@@ -162,11 +141,7 @@ def _input_fields(image: Port, fields: PartialSpec) -> PartialSpec:
 
 
 def _scores_output(name: str, graph: Graph, fields: PartialSpec) -> Port | None:
-    """Return the output with the scores; None if there are several and none is named.
-
-    Raises:
-        SpecError: There is none of the stated name.
-    """
+    """Return the output with the scores; None if there are several and none is named."""
     by_name = {one.name: one for one in graph.outputs}
     if fields.output is None:
         return graph.outputs[0] if len(by_name) == 1 else None
@@ -176,11 +151,7 @@ def _scores_output(name: str, graph: Graph, fields: PartialSpec) -> Port | None:
 
 
 def _ending_fields(end: str, op: str, fields: PartialSpec) -> PartialSpec:
-    """Return what the graph's last operation states: logits or probabilities, and of which task.
-
-    Raises:
-        SpecError: An activation is stated that the graph has applied already.
-    """
+    """Return what the graph's last operation states: logits or probabilities, and of which task."""
     source = f"{GRAPH} ends in {op}"
     if end in ("softmax", "sigmoid", "log_softmax"):
         twice = fields.activation in ("softmax", "sigmoid")

@@ -45,15 +45,7 @@ def spec_of_hugging_face(
 ) -> PartialSpec:
     """Read config.json and preprocessor_config.json of a Hugging Face image classifier.
 
-    The activation is that of the pipeline `image-classification`.
-
-    Args:
-        config: The content of config.json.
-        processor: The content of preprocessor_config.json, None if there is none.
-        names: Of the two files, for errors and sources.
-
-    Raises:
-        SpecError: It is not an image classifier, or its processor does what edgeml does not do.
+    The activation is that of the pipeline `image-classification`. `names` are those of the files.
     """
     source, processor_source = names
     entry = config.get("architectures")
@@ -64,7 +56,7 @@ def spec_of_hugging_face(
             "classifiers, whose names contain ForImageClassification."
         )
     table, labels_key = config.get("id2label"), f"{source}: id2label"
-    labels = tuple(names_by_index(table, labels_key)) if table else None
+    labels = names_by_index(table, labels_key) if table else None
     problem = config.get("problem_type")
     if problem not in (None, "single_label_classification", "multi_label_classification"):
         raise SpecError(f"{source}: problem_type is {problem!r}, which is not classification.")
@@ -144,16 +136,14 @@ def _scale(config: Mapping[str, Any], source: str, name: str) -> PartialSpec:
     offset = 1.0 if config.get("rescale_offset") and config.get("do_rescale", True) else 0.0
     mean_key, std_key = f"{source}: image_mean", f"{source}: image_std"
     normalised = config.get("do_normalize", name != "MobileViT")
-    mean = three_numbers(config.get("image_mean"), mean_key) if normalised else [0.0] * 3
-    std = three_numbers(config.get("image_std"), std_key) if normalised else [1.0] * 3
+    mean = three_numbers(config.get("image_mean"), mean_key) if normalised else (0.0,) * 3
+    std = three_numbers(config.get("image_std"), std_key) if normalised else (1.0,) * 3
     if name == "EfficientNet" and config.get("include_top", True):
         # A network with its last layer divides by the deviation a second time, whatever
         # do_normalize is.
         second = three_numbers(config.get("image_std"), std_key)
-        std = [one * two for one, two in zip(std, second, strict=True)]
-    scale = 255 * factor
-    if math.isclose(scale, 1):
-        scale = 1.0
+        std = tuple(one * two for one, two in zip(std, second, strict=True))
+    scale = 1.0 if math.isclose(255 * factor, 1) else 255 * factor
     return merge(
         stated(mean_key, mean=tuple((value + offset) / scale for value in mean)),
         stated(std_key, std=tuple(value / scale for value in std)),
@@ -161,15 +151,9 @@ def _scale(config: Mapping[str, Any], source: str, name: str) -> PartialSpec:
 
 
 def _sides(value: Any, source: str, *, shorter: bool) -> int | tuple[int, int]:
-    """Read a size: {height, width}, {shortest_edge}, a number, or two.
+    """Return (height, width), or the shorter side, which one number is if `shorter`.
 
-    Args:
-        value: As the file has it.
-        source: Its name.
-        shorter: Whether one number is the shorter side.
-
-    Returns:
-        The shorter side, or (height, width).
+    The file has {height, width}, {shortest_edge}, a number, or two.
     """
     if isinstance(value, Mapping):
         if set(value) == {"shortest_edge"}:

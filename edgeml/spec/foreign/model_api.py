@@ -1,26 +1,59 @@
-"""Models with the metadata of OpenVINO's model_api."""
+"""The metadata of OpenVINO's model_api: what its models state, and ours for it to run them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import median
 
 from edgeml.errors import SpecError
 from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 from edgeml.spec.foreign.values import one_of, three_numbers
+from edgeml.spec.model_spec import ModelSpec
 
 _RESIZES = {"standard": "squash", "fit_to_window_letterbox": "letterbox", "crop": "crop"}
 
 _FILTERS = {"LINEAR": "linear", "CUBIC": "cubic", "NEAREST": "nearest"}
 
 
+def model_info(spec: ModelSpec) -> dict[str, str]:
+    """Return the spec in the keys that OpenVINO's model_api reads, as far as they can express it.
+
+    There is one threshold for all labels, no groups, and a space in a name becomes `_` because
+    labels are split at spaces: see model_api, docs/source/guides/model-configuration.md.
+    openvino-model-api 0.4.7 returned the same scores for our files in float32 and uint8, RGB and
+    BGR, .xml and .onnx, except for the bfloat16 that it lets a CPU use. It infers NHWC from the
+    shape; `layout` is for older versions.
+    The result is empty for a model with softmax groups, since model_api would return a sigmoid of
+    their logits as a probability, and for an input that model_api cannot prepare.
+    """
+    preprocess = spec.preprocess
+    resize = next((key for key, ours in _RESIZES.items() if ours == preprocess.resize), None)
+    if spec.softmax_groups() or spec.raw_channels != "bgr" or resize is None:
+        return {}
+    info = {
+        "model_type": "Classification",
+        "task_type": "classification",
+        "labels": " ".join("_".join(label.split()) for label in spec.labels),
+        "multilabel": str(spec.task == "multilabel"),
+        "confidence_threshold": f"{median(spec.thresholds):.4f}",
+        "resize_type": resize,
+        "pad_value": str(preprocess.pad),
+    }
+    if spec.input == "uint8":
+        return {**info, "layout": "NHWC"}
+    return {
+        **info,
+        "mean_values": " ".join(f"{255 * value:.6g}" for value in preprocess.mean),
+        "scale_values": " ".join(f"{255 * value:.6g}" for value in preprocess.std),
+        "reverse_input_channels": str(preprocess.channels == "rgb"),
+    }
+
+
 def spec_of_model_api(info: Mapping[str, str], source: str) -> PartialSpec:
     """Read the keys of OpenVINO's model_api, without their prefix `model_info`.
 
     It resizes as OpenVINO does, without antialiasing, and takes frames in BGR as OpenCV reads them.
-
-    Raises:
-        SpecError: It is not a classifier, or needs what edgeml does not do.
     """
     kind = info.get("model_type", "")
     if kind.lower() not in ("classification", "classificationmodel"):
@@ -29,12 +62,11 @@ def spec_of_model_api(info: Mapping[str, str], source: str) -> PartialSpec:
         raise SpecError(f"{source}: hierarchical is set; edgeml does not run a tree of labels.")
     multilabel = _flag(info, "multilabel")
     task_source = f"{source}: multilabel" + ("" if "multilabel" in info else " is not set")
-    threshold = None
+    threshold, threshold_key = None, f"{source}: confidence_threshold"
     if multilabel:
-        key = f"{source}: confidence_threshold"
-        numbers = _numbers(info.get("confidence_threshold") or "0.5", key)
+        numbers = _numbers(info.get("confidence_threshold") or "0.5", threshold_key)
         if len(numbers) != 1:
-            raise SpecError(f"{key} is {numbers}; expected one number.")
+            raise SpecError(f"{threshold_key} is {numbers}; expected one number.")
         threshold = numbers[0]
     return merge(
         stated(
@@ -43,7 +75,7 @@ def spec_of_model_api(info: Mapping[str, str], source: str) -> PartialSpec:
             activation="sigmoid" if multilabel else "softmax",
         ),
         stated(f"{source}: labels", labels=tuple(info.get("labels", "").split()) or None),
-        stated(f"{source}: confidence_threshold", threshold=threshold),
+        stated(threshold_key, threshold=threshold),
         _embedded(info, source) if _flag(info, "embedded_processing") else _outside(info, source),
         _resize(info, source),
     )
@@ -51,14 +83,13 @@ def spec_of_model_api(info: Mapping[str, str], source: str) -> PartialSpec:
 
 def _embedded(info: Mapping[str, str], source: str) -> PartialSpec:
     """The graph resizes and normalises: a frame that has its size already passes unchanged."""
+    channels = stated(f"{source}: embedded_processing", channels="bgr")
     for keys in (("input_frame_height", "input_frame_width"), ("orig_height", "orig_width")):
         sides = [info.get(key, "") for key in keys]
         if all(side.isdecimal() and len(side) < 10 for side in sides):
-            size = stated(f"{source}: orig_height, _width", size=(int(sides[0]), int(sides[1])))
-            break
-    else:
-        size = PartialSpec()
-    return merge(size, stated(f"{source}: embedded_processing", channels="bgr"))
+            size = (int(sides[0]), int(sides[1]))
+            return merge(stated(f"{source}: orig_height, _width", size=size), channels)
+    return channels
 
 
 def _outside(info: Mapping[str, str], source: str) -> PartialSpec:

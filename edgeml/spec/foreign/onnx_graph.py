@@ -39,6 +39,10 @@ _DTYPES = {
     9: "bool", 10: "float16", 11: "float64", 16: "bfloat16",
 }  # fmt: skip
 
+_QUANTIZED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
+)
+
 
 class _Fields:
     """Walks through the fields of messages, and counts them: a hostile file has many."""
@@ -96,12 +100,7 @@ def _delimited(number: int, content: bytes) -> bytes:
 
 
 def _as_varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80]) + _as_varint(value >> 7)
 
 
 def _text(data: memoryview, where: slice) -> str:
@@ -127,11 +126,7 @@ class _Parts:
 
 
 def read_onnx_graph(data: memoryview) -> Graph:
-    """Read a ModelProto.
-
-    Raises:
-        DamagedError: The bytes are not an ONNX model.
-    """
+    """Read a ModelProto."""
     fields, metadata, parts = _Fields(data), {}, None
     producer = {2: "", 3: ""}  # producer_name and producer_version
     for number, _, content, _ in fields.walk(0, len(data)):
@@ -148,20 +143,13 @@ def read_onnx_graph(data: memoryview) -> Graph:
     constants = parts.constants | {
         name for node in parts.nodes if node.op == "Constant" for name in node.outputs
     }
-    quantized = {
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "QLinearConv",
-        "ConvInteger",
-        "MatMulInteger",
-    }
     return Graph(
         inputs=tuple(port for port in parts.inputs if port.name not in parts.constants),
         outputs=tuple(parts.outputs),
         ends={port.name: end_of(port.name, producer_of.get, constants) for port in parts.outputs},
         metadata=metadata,
         precision=precision_of(
-            parts.stored, quantized=any(node.op in quantized for node in parts.nodes)
+            parts.stored, quantized=any(node.op in _QUANTIZED for node in parts.nodes)
         ),
         producer=" ".join(filter(None, producer.values())),
     )

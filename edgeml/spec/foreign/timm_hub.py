@@ -26,16 +26,10 @@ _CROP_MODES: Mapping[str, Resize] = {"center": "crop", "squash": "squash_crop"}
 def spec_of_timm(
     config: Mapping[str, Any], source: str, graph_size: tuple[int, int] | None
 ) -> PartialSpec:
-    """Read the config.json that timm writes for a hub.
+    """Read the config.json that timm writes for a hub, a table with `pretrained_cfg` in it.
 
-    Args:
-        config: A table with `pretrained_cfg` in it.
-        source: Its name.
-        graph_size: (height, width) of the graph's input if it is fixed, for which timm would make
-            its transform; None takes the size in the file.
-
-    Raises:
-        SpecError: A value cannot be used, or it needs what edgeml does not do.
+    `graph_size` is the (height, width) of the graph's input if it is fixed, for which timm would
+    make its transform; None takes the size in the file.
     """
     cfg = config.get("pretrained_cfg")
     if not isinstance(cfg, Mapping):
@@ -62,11 +56,15 @@ def spec_of_timm(
         stated(key + "crop_pct", crop=size[0] / resized),
         stated(key + "interpolation", interpolation=filter_),
         stated(f"{source}: timm resizes with Pillow", antialias=True),
-        stated(key + "mean", mean=tuple(three_numbers(cfg.get("mean"), key + "mean"))),
-        stated(key + "std", std=tuple(three_numbers(cfg.get("std"), key + "std"))),
+        stated(key + "mean", mean=three_numbers(cfg.get("mean"), key + "mean")),
+        stated(key + "std", std=three_numbers(cfg.get("std"), key + "std")),
         stated(f"{source}: the input of timm's networks", channels="rgb", layout="nchw"),
-        _one_label(f"{source}: timm's classifiers have one label an image"),
-        stated(names_key, labels=tuple(unique_names(names, names_key)) if names else None),
+        stated(
+            f"{source}: timm's classifiers have one label an image",
+            task="multiclass",
+            activation="softmax",
+        ),
+        stated(names_key, labels=unique_names(names, names_key) if names else None),
     )
 
 
@@ -74,9 +72,6 @@ def spec_of_torchvision(weights: Any) -> PartialSpec:
     """Read a member of one of torchvision's enums, such as `ResNet50_Weights.IMAGENET1K_V2`.
 
     Only its attributes are read, so torchvision is not imported here.
-
-    Raises:
-        SpecError: It is not the weights of a classifier.
     """
     source = f"torchvision: {type(weights).__name__}.{getattr(weights, 'name', '')}"
     try:
@@ -90,17 +85,13 @@ def spec_of_torchvision(weights: Any) -> PartialSpec:
         centre_cut((size, size), resized, "crop", source=source, crop_source=source),
         stated(
             source,
-            labels=tuple(unique_names(labels, source)),
+            labels=unique_names(labels, source),
             interpolation=one_of(_FILTERS, filter_, f"{source}: interpolation"),
             antialias=bool(antialias),
-            mean=tuple(three_numbers(mean, source)),
-            std=tuple(three_numbers(std, source)),
+            mean=three_numbers(mean, source),
+            std=three_numbers(std, source),
             channels="rgb",
             layout="nchw",
         ),
-        _one_label(f"{source}: one label an image"),
+        stated(f"{source}: one label an image", task="multiclass", activation="softmax"),
     )
-
-
-def _one_label(source: str) -> PartialSpec:
-    return stated(source, task="multiclass", activation="softmax")

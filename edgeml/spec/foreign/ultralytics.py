@@ -22,9 +22,6 @@ def spec_of_ultralytics(metadata: Mapping[str, str], source: str) -> PartialSpec
 
     Their classifiers see the centre of the image, its shorter side resized to the input's, as
     RGB from 0 to 1; the network ends in a softmax.
-
-    Raises:
-        SpecError: It is not a classifier, or a value cannot be parsed.
     """
     if metadata.get("task") != "classify":
         raise SpecError(
@@ -37,7 +34,7 @@ def spec_of_ultralytics(metadata: Mapping[str, str], source: str) -> PartialSpec
     if not is_size(sides):
         raise SpecError(f"{source}: imgsz is {metadata.get('imgsz')!r}, which is not a size.")
     return merge(
-        stated(f"{source}: names", labels=tuple(names_by_index(names, f"{source}: names"))),
+        stated(f"{source}: names", labels=names_by_index(names, f"{source}: names")),
         stated(f"{source}: imgsz", size=(sides[0], sides[1])),
         stated(
             f"{source}: task classify",
@@ -58,9 +55,6 @@ def read_simple_yaml(path: Path) -> dict[str, str]:
     """Read the metadata.yaml that Ultralytics writes: values of one line, lists, one table.
 
     A list or table is returned as a Python literal, which is how an .onnx stores the same values.
-
-    Raises:
-        SpecError: It has other YAML than that.
     """
     values: dict[str, Any] = {}
     key = ""

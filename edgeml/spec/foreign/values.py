@@ -1,4 +1,4 @@
-"""Values from files of other tools. They are untrusted: one of the wrong type is a `SpecError`."""
+"""Values from files of other tools."""
 
 from __future__ import annotations
 
@@ -23,27 +23,18 @@ _MIN_POSITIVE = 1e-9
 def centre_cut(
     size: tuple[int, int], resized: int, resize: Resize, *, source: str, crop_source: str
 ) -> PartialSpec:
-    """Return the fields of an image that is resized to `resized` pixels and cut to `size`.
-
-    Raises:
-        SpecError: The cut is larger than the image, or not square.
-    """
-    smallest = min(size) if resize == "crop" else size[0]
-    if resized < smallest or (resize == "crop" and size[0] != size[1]):
+    """Return the fields of an image that is resized to `resized` pixels and cut to `size`."""
+    if resized < size[0] or (resize == "crop" and size[0] != size[1]):
         raise SpecError(
             f"{crop_source}: edgeml cannot cut {size} from an image of {resized} pixels."
         )
     return merge(
-        stated(source, size=size, resize=resize), stated(crop_source, crop=smallest / resized)
+        stated(source, size=size, resize=resize), stated(crop_source, crop=size[0] / resized)
     )
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        SpecError: It cannot be read, is too large, or holds something else.
-    """
+    """Read a JSON file that holds an object."""
     document = _parse_json(path)
     if not isinstance(document, dict):
         raise SpecError(f"{path.name} does not hold a table of names and values.")
@@ -51,22 +42,14 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 
 def read_labels(path: Path) -> list[str]:
-    """Read names of labels: one a line, or a JSON list, or a JSON table of numbers and names.
-
-    Raises:
-        SpecError: It cannot be read, or is none of these.
-    """
+    """Read names of labels: one a line, or a JSON list, or a JSON table of numbers and names."""
     if path.suffix.lower() != ".json":
         return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    return names_by_index(_parse_json(path), path.name)
+    return list(names_by_index(_parse_json(path), path.name))
 
 
 def read_text(path: Path) -> str:
-    """Read a text file.
-
-    Raises:
-        SpecError: It cannot be read, is too large, or is not UTF-8.
-    """
+    """Read a text file."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise SpecError(f"{path.name} has more than {_MAX_BYTES:,} bytes; refused.")
@@ -84,12 +67,8 @@ def _parse_json(path: Path) -> Any:
         raise SpecError(f"{path.name} is not JSON: {err}.") from err
 
 
-def names_by_index(value: Any, source: str) -> list[str]:
-    """Return a list of names, or a table's names ordered by their numbers 0, 1, 2 and so on.
-
-    Raises:
-        SpecError: It is neither, or a number is missing.
-    """
+def names_by_index(value: Any, source: str) -> tuple[str, ...]:
+    """Return a list of names, or a table's names ordered by their numbers 0, 1, 2 and so on."""
     if not isinstance(value, Mapping):
         return unique_names(value, source)
     by_number = {str(number): name for number, name in value.items()}
@@ -99,26 +78,19 @@ def names_by_index(value: Any, source: str) -> list[str]:
         raise SpecError(f"{source} has {len(by_number)} names but none for {err}.") from err
 
 
-def unique_names(value: Any, source: str) -> list[str]:
+def unique_names(value: Any, source: str) -> tuple[str, ...]:
     """Return a list of names; a name that occurs twice gets its number, since labels are unique.
 
     ImageNet has two cranes, a bird and a machine.
-
-    Raises:
-        SpecError: It is not a list of names.
     """
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise SpecError(f"{source} is not a list of names.")
     counts = Counter(value)
-    return [f"{name} {i}" if counts[name] > 1 else name for i, name in enumerate(value)]
+    return tuple(f"{name} {i}" if counts[name] > 1 else name for i, name in enumerate(value))
 
 
 def one_of(table: Mapping[Any, str], value: Any, source: str) -> str:
-    """Return the table's entry for a value.
-
-    Raises:
-        SpecError: It has none.
-    """
+    """Return the table's entry for a value."""
     if isinstance(value, (str, int)) and value in table:
         return table[value]
     raise SpecError(f"{source} is {value!r}; edgeml knows {', '.join(map(str, table))}.")
@@ -134,23 +106,15 @@ def is_size(value: Any) -> bool:
 
 
 def positive(value: Any, source: str) -> float:
-    """Check that a value is a finite number above 0, and return it.
-
-    Raises:
-        SpecError: It is not.
-    """
+    """Check that a value is a finite number above 0, and return it."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not _is_finite(value) or value < _MIN_POSITIVE:
         raise SpecError(f"{source} is {value!r}; it must be a number above 0.")
     return float(value)
 
 
-def three_numbers(value: Any, source: str) -> list[float]:
-    """Return a number for each channel, from three or from one for all.
-
-    Raises:
-        SpecError: It is neither.
-    """
+def three_numbers(value: Any, source: str) -> tuple[float, ...]:
+    """Return a number for each channel, from three or from one for all."""
     numbers = [value] if isinstance(value, (int, float)) else value
     if (
         not isinstance(numbers, (list, tuple))
@@ -158,7 +122,7 @@ def three_numbers(value: Any, source: str) -> list[float]:
         or not all(isinstance(number, (int, float)) and _is_finite(number) for number in numbers)
     ):
         raise SpecError(f"{source} is {value!r}; expected three numbers.")
-    return [float(number) for number in numbers] * (3 if len(numbers) == 1 else 1)
+    return tuple(map(float, numbers)) * (3 // len(numbers))
 
 
 def _is_finite(number: float) -> bool:

@@ -24,11 +24,10 @@ from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecErro
 from edgeml.measure.compare import compare
 from edgeml.spec.foreign.hugging_face import spec_of_hugging_face
 from edgeml.spec.foreign.merge import NO_OVERRIDES, SpecOverrides, model_file, spec_for
-from edgeml.spec.foreign.model_api import spec_of_model_api
+from edgeml.spec.foreign.model_api import model_info, spec_of_model_api
 from edgeml.spec.foreign.timm_hub import spec_of_timm, spec_of_torchvision
 from edgeml.spec.foreign.ultralytics import read_simple_yaml, spec_of_ultralytics
 from edgeml.spec.foreign.values import read_labels
-from edgeml.spec.model_info import model_info
 from edgeml.spec.storage import write_spec
 from tests.command import Command, colour_folders
 from tests.spec.foreign.drawn import LABELS, block_means, drawn
