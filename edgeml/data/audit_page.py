@@ -15,8 +15,8 @@ from edgeml.data.dataset import cooccurrence
 from edgeml.errors import ImageError
 from edgeml.image.jpeg import jpeg_url
 from edgeml.image.reading import read_image
-from edgeml.report.drawn import heatmap
 from edgeml.report.page import Tile, figure, percent, write_page
+from edgeml.report.svg_figures import heatmap
 
 # These limits keep a page readable, and below a few megabytes.
 _MAX_GROUPS = 12

@@ -1,4 +1,4 @@
-"""What lies behind the metrics: which labels meet, which are confused, the worst pictures."""
+"""Details behind the metrics: confusion within groups, precision-recall curves, worst images."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from edgeml.spec.decide import decide
 from edgeml.spec.labels import UNKNOWN, LabelGroup, Scores, Targets
 from edgeml.spec.model_spec import ModelSpec
 
-# The least probability that a loss is taken of: the step of float32 below 1.
-_LEAST = 2.0**-24
+# The smallest probability in a loss: the step of float32 below 1.
+_MIN_PROBABILITY = 2.0**-24
 
 
 def confusion(
     scores: Scores, targets: Targets, spec: ModelSpec, group: LabelGroup
 ) -> NDArray[np.int64]:
-    """Count which label of a group was decided where which was true: (G, G), truth in rows.
+    """Count the predicted labels of a group by true label: (G, G), truth in rows.
 
-    Only pictures count of which every label in the group is known and exactly one is present.
+    Only images count in which every label of the group is known and exactly one is present.
 
     Args:
         scores: (N, labels) probabilities.
         targets: (N, labels).
-        spec: What the model's outputs mean.
-        group: One of the spec's, with rule `one`.
+        spec: The spec of the model.
+        group: One of its groups, with rule `one`.
 
     Raises:
-        InputError: The group is not the spec's, or its labels do not exclude each other.
+        InputError: The group is not in the spec, or has another rule.
     """
     if group not in spec.groups or group.rule != "one":
         raise InputError(
@@ -46,40 +46,36 @@ def confusion(
 def precision_recall_curve(
     scores: NDArray[np.float32], targets: NDArray[np.int8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    """Give precision and recall of one label at each of its scores as threshold.
+    """Return precision and recall of one label with each of its scores as threshold.
 
-    The definition of scikit-learn's function of that name: recall falls, thresholds rise, and a
-    last point, precision 1 and recall 0, has no threshold. Recall is NaN without positives.
+    As scikit-learn's function of that name defines it: recall falls, thresholds rise, and a last
+    point, precision 1 and recall 0, has no threshold. Recall is NaN without positives.
 
     Args:
         scores: (N,).
-        targets: (N,); what is unknown does not count.
+        targets: (N,); unknown targets do not count.
 
     Returns:
         (K + 1,) precision, (K + 1,) recall, (K,) thresholds, the K different scores.
     """
-    every = np.sort(scores[targets != UNKNOWN])
-    found = np.sort(scores[targets > 0])
-    thresholds = np.unique(every)
-    hits = len(found) - np.searchsorted(found, thresholds)
-    claimed = len(every) - np.searchsorted(every, thresholds)
-    recall = hits / len(found) if len(found) else np.full(len(hits), np.nan)
-    return np.append(hits / claimed, 1.0), np.append(recall, 0.0), thresholds
+    known, positives = np.sort(scores[targets != UNKNOWN]), np.sort(scores[targets > 0])
+    thresholds = np.unique(known)
+    hits = len(positives) - np.searchsorted(positives, thresholds)
+    predicted = len(known) - np.searchsorted(known, thresholds)
+    recall = hits / len(positives) if len(positives) else np.full(len(hits), np.nan)
+    return np.append(hits / predicted, 1.0), np.append(recall, 0.0), thresholds
 
 
 def worst_errors(scores: Scores, targets: Targets, spec: ModelSpec, count: int) -> NDArray[np.intp]:
-    """Give the rows of the pictures that the model gets most wrong, the worst first.
+    """Return the rows of at most `count` images with a wrong prediction, the worst first.
 
-    Only pictures with a known label that is decided wrongly are given. They are ranked by the mean
-    binary cross entropy of their known labels, so that what was wrong and sure comes before what
-    was wrong and near the threshold.
-
-    Returns:
-        (count,) or fewer, if fewer are wrong.
+    They are ranked by the mean binary cross entropy of their known labels, so that confident
+    errors come before those near the threshold.
     """
     known, positive = targets != UNKNOWN, targets > 0
     wrong = np.flatnonzero(((decide(scores, spec) != positive) & known).any(axis=1))
     right = np.where(positive[wrong], scores[wrong], 1 - scores[wrong])  # probability of the truth
-    losses = -np.log(np.maximum(right, _LEAST), where=known[wrong], out=np.zeros(right.shape))
+    losses = np.zeros(right.shape)
+    losses = -np.log(np.maximum(right, _MIN_PROBABILITY), where=known[wrong], out=losses)
     mean = losses.sum(axis=1) / known[wrong].sum(axis=1)
     return wrong[np.argsort(-mean, kind="stable")[: max(0, count)]]

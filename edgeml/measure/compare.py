@@ -1,4 +1,4 @@
-"""How far two models disagree: in their input, in the tensor, in the labels, in the metrics."""
+"""How far two models disagree: in their inputs, outputs, decisions and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from edgeml.data import Dataset
 from edgeml.errors import ExportError, InferenceError, MissingSpecError, NotComparableError
 from edgeml.image.frame import Frame
 from edgeml.image.reading import read_image
-from edgeml.measure.bootstrap import Drops, drop_intervals
+from edgeml.measure.bootstrap import ApLosses, drop_intervals
 from edgeml.measure.evaluation import align_targets
 from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.predict.predictor import Predictor
@@ -26,11 +26,8 @@ from edgeml.spec.decide import decide, probabilities
 from edgeml.spec.labels import Scores, Targets
 from edgeml.spec.model_spec import ModelSpec
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-"""Shares of all outputs at which their difference is told."""
+"""The quantiles of the difference of outputs that are reported."""
 
 _BATCH = 32
 
@@ -39,15 +36,13 @@ Input = NDArray[np.float32] | NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
-    """What two networks gave for the same images: to be measured, by other specs as well.
+    """The outputs of two networks for the same images, which can be measured by several specs.
 
     Attributes:
-        reference, candidate: (N, labels) float32, before what the specs' `activation` says is
-            still to be applied. The reference's are finite, the candidate's perhaps not.
+        reference, candidate: (N, labels) float32, before the `activation` of the specs. Those of
+            the reference are finite, those of the candidate may be NaN or infinity.
         targets: (N, labels) int8: 1 present, 0 absent, -1 unknown.
-        inputs_equal: Images, 0 to N, for which both networks were given the same input.
-        inputs_max_abs: The largest difference of any value of the inputs, normalised; infinite if
-            their shapes differ.
+        inputs_equal, inputs_max_abs: As in `Fidelity`.
     """
 
     reference: NDArray[np.float32]
@@ -57,7 +52,7 @@ class Outputs:
     inputs_max_abs: float
 
     def scores(self, reference: ModelSpec, candidate: ModelSpec) -> tuple[Scores, Scores]:
-        """Give the probabilities (N, labels) float32 of both; what is no number becomes one."""
+        """Return the probabilities (N, labels) float32 of both; NaN becomes a finite number."""
         return (
             probabilities(self.reference, reference),
             probabilities(np.nan_to_num(self.candidate), candidate),
@@ -68,26 +63,26 @@ class Outputs:
 class Fidelity:
     """How close a candidate is to its reference on the same images, at four levels.
 
-    Preprocessing: the input of the networks, after normalisation. Of a network that takes raw
-    frames it is what these mean by its spec, (frame / 255 - mean) / std, with the code that
-    normalises for the other: so equal frames are equal inputs if the specs tell equal means and
-    deviations. Whether the graph really does that, the other levels show.
+    The inputs are compared after normalisation. If a network takes raw frames, they are normalised
+    as its spec states, (frame / 255 - mean) / std, by the code that prepares the other network's
+    input. The other levels show whether the graph really does the same.
 
     Attributes:
-        images: How many, N.
-        inputs_equal: Images, 0 to N, whose inputs are the same in every byte.
+        images: The number of images, N.
+        inputs_equal: Preprocessing: the number of images whose inputs are the same in every byte.
         inputs_max_abs: The largest difference of any value of the inputs, in units of the
             normalised input; 0 if all are equal, infinite if the shapes differ.
-        max_abs, mean_abs: Tensor: absolute difference of the logits; of the probabilities where
-            only one of the models gives logits. Infinite if the candidate gave what is no number.
-        quantiles: Of that difference: `p50`, `p90`, `p99`, `p99.9`, each one that occurred.
+        max_abs, mean_abs: Tensor: the absolute difference of the logits, or of the probabilities
+            if only one of the models returns logits. Infinite if the candidate returned NaN or
+            infinity.
+        quantiles: `p50`, `p90`, `p99` and `p99.9` of that difference, each a value that occurred.
         probability_mean_abs: Mean absolute difference of the probabilities, 0 to 1.
-        label_flips_per_1000: Decision: labels present in one and absent in the other, of 1000
-            decisions; each image is one decision a label.
-        flips: Images on which a label flips, by label.
-        reference, exported: Metric: what each model is worth on these images.
+        label_flips_per_1000: Decision: labels that only one of the models predicts, per 1000
+            decisions; each image is one decision per label.
+        flips: The number of images on which a label flips, by label.
+        reference, exported: Metric: the metrics of each model on these images.
         drops: Points of AP (0 to 100) that the candidate loses, with 95 % intervals.
-        passed: Whether this is within the limits that the caller set; None without limits.
+        passed: Whether this is within the caller's limits; None without limits.
     """
 
     images: int
@@ -101,11 +96,11 @@ class Fidelity:
     flips: dict[str, int]
     reference: Metrics
     exported: Metrics
-    drops: Drops
+    drops: ApLosses
     passed: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all but the metrics by label, as JSON values; what is not finite becomes None."""
+        """Return JSON values without the metrics by label; NaN and infinity become None."""
         return {
             "images": self.images,
             "inputs_equal": self.inputs_equal,
@@ -125,16 +120,32 @@ class Fidelity:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """What fitting the thresholds again recovers, on the reporting images.
+
+    Attributes:
+        before: The reference with its own thresholds.
+        unfitted: The exported model with the reference's thresholds.
+        fitted: The exported model with thresholds fitted again on the fitting images.
+        images: The number of images that the thresholds were fitted on.
+        objective: What they were fitted for, for example `macro_f1`.
+    """
+
+    before: Metrics
+    unfitted: Metrics
+    fitted: Metrics
+    images: int
+    objective: str = ""
+
+
 def compare(
     reference: Predictor, candidate: Predictor, dataset: Dataset, *, progress: Progress = SILENT
 ) -> Fidelity:
-    """Show both models the same decoded images and measure how far they disagree.
+    """Run both models on the same decoded images and measure how far they disagree.
 
     Raises:
-        NotComparableError: The models differ in their labels, the data name others, or there is
-            no image.
-        InferenceError: The reference gave what is no number, or a network failed.
-        ImageError: An image cannot be read.
+        The errors of `run_both`.
     """
     outputs = run_both(reference, candidate, dataset, progress=progress)
     return measure(outputs, reference.spec, candidate.spec)
@@ -143,58 +154,61 @@ def compare(
 def run_both(
     reference: Predictor, candidate: Predictor, dataset: Dataset, *, progress: Progress = SILENT
 ) -> Outputs:
-    """Run both models over all images, each decoded once.
+    """Run both models on all images; each image is decoded once.
 
-    Each model prepares the frames by its own spec, so that a difference in preprocessing counts
-    too. Where the specs prepare them alike that is done once, and the inputs are one and the same.
+    Each model prepares the frames by its own spec, so a difference in preprocessing counts too.
+    If the specs agree on it, both networks get the same prepared input.
 
     Raises:
-        NotComparableError: The models differ in their labels, the data name others, or there is
-            no image.
-        InferenceError: The reference gave what is no number, or a network failed.
+        NotComparableError: The models differ in their labels, the data have other labels, or
+            there is no image.
+        InferenceError: The reference returned NaN or infinity, or a network failed.
         ImageError: An image cannot be read.
     """
     if reference.spec.labels != candidate.spec.labels:
         raise NotComparableError(
-            f"The models name different labels, or in another order: "
+            f"The models have different labels, or in another order: "
             f"{', '.join(reference.spec.labels)} and {', '.join(candidate.spec.labels)}."
         )
     if not len(dataset):
-        raise NotComparableError("There is no image to compare the models on.")
+        raise NotComparableError(
+            "There is no image to compare the models on: check the data and its split."
+        )
     targets = align_targets(dataset, reference.spec)
     first, second = reference.spec, candidate.spec
     same_input = all(
         getattr(first, name) == getattr(second, name)
         for name in ("preprocess", "input", "channels_last", "raw_channels")
     )
-    expected, got, equal, furthest = [], [], 0, 0.0
+    expected, actual, equal, largest = [], [], 0, 0.0
     with progress.task("compare", total=len(dataset)) as advance:
         for frames in _decoded(dataset.paths, first, second):
             batch = reference.prepare(frames)
             other = batch if same_input else candidate.prepare(frames)
             expected.append(_run(reference, batch))
-            got.append(_run(candidate, other))
-            distance = np.zeros(len(frames)) if same_input else _apart(first, batch, second, other)
+            actual.append(_run(candidate, other))
+            distance = (
+                np.zeros(len(frames)) if same_input else _distance(first, batch, second, other)
+            )
             equal += int((distance == 0).sum())
-            furthest = max(furthest, float(distance.max()))
+            largest = max(largest, float(distance.max()))
             advance(len(frames))
     outputs = Outputs(
         reference=np.concatenate(expected),
-        candidate=np.concatenate(got),
+        candidate=np.concatenate(actual),
         targets=targets,
         inputs_equal=equal,
-        inputs_max_abs=furthest,
+        inputs_max_abs=largest,
     )
     if not np.isfinite(outputs.reference).all():
-        raise InferenceError("The reference gave a score that is not a finite number.")
+        raise InferenceError(
+            "The reference model returned NaN or infinity: it cannot be compared with."
+        )
     return outputs
 
 
 def measure(outputs: Outputs, reference: ModelSpec, candidate: ModelSpec) -> Fidelity:
-    """Measure how far outputs disagree, by the activations, thresholds and groups of the specs.
-
-    The networks are not needed again: other thresholds are another call.
-    """
+    """Measure how far outputs disagree, by the activations, thresholds and groups of the specs."""
     before, after = outputs.scores(reference, candidate)
     flipped = decide(before, reference) != decide(after, candidate)
     difference = _difference(outputs, before, after, reference.activation == candidate.activation)
@@ -205,7 +219,7 @@ def measure(outputs: Outputs, reference: ModelSpec, candidate: ModelSpec) -> Fid
         max_abs=float(difference.max()),
         mean_abs=float(difference.mean()),
         quantiles={
-            # A value that occurred: between a finite and an infinite one there is none.
+            # A value that occurred: none can be interpolated between a finite and an infinite one.
             name: float(np.quantile(difference, share, method="inverted_cdf"))
             for name, share in QUANTILES.items()
         },
@@ -219,16 +233,16 @@ def measure(outputs: Outputs, reference: ModelSpec, candidate: ModelSpec) -> Fid
 
 
 @contextmanager
-def both_open(
+def open_pair(
     reference: Path, candidate: Path, *, progress: Progress = SILENT
 ) -> Iterator[tuple[Predictor, Predictor]]:
-    """Open two models; one that says nothing of itself is taken at the other's word.
+    """Open two models; a model without a spec uses the other model's spec, which is noted.
 
-    So a file that another tool wrote can be compared, if its shapes fit; that is noted.
+    So a file that another tool wrote can be compared, if its shapes fit.
 
     Raises:
-        SpecError: Neither carries a spec, or the one that there is does not fit both.
-        ModelLoadError: One is missing, damaged, or of a kind that no runtime reads.
+        SpecError: Neither has a spec, or the only spec does not fit both.
+        ModelLoadError: A file is missing, damaged, or of a kind that no runtime reads.
         MissingDependencyError: A runtime's library is not installed.
     """
     with ExitStack() as stack:
@@ -236,28 +250,27 @@ def both_open(
             first = stack.enter_context(Predictor(reference))
         except MissingSpecError:
             second = stack.enter_context(Predictor(candidate))
-            first = stack.enter_context(_at_word_of(second, candidate, reference, progress))
+            first = stack.enter_context(_open_with_spec_of(second, candidate, reference, progress))
             yield first, second
             return
         try:
             second = stack.enter_context(Predictor(candidate))
         except MissingSpecError:
-            second = stack.enter_context(_at_word_of(first, reference, candidate, progress))
+            second = stack.enter_context(_open_with_spec_of(first, reference, candidate, progress))
         yield first, second
 
 
-def _at_word_of(known: Predictor, told_by: Path, bare: Path, progress: Progress) -> Predictor:
-    """Open a model without a spec by that of another."""
+def _open_with_spec_of(known: Predictor, source: Path, bare: Path, progress: Progress) -> Predictor:
     opened = Predictor(bare, spec=known.spec)
     progress.note(
-        f"{bare.name} says nothing of its labels and preprocessing: "
-        f"it is taken to mean what {told_by.name} does."
+        f"{bare.name} does not state its labels and preprocessing: "
+        f"it uses the spec of {source.name}."
     )
     return opened
 
 
 def _decoded(paths: Sequence[Path], first: ModelSpec, second: ModelSpec) -> Iterator[list[Frame]]:
-    """Decode batches of images, large enough for both; two threads do."""
+    """Yield batches of images that are large enough for both, decoded by two threads."""
     sizes = zip(first.preprocess.min_decode_size, second.preprocess.min_decode_size, strict=True)
     height, width = (max(pair) for pair in sizes)
 
@@ -270,36 +283,34 @@ def _decoded(paths: Sequence[Path], first: ModelSpec, second: ModelSpec) -> Iter
 
 
 def _run(predictor: Predictor, batch: Input) -> NDArray[np.float32]:
-    """Run one network.
-
-    Raises:
-        NotComparableError: Its output is not one number for each label.
-    """
+    """Run one network, and check that it returns one number for each label."""
     output = predictor.infer(batch)
     if output.shape != (len(batch), len(predictor.spec.labels)):
         raise NotComparableError(
-            f"For {len(batch)} images {predictor.runtime.name} gave an output of shape "
-            f"{output.shape}; {len(predictor.spec.labels)} labels are known. "
-            "The spec is not that of this network."
+            f"For {len(batch)} images {predictor.runtime.name} returned an output of shape "
+            f"{output.shape}, but the spec has {len(predictor.spec.labels)} labels: "
+            "it is not the spec of this network."
         )
     return output
 
 
-def _apart(first: ModelSpec, batch: Input, second: ModelSpec, other: Input) -> NDArray[np.float32]:
-    """Give the largest difference of two inputs, normalised, by image: (N,)."""
+def _distance(
+    first: ModelSpec, batch: Input, second: ModelSpec, other: Input
+) -> NDArray[np.float32]:
+    """Return the largest difference of two normalised inputs by image: (N,)."""
     a, b = first.normalized_input(batch), second.normalized_input(other)
     if a.shape != b.shape:
         return np.full(len(a), np.inf, np.float32)
-    apart: NDArray[np.float32] = np.abs(a - b).max(axis=(1, 2, 3))
-    return apart
+    distance: NDArray[np.float32] = np.abs(a - b).max(axis=(1, 2, 3))
+    return distance
 
 
 def _difference(
     outputs: Outputs, before: Scores, after: Scores, same_activation: bool
 ) -> NDArray[np.float64]:
-    """Give |reference - candidate| (N, labels): of the outputs, or of what they mean.
+    """Return |reference - candidate| (N, labels): of the outputs, or of the probabilities.
 
-    A candidate that gives what is no number is compared too: as infinitely far away.
+    A NaN or infinity of the candidate counts as an infinite difference.
     """
     first, second = (outputs.reference, outputs.candidate) if same_activation else (before, after)
     with np.errstate(invalid="ignore"):
@@ -309,7 +320,7 @@ def _difference(
 
 
 def _or_none(value: float) -> float | None:
-    """JSON has no infinity."""
+    """Return a JSON value: JSON has neither NaN nor infinity."""
     return value if math.isfinite(value) else None
 
 
@@ -317,7 +328,7 @@ class FidelityError(ExportError):
     """The exported model disagrees with its source by more than is allowed.
 
     Attributes:
-        fidelity: What the comparison found.
+        fidelity: The result of the comparison.
         report: The page that shows it, if one was written.
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeml.benchmark.environment import capture_software
 from edgeml.data import read_dataset
 from edgeml.files import sha256_of_file
-from edgeml.measure.compare import Fidelity, both_open, measure, run_both
+from edgeml.measure.compare import Fidelity, measure, open_pair, run_both
 from edgeml.measure.evaluation import choose_part
 from edgeml.predict.inspection import model_files
 from edgeml.progress import SILENT, Progress
@@ -29,23 +29,22 @@ def compare_files(
         reference: The first model, a file or a run folder.
         candidate: The second. A model without a spec uses the spec of the other.
         data: The labelled images; the test part if they are split.
-        delimiter: Between labels in a folder's name.
-        html: Where to write the report; None writes none.
-        progress: Shows the work.
+        delimiter: The text between labels in a folder's name.
+        html: The file of the report; None writes none.
+        progress: Shows the progress.
 
     Raises:
         InputError: `html` cannot be written.
         NotComparableError: The models differ in their labels, or there is no image.
     """
     check_report(html)
-    with both_open(reference, candidate, progress=progress) as (first, second):
+    with open_pair(reference, candidate, progress=progress) as (first, second):
         dataset = read_dataset(data, delimiter=delimiter)
         images = choose_part(dataset, first.spec, None, progress=progress)
         outputs = run_both(first, second, images, progress=progress)
         fidelity = measure(outputs, first.spec, second.spec)
     if html:
-        from edgeml.measure.contents import Comparison
-        from edgeml.measure.page import export_report
+        from edgeml.measure.page import Comparison, export_report
 
         page = Comparison(
             title=f"{reference.name} and {candidate.name}",

@@ -1,4 +1,4 @@
-"""Measure a model on labelled images, in the order and with the code that a device uses."""
+"""Measure a model on labelled images, with the same code that a device runs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def evaluate_model(
     Args:
         predictor: A model of any format.
         dataset: Labelled images.
-        part: None takes the test part where the split is known, else all images, and says so.
-        progress: Where the work shows itself.
+        part: None takes the test part if the split is known, else all images, and notes it.
+        progress: Shows the progress.
 
     Raises:
-        DataError: The part is not known, or is empty.
+        DataError: The split is not known, or the part is empty.
         NotComparableError: The data set has a label that the model does not know.
         ImageError: An image cannot be read.
     """
@@ -46,7 +46,7 @@ def evaluate_model(
 def choose_part(
     dataset: Dataset, spec: ModelSpec, part: Part | None, *, progress: Progress = SILENT
 ) -> Dataset:
-    """Take one part of a data set; the split is its own column, or the one trained with.
+    """Return one part of a data set; the split is its own column, or that of the training.
 
     Raises:
         DataError: The split is not known, or the part is empty.
@@ -59,33 +59,31 @@ def choose_part(
             progress.note(f"No split is known for these data: all {len(dataset)} images are used.")
             return dataset
         raise DataError(
-            f"Which images are {part!r} is not known: the data have no split column and are not "
-            "those that the model was trained on. Use --split all, or a .csv with a split column."
+            f"It is not known which images are {part!r}: the data have no split column, and are "
+            "not the training data of the model. Use --split all, or a .csv with a split column."
         )
     chosen = divided.part(part or "test")
     if not len(chosen):
-        raise DataError(f"The {part or 'test'!r} part of the data is empty.")
+        raise DataError(
+            f"The {part or 'test'!r} part of the data is empty: choose another with --split."
+        )
     return chosen
 
 
 def check_labels(dataset: Dataset, spec: ModelSpec) -> None:
-    """Refuse data that name what the model cannot.
-
-    Raises:
-        NotComparableError: The data set has a label that the model does not know.
-    """
-    strangers = sorted(set(dataset.labels) - set(spec.labels))
-    if strangers:
+    """Raise NotComparableError if the data set has a label that the model does not know."""
+    unknown = sorted(set(dataset.labels) - set(spec.labels))
+    if unknown:
         raise NotComparableError(
-            f"The model does not know {', '.join(map(repr, strangers[:5]))}, which the data "
-            f"name. It knows {', '.join(spec.labels)}."
+            f"The data have the labels {', '.join(map(repr, unknown[:5]))}, which the model does "
+            f"not know. It knows {', '.join(spec.labels)}."
         )
 
 
 def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
-    """Put the columns of the targets in the order of the model's labels: (N, labels).
+    """Return the targets with columns in the order of the model's labels: (N, labels).
 
-    Labels of the model that the data do not name count as absent; what is unknown stays so.
+    Labels of the model that the data do not have count as absent; unknown targets stay unknown.
 
     Raises:
         NotComparableError: The data set has a label that the model does not know.
@@ -99,7 +97,7 @@ def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:
 def score(
     predictor: Predictor, dataset: Dataset, *, batch: int = 32, progress: Progress = SILENT
 ) -> Scores:
-    """Give probabilities (N, labels) for all images; decoding and the network run side by side.
+    """Return probabilities (N, labels) for all images; images are decoded while the network runs.
 
     Raises:
         ImageError: An image cannot be read.
@@ -107,9 +105,9 @@ def score(
     """
     rows = []
     with progress.task("score", total=len(dataset)) as advance:
-        for answer in predictor.predict_many(dataset.paths, batch=batch, workers=2):
-            if isinstance(answer, EdgemlError):
-                raise answer
-            rows.append(answer.scores)
+        for result in predictor.predict_many(dataset.paths, batch=batch, workers=2):
+            if isinstance(result, EdgemlError):
+                raise result
+            rows.append(result.scores)
             advance(1)
     return np.stack(rows)

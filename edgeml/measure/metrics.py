@@ -1,12 +1,12 @@
 """Multi-label metrics, in numpy: the same numbers on a workstation and a device.
 
 Scores are probabilities (N, labels); targets are 1, 0 or UNKNOWN (N, labels). All results are
-shares of 1. An unknown entry counts in nothing: neither as a hit nor as a false alarm.
+shares of 1. Unknown targets do not count, neither as hits nor as false alarms.
 
 CP, CR and CF1 average over labels, OP, OR and OF1 pool all decisions; CF1 is the harmonic mean of
 CP and CR, which is not macro F1, the mean of the labels' F1 (Chen et al., ML-GCN, CVPR 2019,
-section 4.1). A label without a known positive has no recall: it is left out of every average over
-labels, and is told as absent. What was claimed of it still counts in OP, OF1 and exact match.
+section 4.1). A label without a known positive has no recall: it is in no average over labels, and
+is reported as absent. Its predictions still count in OP, OF1 and exact match.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgeml.spec.labels import UNKNOWN, Scores, Targets
 from edgeml.spec.model_spec import ModelSpec
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LabelMetrics:
     """One label: average precision, F1 at its threshold, the threshold, and its positives."""
 
@@ -36,18 +36,17 @@ class LabelMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What `evaluate` measures; NaN where there is nothing to measure it on.
+    """The result of `evaluate`; NaN if no image allows to measure a value.
 
     Attributes:
         mAP, CP, CR, macro_F1: Means over the labels that have a known positive.
         CF1: The harmonic mean of CP and CR.
         OP, OR, OF1: Precision, recall and F1 of all known decisions together.
-        exact_match: Pictures of which every known label is decided rightly, as a share of those
-            of which any label is known.
-        top1, top5: Of a multiclass model: pictures for which the best label, or one of the five
-            best, is right, as a share of those that have a label. None of other models.
-        images: How many pictures, known or not.
-        labels: Each label for itself. The AP of one without positives is NaN.
+        exact_match: The share of images with all known labels right, among those with any.
+        top1, top5: For a multiclass model, the share of images for which the best label, or one of
+            the five best, is right, among those that have a label. None for other models.
+        images: The number of images, with known labels or without.
+        labels: The metrics of each label. Without positives its AP is NaN.
     """
 
     mAP: float
@@ -66,22 +65,22 @@ class Metrics:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """The labels without a known positive, which no average over labels counts."""
+        """The labels without a known positive, which are in no average over labels."""
         return tuple(name for name, label in self.labels.items() if not label.positives)
 
     @property
     def labels_averaged(self) -> int:
-        """How many labels mAP, CP, CR and macro_F1 are means of."""
+        """The number of labels that mAP, CP, CR and macro_F1 average over."""
         return len(self.labels) - len(self.absent)
 
     def summary(self) -> dict[str, float]:
-        """Give the metrics that are one number for all labels: mAP first, or top1 and top5."""
+        """Return the metrics that are one number for all labels: mAP first, or top1 and top5."""
         names = ("mAP", "CP", "CR", "CF1", "macro_F1", "OP", "OR", "OF1", "exact_match")
         first = () if self.top1 is None else ("top1", "top5")
         return {name: getattr(self, name) for name in (*first, *names)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `edgeml eval --json` prints; NaN, which JSON lacks, becomes None."""
+        """Return what `edgeml eval --json` prints; NaN becomes None."""
         labels = {
             name: {key: _or_none(value) for key, value in asdict(label).items()}
             for name, label in self.labels.items()
@@ -104,14 +103,14 @@ def evaluate(scores: Scores, targets: Targets, spec: ModelSpec) -> Metrics:
     _check(scores, targets, spec)
     known, positive = targets != UNKNOWN, targets > 0
     present = decide(scores, spec)
-    claimed, hits = (present & known).sum(axis=0), (present & positive).sum(axis=0)
+    predicted, hits = (present & known).sum(axis=0), (present & positive).sum(axis=0)
     positives = positive.sum(axis=0)
-    precision, recall = _share(hits, claimed), _share(hits, positives)
-    F1 = _share(2 * hits, claimed + positives)
+    precision, recall = _share(hits, predicted), _share(hits, positives)
+    F1 = _share(2 * hits, predicted + positives)
     AP = [average_precision(scores[:, i], targets[:, i]) for i in range(len(spec.labels))]
     averaged = positives > 0
     CP, CR = _mean(precision[averaged]), _mean(recall[averaged])
-    OP, OR = float(_share(hits.sum(), claimed.sum())), float(_share(hits.sum(), positives.sum()))
+    OP, OR = float(_share(hits.sum(), predicted.sum())), float(_share(hits.sum(), positives.sum()))
     right = ((present == positive) | ~known).all(axis=1)
     return Metrics(
         mAP=_mean(np.asarray(AP)[averaged]),
@@ -125,12 +124,7 @@ def evaluate(scores: Scores, targets: Targets, spec: ModelSpec) -> Metrics:
         exact_match=_mean(right[known.any(axis=1)]),
         images=len(targets),
         labels={
-            name: LabelMetrics(
-                AP=AP[i],
-                F1=float(F1[i]),
-                threshold=spec.thresholds[i],
-                positives=int(positives[i]),
-            )
+            name: LabelMetrics(AP[i], float(F1[i]), spec.thresholds[i], int(positives[i]))
             for i, name in enumerate(spec.labels)
         },
         top1=_top(1, scores, positive) if spec.task == "multiclass" else None,
@@ -139,27 +133,25 @@ def evaluate(scores: Scores, targets: Targets, spec: ModelSpec) -> Metrics:
 
 
 def average_precision(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> float:
-    """Give the mean, over the positives, of the precision at or above their score.
+    """Return the mean, over the positives, of the precision at or above their score.
 
-    That is the sum of precision over the steps of recall, without interpolation and with ties as
-    one step: the definition of scikit-learn's `average_precision_score`. NaN if nothing is known
-    to be positive.
+    This is the sum of precision over the steps of recall, without interpolation and with ties as
+    one step, as in scikit-learn's `average_precision_score`. NaN without a known positive.
 
     Args:
-        scores: (N,); any that rank, also logits.
-        targets: (N,); what is unknown does not count.
+        scores: (N,); any scores that rank, also logits.
+        targets: (N,); unknown targets do not count.
     """
-    found = np.sort(scores[targets > 0])
-    if not len(found):
+    positives, known = np.sort(scores[targets > 0]), np.sort(scores[targets != UNKNOWN])
+    if not len(positives):
         return math.nan
-    every = np.sort(scores[targets != UNKNOWN])
-    hits = len(found) - np.searchsorted(found, found)
-    claimed = len(every) - np.searchsorted(every, found)
-    return float((hits / claimed).mean())
+    hits = len(positives) - np.searchsorted(positives, positives)
+    predicted = len(known) - np.searchsorted(known, positives)
+    return float((hits / predicted).mean())
 
 
 def _top(k: int, scores: Scores, positive: NDArray[np.bool_]) -> float:
-    """Give the share of pictures with a label for which one of the `k` best is right."""
+    """Return the share of images with a label for which one of the `k` best is right."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     right: NDArray[np.bool_] = np.take_along_axis(positive, best, axis=1).max(axis=1)
     return _mean(right[positive.any(axis=1)])
@@ -169,20 +161,20 @@ def _check(scores: Scores, targets: Targets, spec: ModelSpec) -> None:
     width = len(spec.labels)
     if scores.shape != targets.shape or scores.shape[1:] != (width,):
         raise InputError(
-            f"Scores and targets must both be (N, {width}), one column a label; "
+            f"Scores and targets must both be (N, {width}), one column per label; "
             f"they are {scores.shape} and {targets.shape}."
         )
     if np.isnan(scores).any():
         raise InputError(
-            f"{int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} pictures have a score "
-            "that is NaN: the model is broken, there is nothing to measure."
+            f"{int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} images have a score "
+            "that is NaN: the model is broken; train or export it again."
         )
 
 
-def _share(part: Any, whole: Any) -> NDArray[np.float64]:
-    """Divide; nothing claimed or nothing to find counts as 0, as scikit-learn does."""
+def _share(part: Any, total: Any) -> NDArray[np.float64]:
+    """Divide; a total of 0 gives 0, as in scikit-learn."""
     share: NDArray[np.float64] = np.zeros(np.shape(part))
-    np.divide(part, whole, out=share, where=np.asarray(whole) > 0)
+    np.divide(part, total, out=share, where=np.asarray(total) > 0)
     return share
 
 

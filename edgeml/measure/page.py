@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from edgeml.measure.bootstrap import Drop
-from edgeml.measure.contents import Comparison, MixedPrecision, RankedNode, Recovery
+from edgeml.benchmark.speedup import Speedup
+from edgeml.measure.bootstrap import ApLoss
+from edgeml.measure.compare import Fidelity, Recovery
 from edgeml.measure.plots import damage_plot, difference_plot, steps_plot
-from edgeml.report.drawn import Scale, axis, density, whisker
 from edgeml.report.page import Tile, figure, is_known, percent, signed, write_page
+from edgeml.report.svg_figures import Scale, axis, density, whisker
+from edgeml.spec.labels import Scores
 
-# So many nodes are named, the most damaging ones; all are in the plot.
-_MOST_NODES = 12
+# The table names this many of the most damaging nodes; the plot shows all.
+_MAX_NODES = 12
 
-# So many labels are named among those that flip most.
-_MOST_FLIPS = 6
+# The page names this many of the labels that flip most.
+_MAX_FLIPS = 6
 
-# Of all labels, as a share of 1, so many have room for the whole of an interval.
-_MOST_INTERVALS = 0.85
+# The share of labels whose intervals fit the axis entirely.
+_SHARE_OF_INTERVALS = 0.85
 
 _RECOVERED = {
     "CF1": "CF1",
@@ -33,40 +37,72 @@ _RECOVERED = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A label in the table; mAP is one without flips and thresholds.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """The contents of the page. What is None or empty is omitted.
 
     Attributes:
-        name: Of the label.
-        positives: Images that show it; None for mAP.
+        kind: The text above the headline: `export`, `comparison` or `check`.
+        title: The headline, for example `model.int8.onnx`.
+        reference, candidate: The names of the two models, for example `FP32` and `INT8`.
+        fidelity: The four levels, and the verdict.
+        findings: The reasons for a refusal, a sentence each.
+        max_drop: Points of mAP that may be lost; None or infinite without a limit.
+        max_label_drop: Points of AP that any one label may lose.
+        scores: (N, labels) float32 probabilities of both models.
+        recovery: What new thresholds recover.
+        methods: The divergence on the fitting images by calibration method; NaN or infinite if it
+            could not be measured.
+        method: The method that was chosen.
+        mixed: A `MixedPrecision` of the export layer.
+        speed: The speed of the candidate relative to the reference on this machine.
+        calibration: A `Calibration` of the export layer.
+        overlap: The number of its images that also serve fitting or reporting.
+        notes: Other remarks, a sentence each.
+        facts: The footer: files, digests, versions, target, seconds.
+    """
+
+    kind: str = "comparison"
+    title: str
+    reference: str
+    candidate: str
+    fidelity: Fidelity
+    findings: Sequence[str] = ()
+    max_drop: float | None = None
+    max_label_drop: float | None = None
+    scores: tuple[Scores, Scores] | None = None
+    recovery: Recovery | None = None
+    methods: Mapping[str, float] = field(default_factory=dict)
+    method: str = ""
+    mixed: Any = None
+    speed: Speedup | None = None
+    calibration: Any = None
+    overlap: int = 0
+    notes: Sequence[str] = ()
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A label in the table, or mAP, which has no positives, flips and thresholds.
+
+    Attributes:
         before, after: AP, shares of 1.
-        drop: What was lost.
-        plot: The same, drawn.
-        flips: Images on which it flips; None for mAP.
-        thresholds: Of the reference and of the candidate; None for mAP.
-        over: Whether more was lost than is allowed.
+        drop: The loss, and `plot` its figure.
+        flips: Images on which the label flips.
+        thresholds: Those of the reference and of the candidate.
+        over: Whether the loss exceeds its limit.
     """
 
     name: str
     positives: int | None = None
     before: float
     after: float
-    drop: Drop
+    drop: ApLoss
     plot: Markup
     flips: int | None = None
     thresholds: tuple[float, float] | None = None
     over: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Recovered:
-    """A metric before, with the old thresholds and with new ones; shares of 1."""
-
-    name: str
-    before: float
-    unfitted: float
-    fitted: float
 
 
 def export_report(comparison: Comparison, out: Path) -> None:
@@ -75,7 +111,9 @@ def export_report(comparison: Comparison, out: Path) -> None:
     Raises:
         InputError: `out` cannot be written.
     """
-    fidelity = comparison.fidelity
+    fidelity, mixed, speed = comparison.fidelity, comparison.mixed, comparison.speed
+    ranked = enumerate(mixed.nodes if mixed else (), start=1)
+    flips = sorted(fidelity.flips.items(), key=lambda pair: -pair[1])
     scale = _scale(comparison)
     write_page(
         out,
@@ -87,7 +125,7 @@ def export_report(comparison: Comparison, out: Path) -> None:
             "fidelity": fidelity,
             "lead": _lead(comparison),
             "tiles": _tiles(comparison),
-            "flipping": _flipping(fidelity.flips),
+            "flipping": [(name, count) for name, count in flips[:_MAX_FLIPS] if count],
             "overall": _overall(comparison, scale),
             "rows": _rows(comparison, scale),
             "axis": axis(scale),
@@ -96,29 +134,34 @@ def export_report(comparison: Comparison, out: Path) -> None:
                 for name, before in fidelity.reference.labels.items()
             ),
             "recovered": _recovered(comparison.recovery),
-            "methods": sorted(comparison.methods.items(), key=_divergence),
-            "named": _named(comparison.mixed),
-            "damage": _damage(comparison.mixed),
-            "steps": _steps(comparison),
-            "speed": _speed(comparison),
+            "methods": sorted(
+                comparison.methods.items(),
+                key=lambda method: method[1] if is_known(method[1]) else math.inf,
+            ),
+            "named": [(r, node) for r, node in ranked if r <= _MAX_NODES or node.in_float],
+            "damage": damage_plot(mixed.nodes, mixed.unit) if mixed and mixed.nodes else None,
+            "steps": steps_plot(mixed.steps, comparison.max_drop)
+            if mixed and mixed.steps
+            else None,
+            "speed": speed.sentence(comparison.candidate, comparison.reference) if speed else "",
             "plots": _plots(comparison),
         },
     )
 
 
 def _scale(comparison: Comparison) -> Scale:
-    """Find an axis with room for every loss, both limits, and most of the intervals.
+    """Return an axis with room for every loss, both limits, and most of the intervals.
 
-    Those of a few rare labels would press all others flat: they run off the edge.
+    The intervals of a few rare labels would flatten all others: they run off the edge.
     """
     drops = [comparison.fidelity.drops.mAP, *comparison.fidelity.drops.labels.values()]
     limits = [limit for limit in (comparison.max_drop, comparison.max_label_drop) if limit]
-    # Less than a fifth of a point is nothing: the axis never makes it look like much.
     points = [drop.points for drop in drops if is_known(drop.points)]
+    # Less than a fifth of a point does not matter: the axis never makes it look large.
     shown = [-0.1, 0.1, *points, *filter(is_known, limits)]
     ends = [(drop.low, drop.high) for drop in drops if is_known(drop.low)] or [(0.0, 0.0)]
-    low = np.quantile([low for low, _ in ends], 1 - _MOST_INTERVALS)
-    high = np.quantile([high for _, high in ends], _MOST_INTERVALS)
+    low = np.quantile([low for low, _ in ends], 1 - _SHARE_OF_INTERVALS)
+    high = np.quantile([high for _, high in ends], _SHARE_OF_INTERVALS)
     return Scale(low=min(*shown, float(low)), high=max(*shown, float(high)))
 
 
@@ -136,12 +179,12 @@ def _overall(comparison: Comparison, scale: Scale) -> _Row:
 
 
 def _rows(comparison: Comparison, scale: Scale) -> list[_Row]:
-    """Give the labels, those that lost most first; those without a positive last."""
+    """Return the labels, the largest loss first; labels without a positive are last."""
     fidelity, limit = comparison.fidelity, comparison.max_label_drop
     rows = []
     for name, before in fidelity.reference.labels.items():
         after, drop = fidelity.exported.labels[name], fidelity.drops.labels[name]
-        # Outside its interval: a loss that chance explains is not held against the label.
+        # A loss whose interval includes 0 may be chance: it does not count against the label.
         over = _exceeds(drop.points, limit) and drop.low > 0
         rows.append(
             _Row(
@@ -164,13 +207,12 @@ def _exceeds(points: float, limit: float | None) -> bool:
 
 
 def _lead(comparison: Comparison) -> str:
-    """Say in a sentence what the candidate is worth beside the reference."""
     fidelity, drop = comparison.fidelity, comparison.fidelity.drops.mAP
     images = f"{figure(fidelity.images, 0)} image{'s' if fidelity.images != 1 else ''}"
     flips = f"{figure(fidelity.label_flips_per_1000, 2)} of 1000 decisions differ"
     names = f"{comparison.candidate} against {comparison.reference}, on {images}"
     if not is_known(drop.points):
-        return f"{names}: {flips}. No image shows a label, so that there is no mAP."
+        return f"{names}: {flips}. No image has a label, so there is no mAP."
     if f"{drop.points:.2f}" in ("0.00", "-0.00"):
         return f"{names}: {flips}, and no mAP is lost."
     verb = "lost" if drop.points > 0 else "gained"
@@ -179,81 +221,35 @@ def _lead(comparison: Comparison) -> str:
 
 def _tiles(comparison: Comparison) -> list[Tile]:
     fidelity, drop = comparison.fidelity, comparison.fidelity.drops.mAP
+    interval = f"95 %: {signed(drop.low)} to {signed(drop.high)}"
+    exact = percent(fidelity.exported.exact_match)
+    of = f"{comparison.reference}: {percent(fidelity.reference.exact_match)} %"
+    flips = figure(fidelity.label_flips_per_1000, 2)
     tiles = [
-        Tile(
-            name="mAP lost",
-            value=signed(drop.points),
-            unit="points",
-            of=f"95 %: {signed(drop.low)} to {signed(drop.high)}",
-        ),
-        Tile(
-            name="Exact match",
-            value=percent(fidelity.exported.exact_match),
-            unit="%",
-            of=f"{comparison.reference}: {percent(fidelity.reference.exact_match)} %",
-        ),
-        Tile(
-            name="Label flips",
-            value=figure(fidelity.label_flips_per_1000, 2),
-            of="of 1000 decisions",
-        ),
+        Tile(name="mAP lost", value=signed(drop.points), unit="points", of=interval),
+        Tile(name="Exact match", value=exact, unit="%", of=of),
+        Tile(name="Label flips", value=flips, of="of 1000 decisions"),
     ]
-    if comparison.speed:
-        tiles.append(
-            Tile(
-                name="Speed",
-                value=f"{comparison.speed.ratio:.2f}×",
-                of=f"{comparison.speed.low:.2f} to {comparison.speed.high:.2f}, on this machine",
-            )
-        )
-    if comparison.mixed:
-        count = sum(node.in_float for node in comparison.mixed.nodes)
-        of = f"of {figure(comparison.mixed.quantizable, 0)} nodes"
-        tiles.append(Tile(name="Back in float", value=figure(count, 0), of=of))
+    if speed := comparison.speed:
+        of = f"{speed.low:.2f} to {speed.high:.2f}, on this machine"
+        tiles.append(Tile(name="Speed", value=f"{speed.ratio:.2f}×", of=of))
+    if mixed := comparison.mixed:
+        of = f"of {figure(mixed.quantizable, 0)} nodes"
+        count = figure(sum(node.in_float for node in mixed.nodes), 0)
+        tiles.append(Tile(name="Back in float", value=count, of=of))
     return tiles
 
 
-def _flipping(flips: dict[str, int]) -> list[tuple[str, int]]:
-    """Name the labels that flip most."""
-    most = sorted(flips.items(), key=lambda pair: -pair[1])
-    return [(name, count) for name, count in most[:_MOST_FLIPS] if count]
-
-
-def _recovered(recovery: Recovery | None) -> list[_Recovered]:
+def _recovered(recovery: Recovery | None) -> list[tuple[str, float, float, float]]:
+    """Return the name of each metric, and its values before, with old and with new thresholds."""
     if recovery is None:
         return []
-    values = [one.summary() for one in (recovery.before, recovery.unfitted, recovery.fitted)]
+    before, unfitted, fitted = (
+        one.summary() for one in (recovery.before, recovery.unfitted, recovery.fitted)
+    )
     return [
-        _Recovered(
-            name=shown, before=values[0][name], unfitted=values[1][name], fitted=values[2][name]
-        )
-        for name, shown in _RECOVERED.items()
+        (title, before[name], unfitted[name], fitted[name]) for name, title in _RECOVERED.items()
     ]
-
-
-def _divergence(method: tuple[str, float]) -> float:
-    return method[1] if is_known(method[1]) else math.inf
-
-
-def _named(mixed: MixedPrecision | None) -> list[tuple[int, RankedNode]]:
-    """Give the most damaging nodes, and all that are in float, with their ranks."""
-    ranked = enumerate(mixed.nodes if mixed else (), start=1)
-    return [(rank, node) for rank, node in ranked if rank <= _MOST_NODES or node.in_float]
-
-
-def _damage(mixed: MixedPrecision | None) -> Markup | None:
-    return damage_plot(mixed) if mixed and mixed.nodes else None
-
-
-def _steps(comparison: Comparison) -> Markup | None:
-    mixed = comparison.mixed
-    return steps_plot(mixed.steps, comparison.max_drop) if mixed and mixed.steps else None
-
-
-def _speed(comparison: Comparison) -> str:
-    if comparison.speed is None:
-        return ""
-    return comparison.speed.sentence(comparison.candidate, comparison.reference)
 
 
 def _plots(comparison: Comparison) -> list[tuple[str, Markup]]:
@@ -261,8 +257,8 @@ def _plots(comparison: Comparison) -> list[tuple[str, Markup]]:
         return []
     before, after = comparison.scores
     names = (f"probability, {comparison.reference}", f"probability, {comparison.candidate}")
-    told = f"Probabilities of {comparison.candidate} over those of {comparison.reference}."
+    description = f"Probabilities of {comparison.candidate} over those of {comparison.reference}."
     return [
-        ("One against the other", density(before.ravel(), after.ravel(), names, told)),
-        ("How far apart", difference_plot(np.abs(before.astype(np.float64) - after))),
+        ("One against the other", density(before.ravel(), after.ravel(), names, description)),
+        ("Size of the differences", difference_plot(np.abs(before.astype(np.float64) - after))),
     ]

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from edgeml.measure.contents import MixedPrecision
 from edgeml.report.page import SUPERSCRIPTS
 from edgeml.report.svg import CARD, MUTED, SERIES, WIDTH, axes_of, markup, styled
 
-# Differences below this are drawn as this: a logarithm has no 0.
-_LEAST = 1e-8
+# Smaller differences are drawn at this value: a logarithmic axis has no 0.
+_MIN_DIFFERENCE = 1e-8
 
 
 def difference_plot(difference: NDArray[np.floating]) -> Markup:
-    """Plot how many probabilities differ by how much, on a logarithmic axis.
-
-    Args:
-        difference: Absolute differences, of any shape, 0 to 1.
-    """
-    values = np.clip(difference.ravel(), _LEAST, 1)
+    """Plot the distribution of absolute differences of probabilities, on a logarithmic axis."""
+    values = np.clip(difference.ravel(), _MIN_DIFFERENCE, 1)
     with styled():
         figure, axes = axes_of(WIDTH, 250)
         bins = np.logspace(-8, 0, 49)
@@ -33,7 +28,7 @@ def difference_plot(difference: NDArray[np.floating]) -> Markup:
         axes.set_xscale("log")
         axes.set_yscale("log", nonpositive="clip")
         axes.set_ylim(bottom=0.7)
-        axes.set_xlim(_LEAST, 1)
+        axes.set_xlim(_MIN_DIFFERENCE, 1)
         axes.set_xlabel("difference of a probability; left: 10⁻⁸ and less")
         axes.set_ylabel("decisions")
         axes.xaxis.set_major_locator(LogLocator(numticks=9))
@@ -48,20 +43,21 @@ def difference_plot(difference: NDArray[np.floating]) -> Markup:
         return markup(
             figure,
             "difference",
-            f"How much probabilities differ: half of them by at most {middle:.2g}, "
-            f"99 % by at most {tail:.2g}.",
+            f"Differences of probabilities: half of them are at most {middle:.2g}, "
+            f"99 % at most {tail:.2g}.",
         )
 
 
-def damage_plot(mixed: MixedPrecision) -> Markup:
-    """Plot what each ranked node costs, by rank; those given back to floating point stand out."""
-    damage = np.array([node.damage for node in mixed.nodes], float)
+def damage_plot(nodes: Sequence[Any], unit: str) -> Markup:
+    """Plot the damage of each `RankedNode` by rank; nodes in floating point stand out."""
+    damage = np.array([node.damage for node in nodes], float)
     rank = np.arange(1, len(damage) + 1)
-    in_float = np.array([node.in_float for node in mixed.nodes], bool)
+    in_float = np.array([node.in_float for node in nodes], bool)
     known = np.isfinite(damage) & (damage > 0)
+    # The axis begins below the smallest value, but no lower than 10⁻⁶ of the largest.
+    bottom = max(damage[known].min(), 1e-6 * damage[known].max()) / 2 if known.any() else 0.1
     with styled():
         figure, axes = axes_of(WIDTH, 280)
-        bottom = _floor(damage[known])
         heights = np.where(known, damage, bottom * 1.15)
         for chosen, colour, label in (
             (~in_float, SERIES[5], "in INT8"),
@@ -76,14 +72,13 @@ def damage_plot(mixed: MixedPrecision) -> Markup:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("node, by what it costs to quantise it")
-        axes.set_ylabel(mixed.unit)
+        axes.set_ylabel(unit)
         figure.legend(loc="outside lower center", ncols=2, fontsize=11)
-        worst = mixed.nodes[0]
         return markup(
             figure,
             "damage",
-            f"What each of {len(rank)} nodes costs. The most: {worst.name}, {worst.damage:.3g}. "
-            f"{int(in_float.sum())} are back in float.",
+            f"The cost of each of {len(rank)} nodes. The most: {nodes[0].name}, "
+            f"{nodes[0].damage:.3g}. {int(in_float.sum())} are back in float.",
         )
 
 
@@ -98,26 +93,15 @@ def steps_plot(steps: Sequence[tuple[int, float]], limit: float | None) -> Marku
         if limit is not None and math.isfinite(limit):
             axes.axhline(limit, color=SERIES[1], lw=1.6, ls=(0, (2, 2)), label="allowed")
             axes.legend()
-        _margins(axes, counts)
+        spare = max(0.5, 0.04 * (counts[-1] - counts[0]))
+        axes.set_xlim(counts[0] - spare, counts[-1] + spare)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("nodes in float")
         axes.set_ylabel("points of mAP lost, fitting images")
-        told = "; ".join(f"{count} nodes: {points:.2f}" for count, points in ordered)
+        values = "; ".join(f"{count} nodes: {points:.2f}" for count, points in ordered)
         return markup(
-            figure, "steps", f"Points of mAP lost by the number of nodes in float. {told}."
+            figure, "steps", f"Points of mAP lost by the number of nodes in float. {values}."
         )
-
-
-def _margins(axes: Axes, counts: Sequence[int]) -> None:
-    spare = max(0.5, 0.04 * (max(counts) - min(counts)))
-    axes.set_xlim(min(counts) - spare, max(counts) + spare)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _floor(values: NDArray[np.floating]) -> float:
-    """Give where a logarithmic axis begins: below the least, no lower than 10⁻⁶ of the most."""
-    if not len(values):
-        return 0.1
-    return max(float(values.min()), 1e-6 * float(values.max())) / 2
 
 
 def _power(value: float, _: object) -> str:

@@ -83,7 +83,7 @@ def fit_thresholds(
     thresholds decide nothing.
 
     A label that cannot reach a precision gets the threshold at which it is most precise;
-    `unreached` names such labels.
+    `labels_below_floor` names such labels.
 
     Args:
         scores: (N, labels) probabilities.
@@ -168,7 +168,7 @@ def _carried(present: NDArray[np.bool_], scores: NDArray[np.float32], threshold:
     return threshold if agreeing[-1] == agreeing.max() else _short(cuts[nearest])
 
 
-def unreached(
+def labels_below_floor(
     scores: Scores, targets: Targets, thresholds: tuple[float, ...], objective: Objective | str
 ) -> tuple[int, ...]:
     """Give the columns of the labels that miss the floor of the objective on these scores.

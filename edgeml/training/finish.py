@@ -16,7 +16,7 @@ from edgeml.data.framestore import default_cache
 from edgeml.data.split import held_out
 from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.measure.reliability import fit_temperature
-from edgeml.measure.thresholds import fit_thresholds, unreached
+from edgeml.measure.thresholds import fit_thresholds, labels_below_floor
 from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.network.heads import scale_head
 from edgeml.network.weights import WEIGHTS_FILE
@@ -152,7 +152,7 @@ def _note_metrics(
     if spec.provenance.temperature is not None:
         progress.note(f"temperature {spec.provenance.temperature:g}, folded into the head")
     val = scored["val"]
-    for column in unreached(val.scores, val.targets, spec.thresholds, config.objective):
+    for column in labels_below_floor(val.scores, val.targets, spec.thresholds, config.objective):
         progress.note(f"note: {spec.labels[column]!r} does not reach {config.objective}")
     if "test" not in metrics:
         progress.note("note: there is no test split; the metrics are of the validation split")

@@ -13,8 +13,7 @@ import numpy as np
 
 from edgeml.benchmark.speedup import Speedup, speedup
 from edgeml.data import Dataset
-from edgeml.measure.compare import Fidelity, Outputs, measure, run_both
-from edgeml.measure.contents import Recovery
+from edgeml.measure.compare import Fidelity, Outputs, Recovery, measure, run_both
 from edgeml.measure.thresholds import transfer_thresholds
 from edgeml.predict.predictor import Predictor
 from edgeml.runtimes import RuntimeOptions, open_runtime

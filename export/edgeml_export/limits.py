@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from edgeml.errors import DataError, InputError
-from edgeml.measure.bootstrap import Drop
+from edgeml.measure.bootstrap import ApLoss
 from edgeml.measure.compare import Fidelity
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import Precision
@@ -161,7 +161,7 @@ def _exceeded_by_drops(fidelity: Fidelity, limits: Limits) -> list[Finding]:
     return findings
 
 
-def _lossy(fidelity: Fidelity, limits: Limits) -> dict[str, Drop]:
+def _lossy(fidelity: Fidelity, limits: Limits) -> dict[str, ApLoss]:
     """Return the labels that lost more than is allowed, by chance or not.
 
     A label that no image shows has no AP to lose: its points are NaN.
@@ -170,7 +170,7 @@ def _lossy(fidelity: Fidelity, limits: Limits) -> dict[str, Drop]:
     return {label: drop for label, drop in drops.items() if drop.points > limits.label_drop}
 
 
-def _interval(drop: Drop) -> str:
+def _interval(drop: ApLoss) -> str:
     if math.isnan(drop.low):
         return "too few positives for an interval"
     return f"95 % interval {drop.low:.2f} to {drop.high:.2f}"

@@ -14,8 +14,7 @@ from edgeml.data.framestore import cache_or_none
 from edgeml.data.screen import without_unreadable
 from edgeml.errors import needs
 from edgeml.files import sha256_of_file
-from edgeml.measure.compare import Fidelity, FidelityError
-from edgeml.measure.contents import Recovery
+from edgeml.measure.compare import Fidelity, FidelityError, Recovery
 from edgeml.network.card import licence_note
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress

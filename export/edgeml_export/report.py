@@ -8,7 +8,6 @@ from pathlib import Path
 from edgeml.benchmark.environment import capture_software
 from edgeml.benchmark.speedup import Speedup
 from edgeml.measure.compare_files import comparison_facts
-from edgeml.measure.contents import Comparison
 from edgeml_export.check import Checked
 from edgeml_export.int8.search import Choice
 from edgeml_export.verify import Verification
@@ -37,7 +36,7 @@ def write_report(
     Raises:
         InputError: The page cannot be written.
     """
-    from edgeml.measure.page import export_report
+    from edgeml.measure.page import Comparison, export_report
 
     request, path = job.request, job.request.report_path
     if checked.fidelity is None:
@@ -89,6 +88,8 @@ def verify_page(result: Verification, source: Path, data: Path, html: Path) -> N
     """Write the comparison of a model with its source; nothing if they were not compared."""
     if not result.fidelity or not result.limits:
         return
+    from edgeml.measure.page import Comparison, export_report
+
     page = Comparison(
         kind="check",
         title=result.path.name,
@@ -101,6 +102,4 @@ def verify_page(result: Verification, source: Path, data: Path, html: Path) -> N
         scores=result.scores,
         facts=comparison_facts(source=source, model=result.path, data=data),
     )
-    from edgeml.measure.page import export_report
-
     export_report(page, html)

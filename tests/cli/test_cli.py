@@ -110,7 +110,7 @@ class TestWithAModel:
         onnx.save(model, tmp_path / "bare.onnx")
         result = edgeml("compare", tiny_onnx, tmp_path / "bare.onnx", "--data", data, "--json")
         assert result.json["max_abs"] == 0
-        assert "bare.onnx says nothing of its labels" in result.err
+        assert "bare.onnx does not state its labels" in result.err
         assert edgeml("verify", tmp_path / "bare.onnx").status == 1
 
     def test_verify_reports_in_one_line_that_a_model_is_sound(

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from edgeml.errors import DataError
-from edgeml.measure.bootstrap import Drop, Drops
+from edgeml.measure.bootstrap import ApLoss, ApLosses
 from edgeml.measure.compare import Fidelity
 from edgeml.measure.metrics import LabelMetrics, Metrics
 from edgeml_export.limits import Limits, judge, limits_for
 from tests.notes import Notes
 
-NOTHING = Drop(points=0.0, low=0.0, high=0.0)
+NOTHING = ApLoss(points=0.0, low=0.0, high=0.0)
 
 
 def metrics(*aps: float, positives: int = 500) -> Metrics:
@@ -38,21 +38,21 @@ def fidelity(**changes: object) -> Fidelity:
         flips={"label 0": 0, "label 1": 0},
         reference=metrics(0.9, 0.8),
         exported=metrics(0.9, 0.8),
-        drops=Drops(mAP=NOTHING, labels={"label 0": NOTHING, "label 1": NOTHING}),
+        drops=ApLosses(mAP=NOTHING, labels={"label 0": NOTHING, "label 1": NOTHING}),
     )
     return replace(same, **changes)
 
 
 def losing(*points: float) -> dict[str, object]:
     """Lose so many points of each label's AP, give or take half a point."""
-    each = [Drop(points=p, low=p - 0.5, high=p + 0.5) for p in points]
+    each = [ApLoss(points=p, low=p - 0.5, high=p + 0.5) for p in points]
     mean = sum(points) / len(points)
     return {
         "exported": metrics(
             *(before - p / 100 for before, p in zip((0.9, 0.8), points, strict=True))
         ),
-        "drops": Drops(
-            mAP=Drop(points=mean, low=mean - 0.4, high=mean + 0.4),
+        "drops": ApLosses(
+            mAP=ApLoss(points=mean, low=mean - 0.4, high=mean + 0.4),
             labels={f"label {i}": drop for i, drop in enumerate(each)},
         ),
     }
@@ -128,8 +128,8 @@ def test_a_label_that_really_lost_is_not_hidden_by_the_mean() -> None:
 
 @pytest.mark.parametrize("low", [-1.0, 0.0, math.nan])
 def test_a_label_whose_loss_may_be_chance_passes_and_is_named(low: float) -> None:
-    doubtful = Drop(points=12.0, low=low, high=math.nan if math.isnan(low) else 25.0)
-    drops = Drops(mAP=NOTHING, labels={"label 0": NOTHING, "label 1": doubtful})
+    doubtful = ApLoss(points=12.0, low=low, high=math.nan if math.isnan(low) else 25.0)
+    drops = ApLosses(mAP=NOTHING, labels={"label 0": NOTHING, "label 1": doubtful})
     rare = replace(metrics(0.9, 0.8), labels=dict(metrics(0.9, 0.8).labels))
     rare.labels["label 1"] = replace(rare.labels["label 1"], positives=2)
     notes = Notes()
@@ -144,8 +144,8 @@ def test_a_label_whose_loss_may_be_chance_passes_and_is_named(low: float) -> Non
 
 
 def test_the_limit_of_the_mean_applies_whatever_its_interval() -> None:
-    unsure = Drop(points=2.1, low=-3.0, high=7.0)
-    drops = Drops(mAP=unsure, labels={"label 0": NOTHING, "label 1": NOTHING})
+    unsure = ApLoss(points=2.1, low=-3.0, high=7.0)
+    drops = ApLosses(mAP=unsure, labels={"label 0": NOTHING, "label 1": NOTHING})
     (finding,) = judge(fidelity(drops=drops), limits("int8"))
     assert "2.10 points (95 % interval -3.00 to 7.00)" in finding.message
 
@@ -174,8 +174,8 @@ def test_all_exceeded_limits_are_found_at_once() -> None:
 
 def test_a_label_that_no_image_shows_has_nothing_to_lose() -> None:
     absent = replace(metrics(0.9, math.nan), mAP=0.9)
-    nothing = Drop(points=math.nan, low=math.nan, high=math.nan)
-    drops = Drops(mAP=NOTHING, labels={"label 0": NOTHING, "label 1": nothing})
+    nothing = ApLoss(points=math.nan, low=math.nan, high=math.nan)
+    drops = ApLosses(mAP=NOTHING, labels={"label 0": NOTHING, "label 1": nothing})
     notes = Notes()
     same = fidelity(reference=absent, exported=absent, drops=drops)
     assert judge(same, limits("int8", max_label_drop=0.0), progress=notes) == ()

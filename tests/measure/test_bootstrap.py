@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from edgeml.errors import InputError
-from edgeml.measure.bootstrap import FEWEST_POSITIVES, Drop, Drops, drop_intervals
+from edgeml.measure.bootstrap import FEWEST_POSITIVES, ApLoss, ApLosses, drop_intervals
 from edgeml.measure.metrics import average_precision
 from edgeml.spec.labels import UNKNOWN
 
@@ -190,9 +190,9 @@ def test_what_both_models_share_cancels() -> None:
 
 
 def test_the_dictionary_is_json_without_nan() -> None:
-    drops = Drops(
-        mAP=Drop(points=0.5, low=-0.25, high=1.0),
-        labels={"a": Drop(points=2.0, low=math.nan, high=math.nan)},
+    drops = ApLosses(
+        mAP=ApLoss(points=0.5, low=-0.25, high=1.0),
+        labels={"a": ApLoss(points=2.0, low=math.nan, high=math.nan)},
     )
     assert json.loads(json.dumps(drops.to_dict(), allow_nan=False)) == {
         "mAP": {"points": 0.5, "low": -0.25, "high": 1.0},

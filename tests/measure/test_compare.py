@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from edgeml import ModelSpec, Predictor
 from edgeml.data import Dataset
 from edgeml.errors import ImageError, MissingSpecError, NotComparableError, SpecError
-from edgeml.measure.compare import both_open, compare, measure, run_both
+from edgeml.measure.compare import compare, measure, open_pair, run_both
 from edgeml.spec.labels import UNKNOWN
 from tests.notes import Notes
 from tests.tiny import LABELS, TinyRuntime, make_tiny_onnx, tiny_spec
@@ -212,12 +212,12 @@ def test_a_model_that_says_nothing_is_taken_at_the_other_s_word(
     onnx.save(model, bare)
     notes = Notes()
     pair = (bare, known) if bare_is == "reference" else (known, bare)
-    with both_open(*pair, progress=notes) as (first, second):
+    with open_pair(*pair, progress=notes) as (first, second):
         assert compare(first, second, data).max_abs == 0
-    (said,) = notes.lines
-    assert said.startswith("bare.onnx says nothing")
-    assert said.endswith("what known.onnx does.")
-    with pytest.raises(MissingSpecError, match="no spec inside"), both_open(bare, bare):
+    (note,) = notes.lines
+    assert note.startswith("bare.onnx does not state")
+    assert note.endswith("uses the spec of known.onnx.")
+    with pytest.raises(MissingSpecError, match="no spec inside"), open_pair(bare, bare):
         pass
 
 
@@ -226,7 +226,7 @@ def test_a_spec_that_is_there_and_wrong_is_not_replaced(tmp_path: Path) -> None:
     known = make_tiny_onnx(tmp_path / "known.onnx")
     wrong = make_tiny_onnx(tmp_path / "wrong.onnx")
     (tmp_path / "wrong.onnx.json").write_text("{}")
-    with pytest.raises(SpecError, match="format None"), both_open(known, wrong):
+    with pytest.raises(SpecError, match="format None"), open_pair(known, wrong):
         pass
 
 

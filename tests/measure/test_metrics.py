@@ -255,7 +255,7 @@ def test_scores_that_do_not_fit_or_are_no_numbers_are_refused() -> None:
     with pytest.raises(InputError, match=r"\(N, 5\)"):
         evaluate(scores[:, :4], targets[:, :4], SPEC)
     scores[1] = np.nan
-    with pytest.raises(InputError, match="1 of 4 pictures"):
+    with pytest.raises(InputError, match="1 of 4 images"):
         evaluate(scores, targets, SPEC)
 
 

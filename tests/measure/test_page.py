@@ -14,11 +14,10 @@ import pytest
 from edgeml import ModelSpec, Preprocess
 from edgeml.benchmark.speedup import Speedup
 from edgeml.errors import InputError
-from edgeml.measure.bootstrap import Drop
-from edgeml.measure.compare import Fidelity, Outputs, measure
-from edgeml.measure.contents import Comparison, Recovery
-from edgeml.measure.page import export_report
-from edgeml.report.drawn import Scale
+from edgeml.measure.bootstrap import ApLoss
+from edgeml.measure.compare import Fidelity, Outputs, Recovery, measure
+from edgeml.measure.page import Comparison, export_report
+from edgeml.report.svg_figures import Scale
 from edgeml_export.int8.budget import MixedPrecision, RankedNode
 from edgeml_export.int8.calibration import Calibration
 from tests.report.pages import EVIL, check_page
@@ -153,8 +152,8 @@ def test_a_label_is_held_to_its_limit_only_where_its_loss_is_sure(out: Path) -> 
     given = fidelity(("sure", "doubtful", "absent"))
     drops = {
         **given.drops.labels,
-        "sure": Drop(points=5.0, low=4.0, high=6.0),
-        "doubtful": Drop(points=5.0, low=-1.0, high=9.0),
+        "sure": ApLoss(points=5.0, low=4.0, high=6.0),
+        "doubtful": ApLoss(points=5.0, low=-1.0, high=9.0),
     }
     given = replace(given, drops=replace(given.drops, labels=drops))
     export_report(comparison(fidelity=given, max_label_drop=3.0), out)

@@ -167,9 +167,9 @@ def test_input_that_cannot_be_used_is_refused() -> None:
         reliability(sigmoid(logits), targets[:2])
     with pytest.raises(InputError, match=r"\(3, 4\) and \(2, 4\)"):
         fit_temperature(logits, targets[:2])
-    with pytest.raises(InputError, match="no probabilities"):
+    with pytest.raises(InputError, match="not probabilities"):
         reliability(logits, targets)
     with pytest.raises(InputError, match="at least one bin"):
         reliability(sigmoid(logits), targets, 0)
-    with pytest.raises(InputError, match="not a finite number"):
+    with pytest.raises(InputError, match="NaN or infinity"):
         fit_temperature(np.full((3, 4), np.inf, np.float32), targets)

@@ -19,9 +19,9 @@ from edgeml.measure.thresholds import (
     FEW_POSITIVES,
     Objective,
     fit_thresholds,
+    labels_below_floor,
     parse_objective,
     transfer_thresholds,
-    unreached,
 )
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
@@ -136,7 +136,7 @@ def test_a_precision_is_kept_at_the_most_recall_or_missed_by_the_least(
     case: Case, floor: float
 ) -> None:
     fitted = fit_thresholds(*case, f"precision>={floor}", few=1)
-    missed = unreached(*case, fitted, f"precision>={floor}")
+    missed = labels_below_floor(*case, fitted, f"precision>={floor}")
     for column, threshold in enumerate(fitted):
         scores, targets = column_of(case, column)
         if not targets.any():
@@ -162,7 +162,7 @@ def test_a_precision_is_kept_at_the_most_recall_or_missed_by_the_least(
 @given(cases(), st.sampled_from([0.3, 0.5, 0.75, 0.9, 1.0]))
 def test_a_recall_is_kept_with_as_little_claimed_as_possible(case: Case, floor: float) -> None:
     fitted = fit_thresholds(*case, f"recall>={floor}", few=1)
-    assert unreached(*case, fitted, f"recall>={floor}") == ()
+    assert labels_below_floor(*case, fitted, f"recall>={floor}") == ()
     for column, threshold in enumerate(fitted):
         scores, targets = column_of(case, column)
         if targets.any():
@@ -247,7 +247,7 @@ def test_scores_that_are_all_equal_leave_all_or_nothing(objective: str, value: f
     assert 0 <= threshold <= 1
     assert (scores >= np.float32(threshold)).all()
     missed = (0,) if objective == "precision>=0.75" else ()
-    assert unreached(scores, targets, (threshold,), objective) == missed
+    assert labels_below_floor(scores, targets, (threshold,), objective) == missed
 
 
 @given(

@@ -14,8 +14,8 @@ from edgeml.errors import ImageError
 from edgeml.files import write_text
 from edgeml.image.jpeg import jpeg_url
 from edgeml.image.reading import read_image
-from edgeml.report.drawn import curve, heatmap
 from edgeml.report.page import UNKNOWN, Tile, figure, is_known, percent, write_page
+from edgeml.report.svg_figures import curve, heatmap
 from edgeml.training.report.files import jsonable, per_label_csv, report_json
 from edgeml.training.report.findings import (
     Findings,

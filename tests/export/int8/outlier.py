@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeml import ModelSpec, Predictor
-from edgeml.measure.bootstrap import Drops, drop_intervals
+from edgeml.measure.bootstrap import ApLosses, drop_intervals
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.targets import Target
@@ -86,6 +86,8 @@ class Planted:
         int8_from_onnx(self.path, path, self.ranges, layout=layout, keep=in_float)
         return self.scores(path, part, layout)
 
-    def drops(self, in_float: Sequence[str] | frozenset[str], part: str, layout: Target) -> Drops:
+    def drops(
+        self, in_float: Sequence[str] | frozenset[str], part: str, layout: Target
+    ) -> ApLosses:
         fp32, got = self.scores(self.path, part), self.in_int8(in_float, part, layout)
         return drop_intervals(fp32, got, self.targets[part], self.spec.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeml.measure.bootstrap import Drops
+from edgeml.measure.bootstrap import ApLosses
 from edgeml.runtimes.onnx_file import read_onnx
 from edgeml_export.int8.budget import rank, smallest_float_set
 from edgeml_export.int8.layers import quantizable
@@ -15,7 +15,7 @@ from tests.export.int8.outlier import Planted
 pytestmark = [pytest.mark.train, pytest.mark.runtime]
 
 
-def within(drops: Drops) -> bool:
+def within(drops: ApLosses) -> bool:
     """Whether the limits of INT8 hold."""
     limits = LIMITS["int8"]
     surely = [one for one in drops.labels.values() if one.low > 0]

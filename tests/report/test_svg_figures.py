@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from edgeml.report.drawn import curve, heatmap
+from edgeml.report.svg_figures import curve, heatmap
 
 
 def test_a_heatmap_has_a_cell_for_each_count_with_its_names() -> None:
