@@ -21,18 +21,11 @@ MAX_IMAGES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Images to time calls with.
-
-    Attributes:
-        paths: The files, one or more.
-        source: `files`, or `synthetic` if there were no files and one was drawn.
-        sha256: Digest over the contents of the files, in order.
-        mean_bytes: Mean size of a file.
-    """
+    """Image files, one or more, to time calls with."""
 
     paths: tuple[Path, ...]
-    source: Literal["files", "synthetic"]
-    sha256: str
+    source: Literal["files", "synthetic"]  # synthetic: there were no files, and one was drawn
+    sha256: str  # digest over the contents of the files, in order
     mean_bytes: int
 
 
@@ -40,9 +33,6 @@ def gather(images: Sequence[Path], scratch: Path) -> Corpus:
     """Choose at most `MAX_IMAGES` of `images`; without any, draw one into the folder `scratch`.
 
     Reading them also puts them into the page cache, so that `decode` never waits for a disk.
-
-    Raises:
-        ImageError: A file cannot be read.
     """
     source: Literal["files", "synthetic"] = "files"
     if not images:
@@ -57,12 +47,8 @@ def gather(images: Sequence[Path], scratch: Path) -> Corpus:
         data = read_file(path)
         digest.update(hashlib.sha256(data).digest())
         size += len(data)
-    return Corpus(
-        paths=tuple(chosen),
-        source=source,
-        sha256=digest.hexdigest(),
-        mean_bytes=size // count,
-    )
+    mean, sha256 = size // count, digest.hexdigest()
+    return Corpus(paths=tuple(chosen), source=source, sha256=sha256, mean_bytes=mean)
 
 
 def draw_photo(height: int = 960, width: int = 1280) -> Frame:

@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -57,19 +58,18 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """Counters of what disturbs a measurement; None where the system does not count it.
+    """Counters of what disturbs a measurement; None where the system does not count it."""
 
-    Attributes:
-        pressure_us: Time in which something waited for a processor (PSI `some`), in microseconds.
-        stolen: Ticks of processor time that the hypervisor gave to others.
-        ticks: All ticks of processor time, including idle ones.
-        switches: Involuntary context switches of this process.
-    """
+    pressure_us: int | None  # time in which something waited for a processor (PSI `some`)
+    stolen: int | None  # ticks of processor time that the hypervisor gave to others
+    ticks: int | None  # all ticks of processor time, including idle ones
+    switches: int | None  # involuntary context switches of this process
 
-    pressure_us: int | None
-    stolen: int | None
-    ticks: int | None
-    switches: int | None
+    def since(self, earlier: Counters) -> Counters:
+        """Return the differences to an earlier reading."""
+        start, end = asdict(earlier), asdict(self)
+        known = {name: None not in (start[name], end[name]) for name in end}
+        return Counters(**{n: end[n] - start[n] if known[n] else None for n in end})
 
 
 def capture_host() -> Host:
@@ -105,6 +105,25 @@ def capture_software() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
+
+
+def facts_of(host: Host, software: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """Describe the machine and the versions; omit what is unknown."""
+    cores = f"{host.affinity or host.cores} of {host.cores} logical processors"
+    if host.cpu_quota is not None:
+        cores += f", limited to the time of {host.cpu_quota:g} processors"
+    clock = [f"governor {host.governor}"] if host.governor else []
+    if host.max_mhz is not None:
+        clock.append(f"at most {host.max_mhz:.0f} MHz")
+    facts = [
+        ("Processor", f"{host.cpu or 'unknown'} ({host.machine}), {cores}"),
+        ("Clock", ", ".join(clock)),
+        ("Memory", f"{host.memory_mb / 1e3:.1f} GB" if host.memory_mb else ""),
+        ("System", host.os),
+        ("Load before", f"{host.load_1m:g}" if host.load_1m is not None else ""),
+        ("Versions", ", ".join(f"{name} {v}" for name, v in software.items() if v)),
+    ]
+    return [(name, text) for name, text in facts if text]
 
 
 def read_counters() -> Counters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.report import ModelResult
@@ -31,74 +31,41 @@ def flags_of(
     result: ModelResult, results: Sequence[ModelResult], plan: BenchPlan
 ) -> tuple[str, ...]:
     """Return the flags of one of `results`."""
-    flags = [
-        *_unsteady(result),
-        *_disturbed(result),
-        *_unsettled(result, plan),
-        *_too_few(result, plan),
-        *_slow_fp16(result, results),
-        *_slow_int8(result, results),
-    ]
-    return tuple(flags)
+    return (*_doubts(result, plan), *_slow_precision(result, results))
 
 
-def _unsteady(result: ModelResult) -> list[str]:
-    """Check only `infer`: the times of the other stages depend on the image."""
-    samples, flags = result.samples_ns["infer"], []
+def _doubts(result: ModelResult, plan: BenchPlan) -> Iterator[str]:
+    samples = result.samples_ns["infer"]  # the times of the other stages depend on the image
     if (share := spread(samples)) > _NOISY:
-        flags.append(f"noisy: the middle half of infer spans {share:.0%} of its median")
+        yield f"noisy: the middle half of infer spans {share:.0%} of its median"
     if abs(change := drift(samples)) > _DRIFT:
-        flags.append(f"drift: infer changed by {change:+.1%} from the first third to the last")
-    return flags
-
-
-def _disturbed(result: ModelResult) -> list[str]:
+        yield f"drift: infer changed by {change:+.1%} from the first third to the last"
     pressure, stolen = result.disturbance.pressure, result.disturbance.stolen
-    flags = []
     if pressure is not None and pressure > _PRESSURE:
-        flags.append(f"contaminated: work waited for a processor in {pressure:.0%} of the time")
+        yield f"contaminated: work waited for a processor in {pressure:.0%} of the time"
     if stolen is not None and stolen > _STOLEN:
-        flags.append(f"contaminated: the hypervisor took {stolen:.0%} of the processor")
-    return flags
-
-
-def _unsettled(result: ModelResult, plan: BenchPlan) -> list[str]:
-    warm_up = result.warm_up
-    if warm_up.settled:
-        return []
-    if math.isnan(warm_up.change):
-        return [f"warm-up: only {warm_up.calls} calls in {plan.warmup_max_s:g} s, too few to judge"]
-    return [
-        f"warm-up: medians still differed by {warm_up.change:.0%} after {plan.warmup_max_s:g} s"
-    ]
-
-
-def _too_few(result: ModelResult, plan: BenchPlan) -> list[str]:
+        yield f"contaminated: the hypervisor took {stolen:.0%} of the processor"
+    warm_up, limit = result.warm_up, f"{plan.warmup_max_s:g} s"
+    if math.isnan(warm_up.change) and not warm_up.settled:
+        yield f"warm-up: only {warm_up.calls} calls in {limit}, too few to judge"
+    elif not warm_up.settled:
+        yield f"warm-up: medians still differed by {warm_up.change:.0%} after {limit}"
     calls = min(summary.n for summary in result.stages.values())
-    if calls >= plan.min_calls:
-        return []
-    return [f"few-calls: {calls} of {plan.min_calls} calls in {plan.longest_s:g} s"]
+    if calls < plan.min_calls:
+        yield f"few-calls: {calls} of {plan.min_calls} calls in {plan.longest_s:g} s"
 
 
-def _slow_fp16(result: ModelResult, results: Sequence[ModelResult]) -> list[str]:
+def _slow_precision(result: ModelResult, results: Sequence[ModelResult]) -> Iterator[str]:
     library, _, device = result.runtime.partition(" ")
-    if result.spec.precision != "fp16" or library != "onnxruntime" or "CPU" not in device:
-        return []
-    ratio = _gain_over_fp32(result, results)
-    if ratio is None:
-        return ["fp16-slow: fp16 on ONNX Runtime CPU is slow; use FP32 or INT8 here"]
-    if ratio >= _SLOW_FP16:
-        return []
-    return [f"fp16-slow: fp16 on ONNX Runtime CPU is slow, {ratio:.2f} times the speed of FP32"]
-
-
-def _slow_int8(result: ModelResult, results: Sequence[ModelResult]) -> list[str]:
-    if result.spec.precision != "int8":
-        return []
-    ratio = _gain_over_fp32(result, results)
-    if ratio is None or ratio > 1:
-        return []
-    return [f"int8-not-faster: int8 has {ratio:.2f} times the speed of its fp32 in this run"]
+    precision, ratio = result.spec.precision, _gain_over_fp32(result, results)
+    if precision == "fp16" and library == "onnxruntime" and "CPU" in device:
+        slow = "fp16-slow: fp16 on ONNX Runtime CPU is slow"
+        if ratio is None:
+            yield f"{slow}; use FP32 or INT8 here"
+        elif ratio < _SLOW_FP16:
+            yield f"{slow}, {ratio:.2f} times the speed of FP32"
+    if precision == "int8" and ratio is not None and ratio <= 1:
+        yield f"int8-not-faster: int8 has {ratio:.2f} times the speed of its fp32 in this run"
 
 
 def _gain_over_fp32(result: ModelResult, results: Sequence[ModelResult]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeml.benchmark.facts import Facts, facts_of
+from edgeml.benchmark.environment import facts_of
 from edgeml.benchmark.flags import MEANING
 from edgeml.benchmark.plots import box_plot, ecdf_plot, stages_plot
 from edgeml.benchmark.report import BenchReport, ModelResult
@@ -14,11 +14,7 @@ from edgeml.report.page import Tile, figure, ms, write_page
 
 
 def bench_report(report: BenchReport, out: Path) -> None:
-    """Write the page to `out`.
-
-    Raises:
-        InputError: `out` cannot be written.
-    """
+    """Write the page to `out`."""
     models = _named(report)
     by_stage = {
         stage: {name: result.samples_ns[stage] for name, result in models.items()}
@@ -37,12 +33,19 @@ def bench_report(report: BenchReport, out: Path) -> None:
             "lead": _lead(report),
             "tiles": _tiles(models),
             "models": models,
-            "rule": _rule(),
+            "rule": (
+                f"A percentile needs enough calls: p50 at least {fewest_calls(50)}, "
+                f"p95 {fewest_calls(95)}, p99 {fewest_calls(99)} (LoadGen's rule at 95 %)."
+            ),
             "flagged": _flagged(models),
             "stages": stages_plot(medians),
             "ecdf": ecdf_plot(by_stage["total"], "total"),
             "boxes": [(stage.title(), box_plot(by_stage[stage], stage)) for stage in STAGES[:-1]],
-            "facts": _facts(report),
+            "facts": [
+                *facts_of(report.host, report.software),
+                ("Threads", f"{report.plan.threads or 'chosen by each runtime'}"),
+                ("Run", report.id),
+            ],
         },
     )
 
@@ -103,19 +106,3 @@ def _tiles(models: dict[str, ModelResult]) -> list[Tile]:
         name = min(memory, key=lambda one: memory[one])
         tiles.append(Tile(name="Least memory", value=figure(memory[name], 0), unit="MB", of=name))
     return tiles
-
-
-def _rule() -> str:
-    return (
-        f"A percentile needs enough calls: p50 at least {fewest_calls(50)}, "
-        f"p95 {fewest_calls(95)}, p99 {fewest_calls(99)} (LoadGen's rule at 95 %)."
-    )
-
-
-def _facts(report: BenchReport) -> Facts:
-    threads = report.plan.threads
-    return [
-        *facts_of(report.host, report.software),
-        ("Threads", f"{threads}" if threads else "chosen by each runtime"),
-        ("Run", report.id),
-    ]

@@ -68,11 +68,8 @@ def ecdf_plot(latencies: Latencies, stage: str) -> Markup:
         axes.set_xlabel(f"latency of {stage}, ms")
         axes.set_ylabel("share of calls")
         figure.legend(loc="outside lower center", ncols=1, fontsize=11)
-        return markup(
-            figure,
-            f"ecdf-{stage}",
-            f"Share of calls over their longest {stage} time.",
-        )
+        description = f"Share of calls over their longest {stage} time."
+        return markup(figure, f"ecdf-{stage}", description)
 
 
 def box_plot(latencies: Latencies, stage: str) -> Markup:

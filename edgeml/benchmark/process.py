@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import cast
 
 from edgeml.benchmark.plan import BenchPlan
@@ -21,7 +21,8 @@ from edgeml.errors import InferenceError
 class Worker:
     """A fresh process for one model. A context manager: at its end the process has ended.
 
-    Its methods raise the worker's own EdgemlError, or an InferenceError if the worker died.
+    Its methods are those of `Session`, which runs there. They raise the worker's own EdgemlError,
+    or an InferenceError if the worker died.
     """
 
     def __init__(self, model: Path, images: Sequence[Path], plan: BenchPlan, *, log: Path) -> None:
@@ -38,23 +39,18 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
         return cast("int", self._process.pid)
 
     def load(self) -> LoadedModel:
-        """Load the model and make the first call."""
         return cast("LoadedModel", self._request("load"))
 
     def warm_up(self) -> WarmUp:
-        """Make the calls that do not count."""
         return cast("WarmUp", self._request("warm_up"))
 
     def block(self) -> Block:
-        """Time one turn."""
         return cast("Block", self._request("block"))
 
     def finish(self) -> float | None:
-        """Free the model; return the peak of memory in MB."""
         return cast("float | None", self._request("finish"))
 
     def _request(self, name: str) -> object:
@@ -73,30 +69,21 @@ class Worker:
         code = self._process.exitcode
         if code is None:
             return f"The process that measured {str(self._model)!r} runs, but does not answer."
-        end = (
-            f"was ended by {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended with status {code}"
-        )
-        output = (
-            self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
-        )
-        last_line = output.strip().rpartition("\n")[2]
+        end = f"ended with status {code}"
+        if code < 0:
+            end = f"was ended by {signal.Signals(-code).name}"
+        output = self._log.read_bytes().decode(errors="replace") if self._log.exists() else ""
+        if output.strip():
+            end += f": {output.strip().splitlines()[-1]}"
         return (
-            f"The process that measured {str(self._model)!r} {end}"
-            f"{f': {last_line}' if last_line else ''}. "
+            f"The process that measured {str(self._model)!r} {end}. "
             "If it ran out of memory, measure fewer models at once."
         )
 
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # A worker holds nothing that needs an orderly end, and Ctrl-C must not wait for a model.
         self._process.kill()
         self._process.join()

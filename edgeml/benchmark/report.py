@@ -19,17 +19,11 @@ SCHEMA = "edgeml.bench/1"
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """What else the machine did while a model was measured; None where that is unknown.
+    """What else the machine did while a model was measured; None where that is unknown."""
 
-    Attributes:
-        pressure: Share of the time in which something waited for a processor (Linux PSI).
-        stolen: Share of processor time that the hypervisor gave to others.
-        switches_per_call: Involuntary context switches per call.
-    """
-
-    pressure: float | None
-    stolen: float | None
-    switches_per_call: float | None
+    pressure: float | None  # share of the time in which something waited for a processor (PSI)
+    stolen: float | None  # share of processor time that the hypervisor gave to others
+    switches_per_call: float | None  # involuntary context switches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

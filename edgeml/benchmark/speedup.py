@@ -57,22 +57,14 @@ class Speedup:
 
     def sentence(self, fast: str, slow: str) -> str:
         """Return a sentence: `INT8 is 2.81 times as fast as FP32 here (2.75 to 2.88; ...)`."""
-        figures = (
-            f"({self.low:.2f} to {self.high:.2f}; {self.fast_ms:.2f} and {self.slow_ms:.2f} ms)"
-        )
-        match self.verdict:
-            case "faster":
-                return f"{fast} is {self.ratio:.2f} times as fast as {slow} here {figures}."
-            case "not faster":
-                return (
-                    f"{fast} is not faster than {slow} here: "
-                    f"it has {self.ratio:.2f} times its speed {figures}."
-                )
-            case "cannot be told":
-                return (
-                    f"It is unclear whether {fast} is faster than {slow} here: "
-                    f"it has {self.ratio:.2f} times its speed {figures}."
-                )
+        times = f"{self.fast_ms:.2f} and {self.slow_ms:.2f} ms"
+        figures = f"({self.low:.2f} to {self.high:.2f}; {times})"
+        if self.verdict == "faster":
+            return f"{fast} is {self.ratio:.2f} times as fast as {slow} here {figures}."
+        finding = f"It is unclear whether {fast} is faster than {slow} here"
+        if self.verdict == "not faster":
+            finding = f"{fast} is not faster than {slow} here"
+        return f"{finding}: it has {self.ratio:.2f} times its speed {figures}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures and the verdict as JSON values."""
@@ -131,10 +123,6 @@ def speedup(
         else:
             fast_ns, slow_ns = block(fast, block_s), block(slow, block_s)
         rounds.append((slow_ns, fast_ns))
-    return _summarize(rounds)
-
-
-def _summarize(rounds: Sequence[tuple[float, float]]) -> Speedup:
     ratios = [slow_ns / fast_ns for slow_ns, fast_ns in rounds]
     low, high = median_interval(ratios)
     return Speedup(

@@ -24,19 +24,12 @@ Turn = tuple[Path, bool]
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """The calls before anything counts.
-
-    Attributes:
-        calls: Their number.
-        seconds: Their duration.
-        change: Share by which the medians of the last two windows differ; NaN for fewer windows.
-        settled: Whether that is within the plan's tolerance.
-    """
+    """The calls before anything counts."""
 
     calls: int
     seconds: float
-    change: float
-    settled: bool
+    change: float  # share by which the medians of the last two windows differ; NaN for fewer
+    settled: bool  # whether that is within the plan's tolerance
 
 
 def turns(images: Sequence[Path]) -> Iterator[Turn]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,16 +24,7 @@ from edgeml.spec.model_spec import ModelSpec
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """What is known once a model is loaded.
-
-    Attributes:
-        load_ms: From no runtime loaded to a model ready.
-        first_ms: The first call.
-        runtime: The library, its version and the device.
-        precision_actual: What the runtime computes in.
-        spec: The spec of the model.
-        opencv_threads: How many threads OpenCV decodes and resizes with.
-    """
+    """What is known once a model is loaded; its attributes are those of `ModelResult`."""
 
     load_ms: float
     first_ms: float
@@ -89,25 +80,16 @@ class Session:
 
     def block(self) -> Block:
         """Time one turn of this model, and count what disturbed it."""
-        before, start = asdict(read_counters()), perf_counter()
+        before, start = read_counters(), perf_counter()
         latencies = time_block(self._predictor, self._turns, self._plan.block_s)
-        seconds, after = perf_counter() - start, asdict(read_counters())
-        return Block(samples_ns=latencies, seconds=seconds, counters=_difference(before, after))
+        seconds, after = perf_counter() - start, read_counters()
+        return Block(samples_ns=latencies, seconds=seconds, counters=after.since(before))
 
     def finish(self) -> float | None:
         """Free the model; return the peak of memory in MB."""
         peak = peak_rss_mb()
         self._predictor.close()
         return peak
-
-
-def _difference(before: Mapping[str, int | None], after: Mapping[str, int | None]) -> Counters:
-    return Counters(
-        **{
-            name: None if value is None or (end := after[name]) is None else end - value
-            for name, value in before.items()
-        }
-    )
 
 
 def serve(connection: Connection, session: Session, log: Path) -> None:

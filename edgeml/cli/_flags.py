@@ -31,10 +31,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     def run(**values: Any) -> None:
         entered = {name: values.pop(name) for name, _, _ in settings()}
-        read = {
-            name: _read(name, value) for name, value in entered.items() if value not in (None, [])
-        }
-        command(**values, **read)
+        entered = {name: value for name, value in entered.items() if value not in (None, [])}
+        command(**values, **{name: _read(name, value) for name, value in entered.items()})
 
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     run.__signature__ = signature.replace(parameters=[*parameters, *flags])  # type: ignore[attr-defined]
@@ -81,13 +79,9 @@ def _metavar(parsed: Any) -> str | None:
 
 def _default_text(default: Any) -> str:
     """Return the default as help text, if the user could enter it as a value."""
-    match default:
-        case bool():
-            return "" if not default else "; default: yes"
-        case str() | int() | float():
-            return f"; default: {default}"
-        case _:
-            return ""
+    if isinstance(default, bool):
+        return "; default: yes" if default else ""
+    return f"; default: {default}" if isinstance(default, (str, int, float)) else ""
 
 
 def _read(name: str, value: Any) -> Any:
@@ -95,9 +89,8 @@ def _read(name: str, value: Any) -> Any:
         case "model_args":
             return _formats.model_args(value)
         case "groups":
-            return {
-                key: _formats.names(text, ",") for key, text in _formats.pairs("--groups", value)
-            }
+            groups = _formats.pairs("--groups", value)
+            return {name: _formats.names(labels, ",") for name, labels in groups}
         case "hold_out":
             return _formats.names(value, "+")
         case "mean" | "std":

@@ -1,4 +1,7 @@
-"""The text formats of option values: pairs, triples, sizes, batches."""
+"""The text formats of option values: pairs, triples, sizes, batches.
+
+A text of another format is an InputError that shows the expected one.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,11 @@ if TYPE_CHECKING:
 
 
 def pairs(flag: str, texts: list[str]) -> list[tuple[str, str]]:
-    """Read `key=value` texts.
-
-    Raises:
-        InputError: A text has no `=`, or nothing before it.
-    """
-    parts = [text.partition("=") for text in texts]
-    for (key, equals, _), text in zip(parts, texts, strict=True):
-        if not equals or not key.strip():
+    """Read `key=value` texts."""
+    for text in texts:
+        if not text.partition("=")[0].strip() or "=" not in text:
             raise InputError(f"{flag} needs key=value, not {text!r}.")
-    return [(key.strip(), value) for key, _, value in parts]
+    return [(key.strip(), value) for key, _, value in (text.partition("=") for text in texts)]
 
 
 def model_args(texts: list[str]) -> dict[str, ModelArg]:
@@ -39,11 +37,7 @@ def names(text: str, separator: str) -> tuple[str, ...]:
 
 
 def label_pair(text: str | None) -> tuple[str, ...]:
-    """Read two labels joined by `+`; return nothing for None.
-
-    Raises:
-        InputError: There are not two.
-    """
+    """Read two labels joined by `+`; return nothing for None."""
     if text is None:
         return ()
     parts = [part.strip() for part in text.split("+")]
@@ -53,11 +47,7 @@ def label_pair(text: str | None) -> tuple[str, ...]:
 
 
 def triple(flag: str, text: str | None) -> tuple[float, float, float] | None:
-    """Read three numbers such as `0.485,0.456,0.406`.
-
-    Raises:
-        InputError: There are not three numbers.
-    """
+    """Read three numbers such as `0.485,0.456,0.406`."""
     if text is None:
         return None
     try:
@@ -68,11 +58,7 @@ def triple(flag: str, text: str | None) -> tuple[float, float, float] | None:
 
 
 def image_size(flag: str, text: str | None) -> tuple[int, int] | None:
-    """Read `224x224`, or one number for a square, as (height, width).
-
-    Raises:
-        InputError: It is neither.
-    """
+    """Read `224x224`, or one number for a square, as (height, width)."""
     if text is None:
         return None
     sides = text.lower().split("x")
@@ -82,11 +68,7 @@ def image_size(flag: str, text: str | None) -> tuple[int, int] | None:
 
 
 def batch_profile(text: str) -> Profile:
-    """Read `--batch`: three numbers, or one for a fixed batch.
-
-    Raises:
-        InputError: It is neither.
-    """
+    """Read `--batch`: three numbers, or one for a fixed batch."""
     from edgeml.runtimes.tensorrt.engine_options import Profile
 
     parts = text.split(",")
@@ -104,12 +86,7 @@ def gpu_capability(text: str | None) -> tuple[str, ...] | Literal["current"] | N
 
 
 def torchvision_weights(name: str) -> object:
-    """Look up a member of torchvision's weight enums; nothing is downloaded.
-
-    Raises:
-        InputError: torchvision has no such weights.
-        MissingDependencyError: torchvision is not installed.
-    """
+    """Look up a member of torchvision's weight enums; nothing is downloaded."""
     with needs("torchvision", extra="train", to="read torchvision's transforms"):
         from torchvision.models import get_weight
     try:

@@ -61,9 +61,7 @@ def json_list() -> Iterator[Callable[[object], None]]:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         try:
             text.encode()
-        except (
-            UnicodeEncodeError
-        ):  # a file name that is not UTF-8: escape it, so that it reads back
+        except UnicodeEncodeError:  # a file name: escape it, so that it reads back
             text = json.dumps(value, indent=2)
         typer.echo(before + "\n" + textwrap.indent(text, "  "), nl=False)
         before = ","

@@ -57,10 +57,8 @@ def print_fidelity(fidelity: Fidelity, reference: str, candidate: str) -> None:
     typer.echo(
         f"tensor         max abs {fidelity.max_abs:.2e}  mean {fidelity.mean_abs:.2e}  {quantiles}"
     )
-    typer.echo(
-        f"decision       label flips {fidelity.label_flips_per_1000:.2f} per 1000"
-        + (f": {names}" if names else "")
-    )
+    flipped = f"{fidelity.label_flips_per_1000:.2f} per 1000" + (f": {names}" if names else "")
+    typer.echo(f"decision       label flips {flipped}")
     typer.echo(
         f"metric         mAP lost {drop.points:.2f} points, "
         f"95 % interval {drop.low:.2f} to {drop.high:.2f}, on {fidelity.images} images"
@@ -70,14 +68,12 @@ def print_fidelity(fidelity: Fidelity, reference: str, candidate: str) -> None:
     print_table("Metrics", ("metric", reference, candidate), rows)
     losses = {name: loss for name, loss in fidelity.drops.labels.items() if loss.low > 0}
     if losses:
-        print_table(
-            "Labels that surely lost AP",
-            ("label", "positives", "points lost", "at least", "at most"),
-            [
-                (name, fidelity.reference.labels[name].positives, loss.points, loss.low, loss.high)
-                for name, loss in sorted(losses.items(), key=lambda pair: -pair[1].points)
-            ],
-        )
+        columns = ("label", "positives", "points lost", "at least", "at most")
+        lost = [
+            (name, fidelity.reference.labels[name].positives, loss.points, loss.low, loss.high)
+            for name, loss in sorted(losses.items(), key=lambda pair: -pair[1].points)
+        ]
+        print_table("Labels that surely lost AP", columns, lost)
 
 
 def print_description(description: dict[str, Any]) -> None:

@@ -15,11 +15,6 @@ from edgeml.errors import needs
 app = typer.Typer(name="data", help="Make, fetch and split data sets.", no_args_is_help=True)
 
 
-@app.callback()
-def _data() -> None:
-    """Make, fetch and split data sets."""
-
-
 @app.command()
 def fetch(
     name: Annotated[Literal["apparel"], typer.Argument(help="Kaggle's kaiska/apparel-dataset.")],
@@ -64,9 +59,7 @@ def audit(
     data: Data,
     html: Annotated[Path | None, typer.Option(help="Write an HTML page with the images.")] = None,
     delimiter: Delimiter = "_",
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", hidden=True)
-    ] = True,  # accepted, but always on
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", hidden=True)] = True,  # always on
     json: Json = False,
 ) -> None:
     """Check every row and image: broken, odd, duplicated, or with conflicting labels."""

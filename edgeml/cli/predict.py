@@ -37,9 +37,8 @@ def predict(
         outputs.check(sources)
         key = resume_key(predictor, model)
         # Without an output file, lines go to stdout; --json always prints there.
-        with (
-            json_list() if json else nullcontext(_print_line if not outputs.files else None) as out
-        ):
+        lines = nullcontext(None if outputs.files else _print_line)
+        with json_list() if json else lines as out:
             summary = classify(
                 predictor, files, outputs, key=key, on_entry=out, progress=progress()
             )

@@ -61,6 +61,10 @@ class Audit:
         """Return the path of an image relative to the folder of the data set."""
         return relative_name(self.dataset.paths[row], self.dataset.root)
 
+    def unnamed_names(self) -> list[str]:
+        """Return the paths of `unnamed` relative to the folder of the data set."""
+        return [relative_name(path, self.dataset.root) for path in self.unnamed]
+
     def wrong_suffixes(self) -> list[int]:
         """Return the rows of images whose suffix is that of another format."""
         pairs = zip(self.kinds, self.dataset.paths, strict=True)
@@ -115,10 +119,8 @@ class Audit:
         }
         return {
             name: {
-                key: round(float(value), 4)
-                for key, value in zip(
-                    _PERCENTILES, np.percentile(column, list(_PERCENTILES.values())), strict=True
-                )
+                key: round(float(np.percentile(column, percent)), 4)
+                for key, percent in _PERCENTILES.items()
             }
             for name, column in columns.items()
             if len(column)
@@ -151,7 +153,7 @@ class Audit:
             "images": len(dataset),
             "skipped": _as_json(self.skipped),
             "unreadable": _as_json(self.unreadable),
-            "unnamed": [relative_name(path, dataset.root) for path in self.unnamed],
+            "unnamed": self.unnamed_names(),
             "labels": self.label_counts(),
             "rare": self.labels_with("positives", below=RARE),
             "without_positives": self.labels_with("positives", below=1),
@@ -190,41 +192,28 @@ class Audit:
         exact = self.groups(self.duplicates.exact)
         near = self.groups(self.duplicates.near)
         odd = {oddity: len(self.odd(oddity)) for oddity in ODDITIES}
+        rare = self.labels_with("positives", below=RARE)
         sizes = self.sizes()
         lines = [
             ("Images", f"{len(self.dataset)} usable"),
             ("Labels", f"{len(self.dataset.labels)}"),
             ("Rows left out", _first(map(str, self.skipped))),
             ("Unreadable images", _first(skipped.why for skipped in self.unreadable)),
-            (
-                "Images that no row names",
-                _first(relative_name(path, self.dataset.root) for path in self.unnamed),
-            ),
+            ("Images that no row names", _first(self.unnamed_names())),
             ("Wrong extensions", _first(self._names(self.wrong_suffixes()))),
             ("Odd images", ", ".join(f"{n} {name}" for name, n in odd.items() if n) or "none"),
             ("Exact duplicates", _extra(exact)),
             ("Near duplicates", f"{_extra(near)}{', including the exact ones' if exact else ''}"),
             ("Label conflicts", _first(self._conflict(pair) for pair in self.duplicates.conflicts)),
-            (
-                f"Labels with fewer than {RARE} positives",
-                _listed(self.labels_with("positives", below=RARE)),
-            ),
-            (
-                "Labels without negatives",
-                _listed(self.labels_with("negatives", below=1)),
-            ),
+            (f"Labels with fewer than {RARE} positives", _listed(rare)),
+            ("Labels without negatives", _listed(self.labels_with("negatives", below=1))),
             ("Unknown", f"{100 * _share(~self.dataset.known):.1f} % of the targets"),
         ]
         if "height" in sizes:
-            height, width = (sizes[side] for side in ("height", "width"))
-            lines.append(
-                (
-                    "Height and width",
-                    f"{height['min']:.0f} to {height['max']:.0f} and {width['min']:.0f} to "
-                    f"{width['max']:.0f} pixels, median {height['median']:.0f} x "
-                    f"{width['median']:.0f}",
-                )
-            )
+            h, w = sizes["height"], sizes["width"]
+            text = f"{h['min']:.0f} to {h['max']:.0f} and {w['min']:.0f} to {w['max']:.0f} pixels, "
+            text += f"median {h['median']:.0f} x {w['median']:.0f}"
+            lines.append(("Height and width", text))
         if self.dataset.split is not None:
             across = len(self.across_sides())
             lines.append(("Near duplicates on two sides", f"{across} groups" if across else "none"))
@@ -261,12 +250,10 @@ def audit(
     Raises:
         DataError: Nothing in the data set can be used.
     """
-    name = str(source.root if isinstance(source, Dataset) else source)
-    dataset = (
-        source
-        if isinstance(source, Dataset)
-        else read_dataset(source, delimiter=delimiter, skip_bad=True)
-    )
+    if isinstance(source, Dataset):
+        name, dataset = str(source.root), source
+    else:
+        name, dataset = str(source), read_dataset(source, delimiter=delimiter, skip_bad=True)
     dataset, kinds, sizes = _read_headers(dataset, threads, progress)
     small, faults = thumbnails(dataset, threads=threads, cache=cache, progress=progress)
     good = np.array([path not in faults for path in dataset.paths], bool)
@@ -298,18 +285,16 @@ def _read_headers(
             return "", None, 0
         return hashlib.sha256(data).hexdigest(), header_or_none(data), len(data)
 
-    hashes = dict(dataset.known_hashes)
-    kinds: list[Header | None] = []
-    sizes: list[int] = []
-    results = ordered_map(read, dataset.paths, workers=threads or usable_cpus())
+    results = []
     with progress.task("files", total=len(dataset)) as advance:
-        for path, (content, kind, size) in zip(dataset.paths, results, strict=True):
-            if content:
-                hashes[path] = content
-            kinds.append(kind)
-            sizes.append(size)
+        for result in ordered_map(read, dataset.paths, workers=threads or usable_cpus()):
+            results.append(result)
             advance(1)
-    return replace(dataset, known_hashes=hashes), kinds, np.array(sizes, np.int64)
+    contents = zip(dataset.paths, results, strict=True)
+    hashes = {path: content for path, (content, _, _) in contents if content}
+    dataset = replace(dataset, known_hashes={**dataset.known_hashes, **hashes})
+    sizes = np.array([size for _, _, size in results], np.int64)
+    return dataset, [kind for _, kind, _ in results], sizes
 
 
 def _unnamed(dataset: Dataset) -> tuple[Path, ...]:
@@ -355,6 +340,5 @@ def _extra(groups: Sequence[Sequence[int]]) -> str:
     if not groups:
         return "none"
     extra = sum(len(rows) - 1 for rows in groups)
-    return (
-        f"{extra} in addition to the first of {len(groups)} group{'s' if len(groups) > 1 else ''}"
-    )
+    ending = "s" if len(groups) > 1 else ""
+    return f"{extra} in addition to the first of {len(groups)} group{ending}"

@@ -22,7 +22,6 @@ from edgeml.report.svg_figures import heatmap
 _MAX_GROUPS = 12
 _MAX_CONFLICTS = 24
 _MAX_IN_GROUP = 8
-_MAX_OF_KIND = 8
 _MAX_LINES = 40
 _MAX_LABELS = 40
 _SIDE = 128
@@ -48,14 +47,9 @@ class _Group:
 
 
 def audit_report(audit: Audit, out: Path) -> None:
-    """Write the page to `out`.
-
-    Raises:
-        InputError: `out` cannot be written.
-    """
+    """Write the page to `out`."""
     exact = audit.groups(audit.duplicates.exact)
     near = _more_than_exact(audit)
-    left_out = len(audit.skipped) + len(audit.unreadable)
     write_page(
         out,
         "audit.html",
@@ -65,7 +59,7 @@ def audit_report(audit: Audit, out: Path) -> None:
             "tiles": _tiles(audit),
             "audit": audit,
             "bad": [*audit.skipped, *audit.unreadable][:_MAX_LINES],
-            "bad_count": left_out,
+            "bad_count": len(audit.skipped) + len(audit.unreadable),
             "conflicts": [
                 [_image(audit, row) for row in pair]
                 for pair in audit.duplicates.conflicts[:_MAX_CONFLICTS]
@@ -78,7 +72,7 @@ def audit_report(audit: Audit, out: Path) -> None:
             "across_count": len(audit.across_sides()),
             "odd": _odd(audit),
             "unnamed": [
-                _image_of(path, path.name, (), "") for path in audit.unnamed[:_MAX_OF_KIND]
+                _image_of(path, path.name, (), "") for path in audit.unnamed[:_MAX_IN_GROUP]
             ],
             "labels": audit.label_counts(),
             "rare": RARE,
@@ -98,21 +92,14 @@ def _tiles(audit: Audit) -> list[Tile]:
     bad = len(audit.skipped) + len(audit.unreadable)
     per_image = audit.dataset.present.sum() / max(len(audit.dataset), 1)
     unknown = (~audit.dataset.known).mean() if audit.dataset.targets.size else 0.0
-    tiles = [
-        Tile(name="Images", value=figure(len(audit.dataset), 0), of="usable"),
-        Tile(
-            name="Labels",
-            value=figure(len(audit.dataset.labels), 0),
-            of=f"{per_image:.1f} per image",
-        ),
-        Tile(name="Left out", value=figure(bad, 0), of="rows and images"),
-        Tile(name="Duplicates", value=figure(near, 0), of=f"{exact} byte for byte"),
-        Tile(
-            name="Conflicts",
-            value=figure(len(audit.duplicates.conflicts), 0),
-            of="pairs with different labels",
-        ),
+    counts = [
+        ("Images", len(audit.dataset), "usable"),
+        ("Labels", len(audit.dataset.labels), f"{per_image:.1f} per image"),
+        ("Left out", bad, "rows and images"),
+        ("Duplicates", near, f"{exact} byte for byte"),
+        ("Conflicts", len(audit.duplicates.conflicts), "pairs with different labels"),
     ]
+    tiles = [Tile(name=name, value=figure(count, 0), of=of) for name, count, of in counts]
     if unknown:
         tiles.append(Tile(name="Unknown", value=percent(unknown), unit="%", of="of the targets"))
     return tiles
@@ -126,29 +113,19 @@ def _more_than_exact(audit: Audit) -> list[list[int]]:
 
 
 def _groups(audit: Audit, groups: Sequence[Sequence[int]]) -> list[_Group]:
-    return [
-        _Group(
-            title=f"{len(rows)} images",
-            images=tuple(_image(audit, row) for row in rows[:_MAX_IN_GROUP]),
-            others=max(0, len(rows) - _MAX_IN_GROUP),
-        )
-        for rows in groups[:_MAX_GROUPS]
-    ]
+    return [_group(audit, f"{len(rows)} images", rows) for rows in groups[:_MAX_GROUPS]]
+
+
+def _group(audit: Audit, title: str, rows: Sequence[int]) -> _Group:
+    images = tuple(_image(audit, row) for row in rows[:_MAX_IN_GROUP])
+    return _Group(title=title, images=images, others=len(rows) - len(images))
 
 
 def _odd(audit: Audit) -> list[_Group]:
     """Return the images of each unusual kind, and those whose suffix is of another format."""
     kinds = [(oddity, audit.odd(oddity)) for oddity in ODDITIES]
     kinds.append(("wrong extension", audit.wrong_suffixes()))
-    return [
-        _Group(
-            title=f"{name}: {figure(len(rows), 0)}",
-            images=tuple(_image(audit, row) for row in rows[:_MAX_OF_KIND]),
-            others=max(0, len(rows) - _MAX_OF_KIND),
-        )
-        for name, rows in kinds
-        if rows
-    ]
+    return [_group(audit, f"{name}: {figure(len(rows), 0)}", rows) for name, rows in kinds if rows]
 
 
 def _image(audit: Audit, row: int) -> _Image:

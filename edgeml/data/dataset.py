@@ -83,14 +83,12 @@ class Dataset:
     @property
     def present(self) -> NDArray[np.bool_]:
         """(N, L): whether an image is known to have a label."""
-        present: NDArray[np.bool_] = self.targets > 0
-        return present
+        return np.asarray(self.targets > 0)
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """(N, L): whether it is known if an image has a label or not."""
-        known: NDArray[np.bool_] = self.targets != UNKNOWN
-        return known
+        return np.asarray(self.targets != UNKNOWN)
 
     def labels_of(self, row: int) -> tuple[str, ...]:
         """Return the names of the labels that the image in `row` has."""

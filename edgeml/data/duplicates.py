@@ -41,24 +41,19 @@ _MAX_COMPARED = 64
 class Duplicates:
     """Images that exist more than once.
 
-    Attributes:
-        exact: Rows with the same bytes.
-        near: Rows with the same bytes or the same scene in grey, directly or through others.
-        conflicts: Pairs of rows that also have the same colours, but one is known to have a label
-            that the other is known not to have.
+    Conflicts are pairs of rows that also have the same colours, but one is known to have a label
+    that the other is known not to have.
     """
 
-    exact: Groups
-    near: Groups
+    exact: Groups  # the same bytes
+    near: Groups  # the same bytes or the same scene in grey, directly or through others
     conflicts: tuple[tuple[int, int], ...]
 
 
 def find_duplicates(dataset: Dataset, thumbnails: Thumbnails) -> Duplicates:
     """Find images that exist more than once, and those of them that have different labels.
 
-    Args:
-        dataset: All of its files can be read.
-        thumbnails: The thumbnails of its images, in the same order.
+    All files of the data set can be read; the thumbnails are in the order of its images.
     """
     first: dict[str, int] = {}
     exact = np.array([first.setdefault(c, row) for row, c in enumerate(dataset.hashes())], np.intp)
@@ -76,7 +71,7 @@ def find_duplicates(dataset: Dataset, thumbnails: Thumbnails) -> Duplicates:
         if len(against):
             same = _same_in_colour(thumbnails[row], thumbnails[against])
             conflicts += [(row, other) for other in against[same].tolist()]
-    return Duplicates(exact, _roots(parents), tuple(sorted(conflicts)))
+    return Duplicates(exact, roots_of(parents), tuple(sorted(conflicts)))
 
 
 def near_duplicates(thumbnails: Thumbnails) -> Groups:
@@ -84,7 +79,7 @@ def near_duplicates(thumbnails: Thumbnails) -> Groups:
     parents = np.arange(len(thumbnails))
     for row, later in near_pairs(thumbnails):
         _join(parents, row, later)
-    return _roots(parents)
+    return roots_of(parents)
 
 
 def near_pairs(thumbnails: Thumbnails) -> Iterator[tuple[int, Groups]]:
@@ -145,20 +140,20 @@ def _lab(thumbnails: Thumbnails) -> NDArray[np.float32]:
 
 def _join(parents: Groups, row: int, others: Groups) -> None:
     """Unite the groups of a row and of others, in place."""
-    heads = {_root(parents, head) for head in np.unique(parents[others]).tolist()}
-    heads.add(_root(parents, row))
+    heads = {root_of(parents, head) for head in np.unique(parents[others]).tolist()}
+    heads.add(root_of(parents, row))
     top = min(heads)
-    parents[list(heads)] = top
-    parents[others] = top
-    parents[row] = top
+    parents[[*heads, *others, row]] = top
 
 
-def _root(parents: Groups, row: int) -> int:
+def root_of(parents: Groups, row: int) -> int:
+    """Return the row at the top of a group, and shorten the way to it in place."""
     while parents[row] != row:
         parents[row] = parents[parents[row]]
         row = int(parents[row])
     return row
 
 
-def _roots(parents: Groups) -> Groups:
-    return np.array([_root(parents, row) for row in range(len(parents))], np.intp)
+def roots_of(parents: Groups) -> Groups:
+    """Return the row at the top of each row's group."""
+    return np.array([root_of(parents, row) for row in range(len(parents))], np.intp)

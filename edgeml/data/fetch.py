@@ -69,15 +69,13 @@ def fetch_apparel(out: Path, *, progress: Progress = SILENT) -> Dataset:
 
 def differences_from_apparel(dataset: Dataset, *, labels: Set[str]) -> list[str]:
     """Return how a data set differs from Kaggle's apparel, whose labels are `labels`."""
-    missing = sorted(labels - set(dataset.labels))
-    unexpected = sorted(set(dataset.labels) - labels)
     differences = []
     if len(dataset) != APPAREL_IMAGES:
         differences.append(f"{len(dataset)} images, not {APPAREL_IMAGES}")
-    if missing:
-        differences.append(f"no image has {', '.join(missing)}")
-    if unexpected:
-        differences.append(f"unexpected labels: {', '.join(unexpected)}")
+    if missing := labels - set(dataset.labels):
+        differences.append(f"no image has {', '.join(sorted(missing))}")
+    if unexpected := set(dataset.labels) - labels:
+        differences.append(f"unexpected labels: {', '.join(sorted(unexpected))}")
     return differences
 
 
@@ -99,18 +97,17 @@ def _check_reachable() -> None:
     answers: Queue[str | None] = Queue()
 
     def request() -> None:
+        fault: str | None = None
         try:
             urlopen(_HOST, timeout=_TIMEOUT_S).close()
         except HTTPError:
-            answers.put(None)  # any answer is enough
+            pass  # any answer is enough
         except URLError as err:
-            # kagglehub has its own certificates.
-            ours = not isinstance(err.reason, ssl.SSLError)
-            answers.put(str(err.reason) if ours else None)
+            if not isinstance(err.reason, ssl.SSLError):  # kagglehub has its own certificates
+                fault = str(err.reason)
         except (OSError, ValueError) as err:
-            answers.put(str(err))
-        else:
-            answers.put(None)
+            fault = str(err)
+        answers.put(fault)
 
     Thread(target=request, daemon=True).start()
     try:

@@ -32,15 +32,10 @@ _CHUNK_IMAGES = 256
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Frames of images in their order, read from disk when they are indexed.
+    """Frames of images in their order, read from disk when they are indexed."""
 
-    Attributes:
-        stored: (M, H, W, 3) uint8 BGR, memory-mapped; may contain frames of other images.
-        rows: (N,) the row of each image's frame in `stored`; -1 if it could not be read.
-    """
-
-    stored: NDArray[np.uint8]
-    rows: NDArray[np.intp]
+    stored: NDArray[np.uint8]  # (M, H, W, 3) BGR, memory-mapped; may contain other images
+    rows: NDArray[np.intp]  # (N,) the row of each image's frame in `stored`; -1: unreadable
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +60,7 @@ def decoded_frames(
     The frames are the result of `preprocess.fit` for images read as `Predictor` reads them.
 
     Args:
-        sides: Paths of images, and how these become frames.
+        sides: The images of each side.
         threads: None uses as many as there are processors.
         advance: Called with the number of images that are done.
         cache: A folder that stores frames: those it has are used, and those it lacks are added.
@@ -77,17 +72,15 @@ def decoded_frames(
         DataError: Images cannot be read; says how many, and names some.
         InputError: There is no room for the frames.
     """
-    with frames_and_faults(sides, threads=threads, advance=advance, cache=cache, hashes=hashes) as (
-        frames,
-        faults,
-    ):
+    decoded = frames_and_faults(sides, threads=threads, advance=advance, cache=cache, hashes=hashes)
+    with decoded as (frames, faults):
         if faults:
             total = sum(len(paths) for paths, _ in sides)
             others = ", ".join(repr(str(path)) for path in list(faults)[1:4])
+            also = f" Also: {others}." if others else ""
+            first = next(iter(faults.values()))
             raise DataError(
-                f"{len(faults)} of {total} images cannot be used. {next(iter(faults.values()))}"
-                + (f" Also: {others}." if others else "")
-                + " Fix or remove them."
+                f"{len(faults)} of {total} images cannot be used. {first}{also} Fix or remove them."
             )
         yield frames
 
@@ -103,13 +96,12 @@ def frames_and_faults(
 ) -> Iterator[tuple[list[Frames], dict[Path, str]]]:
     """Decode like `decoded_frames`, but yield the reason for each image that cannot be read."""
     workers = threads or usable_cpus()
-    if cache is not None:
-        if hashes is None:
-            hashes = [content_hashes(paths, workers) for paths, _ in sides]
+    if cache is None:
+        with ExitStack() as stack:
+            yield _temporary(sides, workers, advance, stack)
+    else:
+        hashes = hashes or [content_hashes(paths, workers) for paths, _ in sides]
         yield _cached(sides, hashes, cache, workers, advance)
-        return
-    with ExitStack() as stack:
-        yield _temporary(sides, workers, advance, stack)
 
 
 def content_hashes(paths: Sequence[Path], threads: int | None = None) -> list[str]:
@@ -123,11 +115,8 @@ def _temporary(
     """Decode into temporary files, which the system keeps in memory while there is room."""
     shapes = [(len(paths), *preprocess.size, 3) for paths, preprocess in sides]
     # Writing to a mapped file on a full disk kills the process.
-    check_room(
-        Path(tempfile.gettempdir()),
-        sum(map(math.prod, shapes)),
-        "Set TMPDIR to a larger disk, or train with a smaller --size.",
-    )
+    advice = "Set TMPDIR to a larger disk, or train with a smaller --size."
+    check_room(Path(tempfile.gettempdir()), sum(map(math.prod, shapes)), advice)
     frames, faults = [], {}
     for (paths, preprocess), shape in zip(sides, shapes, strict=True):
         stored = stack.enter_context(_mapped(shape))
@@ -153,26 +142,20 @@ def _cached(
     """Read frames from their stores, after adding those that are missing."""
     stores = [FrameStore(cache, preprocess) for _, preprocess in sides]
     missing: list[dict[str, Path]] = []
-    for (paths, _), store, contents in zip(sides, stores, hashes, strict=True):
+    needed = 0
+    for (paths, preprocess), store, contents in zip(sides, stores, hashes, strict=True):
         stored = store.rows(contents, store.mapped(), workers)
         pairs = zip(contents, paths, strict=True)
-        missing.append(
-            {content: path for content, path in pairs if content and content not in stored}
-        )
-        advance(len(paths) - len(missing[-1]))
-    check_room(
-        cache,
-        sum(
-            len(images) * math.prod(preprocess.size) * 3
-            for images, (_, preprocess) in zip(missing, sides, strict=True)
-        ),
-        "Make room there (edgeml data cache --clear), or train with a smaller --size.",
-    )
+        images = {content: path for content, path in pairs if content and content not in stored}
+        missing.append(images)
+        needed += len(images) * math.prod(preprocess.size) * 3
+        advance(len(paths) - len(images))
+    advice = "Make room there (edgeml data cache --clear), or train with a smaller --size."
+    check_room(cache, needed, advice)
     frames: list[Frames] = []
     faults: dict[Path, str] = {}
-    for (paths, preprocess), store, contents, images in zip(
-        sides, stores, hashes, missing, strict=True
-    ):
+    work = zip(sides, stores, hashes, missing, strict=True)
+    for (paths, preprocess), store, contents, images in work:
         _add_to(store, images, preprocess, workers, advance)
         mapped = store.mapped()
         row_of = store.rows(contents, mapped, workers)

@@ -31,7 +31,6 @@ _RECORD = struct.Struct("<32sQI")
 """The SHA-256 of an image file, the row of its frame, the frame's CRC-32; then their CRC-32."""
 
 _RECORD_BYTES = _RECORD.size + 4
-
 _SUFFIXES = (".frames", ".index", ".lock")
 
 
@@ -81,19 +80,11 @@ class FrameStore:
     ) -> dict[str, int]:
         """Return the rows of the stored images in `frames`, which `mapped` returned."""
         self._refresh()
-        entries = {
-            content: self._entries[content]
-            for content in dict.fromkeys(contents)
-            if content in self._entries
-        }
-        valid = ordered_map(
-            lambda entry: _is_valid(entry, frames), entries.values(), workers=workers
-        )
-        return {
-            content: entry.row
-            for (content, entry), good in zip(entries.items(), valid, strict=True)
-            if good
-        }
+        stored = [content for content in dict.fromkeys(contents) if content in self._entries]
+        entries = [self._entries[content] for content in stored]
+        valid = ordered_map(lambda entry: _is_valid(entry, frames), entries, workers=workers)
+        checked = zip(stored, entries, valid, strict=True)
+        return {content: entry.row for content, entry, good in checked if good}
 
     def append(self, frames: Mapping[str, Frame]) -> None:
         """Store frames by content, except those that another process stored in the meantime.
@@ -150,11 +141,7 @@ class FrameStore:
 
 
 def default_cache() -> Path:
-    """Return the folder for frames in the system's cache folder.
-
-    Raises:
-        MissingDependencyError: platformdirs, which finds it, is not installed.
-    """
+    """Return the folder for frames in the system's cache folder, which platformdirs finds."""
     return user_cache("frames", extra="train")
 
 
@@ -171,11 +158,7 @@ def cache_size(folder: Path) -> int:
 
 
 def clear_cache(folder: Path) -> int:
-    """Remove the stores of frames from a folder, and nothing else; return their size in bytes.
-
-    Raises:
-        InputError: A file cannot be removed.
-    """
+    """Remove the stores of frames from a folder, and nothing else; return their size in bytes."""
     freed = cache_size(folder)
     try:
         for path in _files(folder):
@@ -186,16 +169,7 @@ def clear_cache(folder: Path) -> int:
 
 
 def check_room(folder: Path, size: int, advice: str) -> None:
-    """Check that there is room on a disk before anything is written.
-
-    Args:
-        folder: Where to write; it, or one of its parents, exists.
-        size: Bytes.
-        advice: What the user can do about it.
-
-    Raises:
-        InputError: There are fewer than `size` bytes free.
-    """
+    """Check that `size` bytes are free where `folder` is or will be; otherwise give `advice`."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if size > free:

@@ -36,12 +36,8 @@ def without_unreadable(
 ) -> Dataset:
     """Return a data set whose images can all be read, with their thumbnails known.
 
-    Args:
-        dataset: The data set to screen.
-        skip_bad: Leave out images that cannot be read, and list them in `skipped`.
-        threads: As for `thumbnails`.
-        cache: As for `thumbnails`.
-        progress: Shown the work.
+    With `skip_bad`, images that cannot be read are left out, and listed in `skipped`. The other
+    arguments are those of `thumbnails`.
 
     Raises:
         DataError: Images cannot be read, and they must not be skipped, or none is left.
@@ -112,9 +108,6 @@ def thumbnails(
 def _with_readable_hashes(dataset: Dataset, threads: int | None) -> Dataset:
     """Return a data set that knows the hashes of all files that can be read."""
     new = [path for path in dict.fromkeys(dataset.paths) if path not in dataset.known_hashes]
-    hashes = {
-        path: content
-        for path, content in zip(new, content_hashes(new, threads), strict=True)
-        if content
-    }
-    return replace(dataset, known_hashes={**dataset.known_hashes, **hashes}) if hashes else dataset
+    contents = zip(new, content_hashes(new, threads), strict=True)
+    hashes = {path: content for path, content in contents if content}
+    return replace(dataset, known_hashes={**dataset.known_hashes, **hashes})

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.data.balance import report_balance
 from edgeml.data.dataset import SIDES, Dataset, Side
-from edgeml.data.duplicates import near_duplicates
+from edgeml.data.duplicates import near_duplicates, root_of, roots_of
 from edgeml.data.screen import thumbnails
 from edgeml.errors import DataError
 from edgeml.progress import SILENT, Progress
@@ -23,13 +22,14 @@ Counts = NDArray[np.float64]
 # How much the size of a side counts, compared with one label.
 _WEIGHT_OF_SIZE = 2.0
 
+# For a rarer label, one image more or less is a large error that no split can avoid.
+_COMMON = 20
+
 
 def plan_shares(plan: SplitPlan) -> dict[Side, float]:
     """Return the sides that get any images, and their shares."""
-    shares: dict[Side, float] = {
-        "train": 1 - plan.val - plan.test, "val": plan.val, "test": plan.test
-    }  # fmt: skip
-    return {side: share for side, share in shares.items() if share > 0}
+    shares = zip(SIDES, (1 - plan.val - plan.test, plan.val, plan.test), strict=True)
+    return {side: share for side, share in shares if share > 0}
 
 
 def split_dataset(
@@ -86,16 +86,12 @@ def split_dataset(
             f"split: {count} images with {' and '.join(plan.hold_out)} are held out for the "
             f"test; {int(held[unit_of].sum()) - count} more of their groups go with them"
         )
-    report_balance(divided, divided.select(~apart), progress)
+    _report_balance(divided, divided.select(~apart), progress)
     return divided
 
 
 def held_out(dataset: Dataset, pair: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Return which images are known to have both labels of a pair: (N,).
-
-    Raises:
-        DataError: There is no such label, or no such image.
-    """
+    """Return which images, one or more, are known to have both labels of a pair: (N,)."""
     for label in pair:
         if label not in dataset.labels:
             raise DataError(
@@ -139,17 +135,74 @@ def resolve_split(
 
 
 def split_digest(dataset: Dataset) -> str:
-    """Return one SHA-256 of which contents are on which side; their order does not count.
-
-    Raises:
-        DataError: The data set is not split.
-    """
+    """Return one SHA-256 of which contents are on which side; their order does not count."""
     if dataset.split is None:
         raise DataError("The data are not split yet.")
     rows = sorted(
         f"{content} {side}" for content, side in zip(dataset.hashes(), dataset.split, strict=True)
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def label_errors(dataset: Dataset) -> dict[Side, NDArray[np.float64]]:
+    """Compare the prevalence of each label on a side with its prevalence in all data.
+
+    Returns:
+        For each side that has images, |prevalence on the side / prevalence - 1| of each label:
+        (L,). Prevalence is the share of positives among known targets. NaN where nothing is
+        known, or nothing is positive.
+    """
+    overall = _prevalence(dataset)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            side: np.where(overall > 0, np.abs(_prevalence(part) / overall - 1), np.nan)
+            for side, part in _parts(dataset).items()
+        }
+
+
+def worst_label_errors(dataset: Dataset) -> dict[Side, tuple[str, float]]:
+    """Return the label that is spread worst on each side, and its error as in `label_errors`.
+
+    Labels with fewer than 20 positives are not considered: one image is a large error for them.
+    """
+    common = dataset.present.sum(axis=0) >= _COMMON
+    worst: dict[Side, tuple[str, float]] = {}
+    for side, errors in label_errors(dataset).items():
+        errors = np.where(common, errors, np.nan)
+        if np.isfinite(errors).any():
+            column = int(np.nanargmax(errors))
+            worst[side] = dataset.labels[column], float(errors[column])
+    return worst
+
+
+def absent_labels(dataset: Dataset) -> dict[Side, tuple[str, ...]]:
+    """Return the labels that no image of a side has, for each side that has images."""
+    return {
+        side: tuple(dataset.labels[column] for column in np.flatnonzero(~part.present.any(axis=0)))
+        for side, part in _parts(dataset).items()
+    }
+
+
+def _report_balance(dataset: Dataset, evenly: Dataset, progress: Progress) -> None:
+    """Note which labels a side lacks, and how evenly the others are spread over rows `evenly`."""
+    for side, labels in absent_labels(dataset).items():
+        if labels:
+            progress.note(f"warning: {side} has no image with: {', '.join(labels)}")
+    worst = [
+        f"{side} {100 * error:.1f} % ({label})"
+        for side, (label, error) in worst_label_errors(evenly).items()
+    ]
+    if worst:
+        progress.note(f"split: worst relative error of a label's prevalence: {', '.join(worst)}")
+
+
+def _parts(dataset: Dataset) -> dict[Side, Dataset]:
+    return {side: part for side in SIDES if len(part := dataset.part(side))}
+
+
+def _prevalence(dataset: Dataset) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(dataset.present.sum(axis=0) / dataset.known.sum(axis=0))
 
 
 def _sides(
@@ -177,39 +230,25 @@ def _sides(
 def _units(dataset: Dataset, near: NDArray[np.intp] | None) -> NDArray[np.intp]:
     """Number the units that must stay together: (N,), equal for rows that share bytes or a group.
 
-    Args:
-        dataset: Its hashes and groups count.
-        near: (N,) equal for near duplicates; None to ignore these.
+    `near`, if any, is (N,) and equal for near duplicates, which then stay together too.
     """
-    parent = list(range(len(dataset)))
-
-    def find(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
+    parents = np.arange(len(dataset))
     first: dict[tuple[str, str], int] = {}
     groups = dataset.groups or ("",) * len(dataset)
     for row, (content, group) in enumerate(zip(dataset.hashes(), groups, strict=True)):
         for key in [("bytes", content)] + [("group", group)] * bool(group):
-            parent[find(row)] = find(first.setdefault(key, row))
+            parents[root_of(parents, row)] = root_of(parents, first.setdefault(key, row))
         if near is not None:
-            parent[find(row)] = find(int(near[row]))
-    roots = [find(row) for row in range(len(dataset))]
-    return np.unique(roots, return_inverse=True)[1]
+            parents[root_of(parents, row)] = root_of(parents, int(near[row]))
+    return np.unique(roots_of(parents), return_inverse=True)[1]
 
 
 def _divide(counts: Counts, shares: Counts, rng: np.random.Generator) -> NDArray[np.intp]:
     """Assign a side to each unit: (U,).
 
     This minimises the sum over sides and columns of (have - want)^2 / want: relative errors, so
-    that a rare label weighs as much as a common one.
-
-    Args:
-        counts: (U, C) positives of each label, and in the last column the number of images.
-        shares: (S,), their sum is 1.
-        rng: Orders the units.
+    that a rare label weighs as much as a common one. `counts` are (U, C) positives of each label,
+    and in the last column the number of images; the sum of `shares` (S,) is 1.
     """
     totals = counts.sum(axis=0)
     columns = totals > 0

@@ -30,10 +30,8 @@ def write_split(dataset: Dataset, path: Path) -> None:
         raise DataError("The data are not split yet: there is no split to write.")
     folder = Path(os.path.abspath(path)).parent
     columns = {"path": [relative_name(image, folder) for image in dataset.paths]}
-    if dataset.known.all() and dataset.present.any(axis=0).all():
-        columns |= _labels_in_one_column(dataset)
-    else:
-        columns |= _labels_in_columns(dataset)
+    complete = dataset.known.all() and dataset.present.any(axis=0).all()
+    columns |= (_labels_in_one_column if complete else _labels_in_columns)(dataset)
     if dataset.groups is not None:
         columns["group"] = list(dataset.groups)
     columns["split"] = list(dataset.split)
@@ -53,14 +51,12 @@ def write_split(dataset: Dataset, path: Path) -> None:
 
 
 def _labels_in_one_column(dataset: Dataset) -> dict[str, list[str]]:
-    columns: dict[str, list[str]] = {"labels": [], "label_groups": []}
     group_of, order = _groups_and_order(dataset)
-    for row in range(len(dataset)):
-        names = sorted(dataset.labels_of(row), key=order.index)
-        columns["labels"].append(SEPARATOR.join(names))
-        columns["label_groups"].append(SEPARATOR.join(group_of.get(name, "") for name in names))
-    if not group_of:
-        del columns["label_groups"]
+    rows = [sorted(dataset.labels_of(row), key=order.index) for row in range(len(dataset))]
+    columns = {"labels": [SEPARATOR.join(names) for names in rows]}
+    if group_of:
+        groups = ([group_of.get(name, "") for name in names] for names in rows)
+        columns["label_groups"] = list(map(SEPARATOR.join, groups))
     return columns
 
 

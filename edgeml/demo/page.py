@@ -9,8 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.ticker import PercentFormatter
 
-from edgeml.benchmark.environment import Host
-from edgeml.benchmark.facts import facts_of
+from edgeml.benchmark.environment import Host, facts_of
 from edgeml.benchmark.plots import log_ms_axis
 from edgeml.image.frame import Frame
 from edgeml.image.jpeg import jpeg_url
@@ -20,43 +19,23 @@ from edgeml.report.svg import _MARKERS, CARD, SERIES, WIDTH, axes_of, markup, st
 from edgeml.training.history import Epoch
 from edgeml.training.report.plots import line, loss_plot
 
-_HIGHER_IS_BETTER = {"mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False}
+_LARGEST_IS_BEST = {
+    "mAP": True, "exact_match": True, "p50_ms": False, "p99_ms": False, "size_mb": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A row of the table, compared with the other rows.
-
-    Attributes:
-        row: The row.
-        speed: Its speed relative to the FP32 model of its format; None for that model.
-        best: Names of the columns in which it is the best.
-        first_of_format: Whether the row above has another format.
-    """
+    """A row of the table, compared with the other rows."""
 
     row: DemoRow
-    speed: float | None
-    best: frozenset[str]
+    speed: float | None  # relative to the FP32 model of its format; None for that model
+    best: frozenset[str]  # the columns in which it is the best
     first_of_format: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class _SampleImage:
-    """A sample as the page shows it."""
-
-    url: str
-    alt: str
-    right: tuple[str, ...]
-    wrong: tuple[str, ...]
-    missed: tuple[str, ...]
-
-
 def demo_report(demo: Demo, out: Path) -> None:
-    """Write the page to `out`.
-
-    Raises:
-        InputError: `out` cannot be written.
-    """
+    """Write the page to `out`."""
     write_page(
         out,
         "demo.html",
@@ -70,7 +49,7 @@ def demo_report(demo: Demo, out: Path) -> None:
             "tradeoff": tradeoff_plot(demo.rows),
             "loss": loss_plot(demo.history) if demo.history else None,
             "map": map_plot(demo.history) if demo.history else None,
-            "pictures": [_sample_image(sample) for sample in demo.samples],
+            "jpeg_url": jpeg_url,
             "facts": facts_of(demo.host, demo.software),
         },
     )
@@ -78,11 +57,11 @@ def demo_report(demo: Demo, out: Path) -> None:
 
 def _lines(rows: Sequence[DemoRow]) -> list[_Line]:
     best: dict[str, float] = {}
-    for column, higher in {**_HIGHER_IS_BETTER, "size_mb": False}.items():
+    for column, largest in _LARGEST_IS_BEST.items():
         values = [value for row in rows if is_known(value := getattr(row, column))]
         # Numbers are compared as they are shown; if all are equal, none is the best.
         if len({f"{value:.3g}" for value in values}) > 1:
-            best[column] = max(values) if higher else min(values)
+            best[column] = max(values) if largest else min(values)
     return [
         _Line(
             row=row,
@@ -125,9 +104,8 @@ def _lead(rows: Sequence[DemoRow]) -> str:
     best = _smallest(rows, lambda row: -row.mAP)
     if not fastest or not best:
         return ""
-    text = (
-        f"{_name(fastest)} is the fastest of {len(rows)} models: {ms(fastest.p50_ms)} ms per image"
-    )
+    text = f"{_name(fastest)} is the fastest of {len(rows)} models: "
+    text += f"{ms(fastest.p50_ms)} ms per image"
     if (speed := _speed(fastest, rows)) is not None:
         text += f", {speed:.2f} times the speed of its FP32 file"
     loss = best.mAP - fastest.mAP
@@ -148,91 +126,43 @@ def _name(row: DemoRow) -> str:
     return f"{row.format} {row.precision}"
 
 
-def _sample_image(sample: Sample) -> _SampleImage:
-    right = tuple(name for name in sample.labels if name in sample.truth)
-    return _SampleImage(
-        url=jpeg_url(sample.frame),
-        alt=f"Image of {', '.join(sample.truth) or 'nothing with a label'}",
-        right=right,
-        wrong=tuple(name for name in sample.labels if name not in right),
-        missed=tuple(name for name in sample.truth if name not in right),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One exported model. Shares of 1; None and NaN are shown as unknown.
+    """One exported model. Shares of 1; None and NaN are shown as unknown."""
 
-    Attributes:
-        format: For example `onnx`, `openvino`, or `torch` for the source of the others.
-        precision: For example `fp32`.
-        mAP, exact_match: On the test split.
-        label_flips_per_1000: Decisions that differ from the source's, of a thousand.
-        p50_ms, p99_ms: Latency of a complete `predict`.
-        size_mb: Size of all files of the model, in units of 10^6 bytes.
-        path: The model file.
-    """
-
-    format: str
+    format: str  # such as onnx; torch for the source of the others
     precision: str
-    mAP: float
+    mAP: float  # on the test split, as is exact_match
     exact_match: float
-    label_flips_per_1000: float | None
-    p50_ms: float | None
+    label_flips_per_1000: float | None  # decisions that differ from the source's
+    p50_ms: float | None  # latency of a complete `predict`
     p99_ms: float | None
-    size_mb: float
+    size_mb: float  # of all files of the model, in units of 10^6 bytes
     path: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """One image with its true and its predicted labels.
-
-    Attributes:
-        frame: (H, W, 3) uint8 BGR.
-        truth: Names of the labels that are present.
-        labels: Names of the labels that were predicted.
-    """
+    """One image, (H, W, 3) uint8 BGR, with its true and its predicted labels."""
 
     frame: Frame
     truth: tuple[str, ...]
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A command to try next, and its purpose."""
-
-    purpose: str
-    line: str
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demo:
-    """The contents of the report of `edgeml demo`.
-
-    Attributes:
-        title: The headline.
-        steps: What was done, in order, one sentence each.
-        rows: The models, in the order of the table.
-        history: The epochs of training.
-        metrics: Metrics of one model on the test split, label by label.
-        metrics_of: That model and the split, for example `ONNX FP32, test split`.
-        samples: Images of the test split.
-        flags: Reasons to doubt the latencies, from the benchmark.
-        commands: What to do next.
-        host, software: The machine and the versions, from the benchmark.
-    """
+    """The contents of the report of `edgeml demo`; `host` and `software` are the benchmark's."""
 
     title: str
-    steps: tuple[str, ...]
+    steps: tuple[str, ...]  # what was done, one sentence each
     rows: tuple[DemoRow, ...]
     history: Sequence[Epoch]
     metrics: Metrics
-    metrics_of: str
-    samples: tuple[Sample, ...]
-    flags: tuple[str, ...]
-    commands: tuple[Command, ...]
+    metrics_of: str  # the model and the split of `metrics`, for example `ONNX FP32, test split`
+    samples: tuple[Sample, ...]  # of the test split
+    flags: tuple[str, ...]  # reasons to doubt the latencies, from the benchmark
+    commands: tuple[tuple[str, str], ...]  # what to do next: purposes and commands
     host: Host
     software: Mapping[str, str | None]
 

@@ -17,7 +17,6 @@ from edgeml.data.synth.draw import synthesize
 from edgeml.errors import InputError, needs
 from edgeml.files import write_text
 from edgeml.image.reading import read_image
-from edgeml.measure.compare import Fidelity
 from edgeml.predict.inspection import model_files
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
@@ -135,28 +134,23 @@ def _rows(exported: Sequence[Exported], timed: BenchReport) -> tuple[DemoRow, ..
         DemoRow(
             format=one.format,
             precision=one.precision,
-            mAP=checks.exported.mAP,
-            exact_match=checks.exported.exact_match,
-            label_flips_per_1000=checks.label_flips_per_1000,
+            mAP=one.checks.exported.mAP,
+            exact_match=one.checks.exported.exact_match,
+            label_flips_per_1000=one.checks.label_flips_per_1000,
             p50_ms=result.stages["total"].p50_ms,
             p99_ms=result.stages["total"].p99_ms,
             size_mb=sum(file.stat().st_size for file in model_files(one.path)) / 1e6,
             path=str(one.path),
         )
         for one, result in zip(exported, timed.results, strict=True)
-        if (checks := _checked(one))
+        if one.checks  # always: the demo exports with images to check on
     )
-
-
-def _checked(exported: Exported) -> Fidelity:
-    assert exported.checks is not None, "the demo exports with images to check on"
-    return exported.checks
 
 
 def _write_report(
     out: Path, trained: TrainResult, data: Dataset, rows: Sequence[DemoRow], timed: BenchReport
 ) -> None:
-    from edgeml.demo.page import Command, Demo, demo_report
+    from edgeml.demo.page import Demo, demo_report
 
     model = out / "run" / "model.int8.onnx"
     test = data.part("test")
@@ -172,10 +166,10 @@ def _write_report(
             samples=_samples(model, test),
             flags=tuple(flags),
             commands=(
-                Command(purpose="Classify an image", line=f"edgeml predict {model} photo.jpg"),
-                Command(purpose="Watch a camera", line=f"edgeml stream {model} 0 --show"),
-                Command(purpose="Train on your own images", line="edgeml train photos --out run"),
-                Command(purpose="Time it again", line=f"edgeml bench {out}/run/*.onnx"),
+                ("Classify an image", f"edgeml predict {model} photo.jpg"),
+                ("Watch a camera", f"edgeml stream {model} 0 --show"),
+                ("Train on your own images", "edgeml train photos --out run"),
+                ("Time it again", f"edgeml bench {out}/run/*.onnx"),
             ),
             host=timed.host,
             software=timed.software,

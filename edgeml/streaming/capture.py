@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from types import TracebackType
 from typing import Literal
 
 from edgeml.streaming.sources import CapturedFrame, Source, SourceInfo
@@ -39,12 +38,7 @@ class Capture:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -62,11 +56,7 @@ class Capture:
             logger.warning("%s does not return; its thread keeps running.", self.source.name)
 
     def wait_open(self, timeout_s: float) -> SourceInfo | None:
-        """Wait until the source is open; return None if it is not open in time.
-
-        Raises:
-            EdgemlError: The source cannot be opened.
-        """
+        """Wait until the source is open; return None if it is not, raise if it cannot be."""
         with self._changed:
             self._changed.wait_for(lambda: self._info or self._ended, timeout_s)
             self._raise_failure()
@@ -75,10 +65,8 @@ class Capture:
     def take(self, timeout_s: float) -> tuple[int, CapturedFrame] | None:
         """Take the next frame with its number, counted from 0 in the order of the source.
 
-        Returns None if there is none yet, or no more: see `ended`.
-
-        Raises:
-            BaseException: The source failed; raised after all frames before that are taken.
+        Returns None if there is none yet, or no more: see `ended`. What the source raised is raised
+        here, after all frames before that are taken.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._slot or self._ended, timeout_s)

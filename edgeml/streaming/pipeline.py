@@ -6,8 +6,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from edgeml.progress import SILENT, Progress
 from edgeml.streaming.capture import Capture
 from edgeml.streaming.results import Ended, FrameResult, Latencies, StreamInfo, StreamSummary
 from edgeml.streaming.sinks import Sink, open_sinks
-from edgeml.streaming.sources import CapturedFrame, Source, SourceInfo, find_source
+from edgeml.streaming.sources import CapturedFrame, Source, find_source
 
 # Longest time to notice a stop while no frame comes.
 _POLL_S = 0.1
@@ -74,73 +74,74 @@ def run_stream(
     if isinstance(source, (str, os.PathLike, int)):
         source = find_source(source)
     with open_sinks(jsonl=jsonl, video=video, show=show, progress=progress) as opened:
-        loop = _Loop(predictor, source, [*opened, *sinks], max_seconds, stop, progress)
-        return loop.run()
+        limit = math.inf if max_seconds is None else max_seconds
+        stop = stop or threading.Event()
+        return _Loop(predictor, source, [*opened, *sinks], limit, stop, progress).run()
 
 
+@dataclass(eq=False)
 class _Loop:
     """One run of a stream: its clock, its counts, and its sinks."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        source: Source,
-        sinks: Sequence[Sink],
-        max_seconds: float | None,
-        stop: threading.Event | None,
-        progress: Progress,
-    ) -> None:
-        self._predictor = predictor
-        self._source = source
-        self._sinks = sinks
-        self._max_seconds = math.inf if max_seconds is None else max_seconds
-        self._stop = stop or threading.Event()
-        self._progress = progress
-        self._start = time.perf_counter()
-        self._done = self._errors = self._next_id = 0
-        self._latencies = Latencies()
-        self._last_note = 0.0
+    predictor: Predictor
+    source: Source
+    sinks: Sequence[Sink]
+    max_seconds: float
+    stop: threading.Event
+    progress: Progress
+    start: float = field(default_factory=time.perf_counter)
+    done: int = 0
+    errors: int = 0
+    next_id: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
+    last_note: float = 0.0
 
     def run(self) -> StreamSummary:
-        with Capture(self._source) as capture:
+        with Capture(self.source) as capture:
             try:
                 ended = self._follow(capture)
             except KeyboardInterrupt:
                 ended = "stopped"
-            seconds = time.perf_counter() - self._start
+            seconds = time.perf_counter() - self.start
         if ended == "lost":
-            self._progress.note(f"{self._source.name} broke off after {capture.taken} frames.")
+            self.progress.note(f"{self.source.name} broke off after {capture.taken} frames.")
         return StreamSummary(
-            source=self._source.name,
-            kind=self._source.kind,
+            source=self.source.name,
+            kind=self.source.kind,
             frames_in=capture.taken,
-            frames_done=self._done,
+            frames_done=self.done,
             # Every frame without a result, also the one in progress when Ctrl-C was pressed.
-            dropped=capture.taken - self._done - self._errors,
-            errors=self._errors,
+            dropped=capture.taken - self.done - self.errors,
+            errors=self.errors,
             seconds=seconds,
-            p50_ms=self._latencies.percentile(0.50),
-            p95_ms=self._latencies.percentile(0.95),
-            p99_ms=self._latencies.percentile(0.99),
+            p50_ms=self.latencies.percentile(0.50),
+            p95_ms=self.latencies.percentile(0.95),
+            p99_ms=self.latencies.percentile(0.99),
             ended=ended,
         )
 
     def _follow(self, capture: Capture) -> Ended:
         """Take frames until the stream ends; return why it ended."""
         while (info := capture.wait_open(_POLL_S)) is None:
-            if self._stop.is_set():
+            if self.stop.is_set():
                 return "stopped"
-        self._start = time.perf_counter()
-        stream_info = self._stream_info(info)
-        for sink in self._sinks:
+        self.start = time.perf_counter()
+        stream_info = StreamInfo(
+            source=self.source.name,
+            kind=self.source.kind,
+            live=info.live,
+            fps=info.fps,
+            started=datetime.now().astimezone().isoformat(timespec="milliseconds"),
+            labels=self.predictor.spec.labels,
+            runtime=self.predictor.runtime.name,
+        )
+        for sink in self.sinks:
             sink.start(stream_info)
-        task = nullcontext(_nothing)
-        if info.count is not None:
-            task = self._progress.task(f"stream {self._source.name}", info.count, "frames")  # type: ignore[assignment]
-        with task as advance:
+        shown = SILENT if info.count is None else self.progress
+        with shown.task(f"stream {self.source.name}", info.count or 0, "frames") as advance:
             while True:
-                remaining = self._max_seconds - (time.perf_counter() - self._start)
-                if self._stop.is_set():
+                remaining = self.max_seconds - (time.perf_counter() - self.start)
+                if self.stop.is_set():
                     return "stopped"
                 if remaining <= 0:
                     return "max_seconds"
@@ -160,58 +161,43 @@ class _Loop:
         prediction, error = None, captured.error
         if captured.frame is not None:
             try:
-                prediction = self._predictor.predict(captured.frame)
+                prediction = self.predictor.predict(captured.frame)
             except EdgemlError as err:
                 error = str(err)
         latency_ms = (time.perf_counter() - captured.t) * 1000
         if prediction is not None:
-            self._done += 1
-            self._latencies.add(latency_ms)
+            self.done += 1
+            self.latencies.add(latency_ms)
         else:
-            self._count_error(number, error or "no prediction")
+            self.errors += 1
+            if self.errors <= _ERRORS_NOTED:
+                self.progress.note(f"frame {number}: {error or 'no prediction'}")
+            if self.errors == _ERRORS_NOTED:
+                self.progress.note(
+                    "Further errors are only counted; the log of --out has them all."
+                )
         result = FrameResult(
             frame_id=number,
-            t_capture=max(captured.t - self._start, 0.0),
+            t_capture=max(captured.t - self.start, 0.0),
             latency_ms=latency_ms,
-            dropped=number - self._next_id,
+            dropped=number - self.next_id,
             frame=captured.frame,
             prediction=prediction,
             error=error,
             name=captured.name,
             t_media=captured.t_media,
         )
-        self._next_id = number + 1
-        continues = [sink.write(result) for sink in self._sinks]  # all sinks get the result
+        self.next_id = number + 1
+        continues = [sink.write(result) for sink in self.sinks]  # all sinks get the result
         return all(continues)
 
-    def _stream_info(self, info: SourceInfo) -> StreamInfo:
-        return StreamInfo(
-            source=self._source.name,
-            kind=self._source.kind,
-            live=info.live,
-            fps=info.fps,
-            started=datetime.now().astimezone().isoformat(timespec="milliseconds"),
-            labels=self._predictor.spec.labels,
-            runtime=self._predictor.runtime.name,
-        )
-
-    def _count_error(self, number: int, error: str) -> None:
-        self._errors += 1
-        if self._errors <= _ERRORS_NOTED:
-            self._progress.note(f"frame {number}: {error}")
-        if self._errors == _ERRORS_NOTED:
-            self._progress.note("Further errors are only counted; the log of --out has them all.")
-
     def _note_speed(self, capture: Capture) -> None:
-        now = time.perf_counter() - self._start
-        if now - self._last_note < _SECONDS_BETWEEN_NOTES:
+        now = time.perf_counter() - self.start
+        if now - self.last_note < _SECONDS_BETWEEN_NOTES:
             return
-        self._last_note = now
-        p95 = self._latencies.percentile(0.95) or math.nan
-        self._progress.note(
-            f"{now:.0f} s: {self._done} frames, {self._done / now:.1f}/s, "
-            f"{capture.dropped} dropped, {self._errors} errors, p95 {p95:.1f} ms"
+        self.last_note = now
+        p95 = self.latencies.percentile(0.95) or math.nan
+        self.progress.note(
+            f"{now:.0f} s: {self.done} frames, {self.done / now:.1f}/s, "
+            f"{capture.dropped} dropped, {self.errors} errors, p95 {p95:.1f} ms"
         )
-
-
-_nothing: Callable[[int], None] = lambda count: None  # noqa: E731

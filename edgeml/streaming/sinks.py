@@ -47,11 +47,7 @@ def open_sinks(
     show: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[list[Sink]]:
-    """Open the sinks that the arguments name; close them at the end of the block.
-
-    Raises:
-        InputError: A file cannot be written, or the video's suffix is not .mp4 or .avi.
-    """
+    """Open the sinks that the arguments name; close them at the end of the block."""
     with ExitStack() as stack:
         sinks: list[Sink] = []
         if jsonl is not None:
@@ -72,7 +68,6 @@ class JsonlSink:
         self._file = file
 
     def start(self, info: StreamInfo) -> None:
-        """Write the header."""
         self._line(info.to_dict())
 
     def write(self, result: FrameResult) -> bool:
@@ -119,7 +114,6 @@ class VideoSink:
         self._live = False
 
     def start(self, info: StreamInfo) -> None:
-        """Set the frame rate to that of the source."""
         self._fps = info.fps or _DEFAULT_FPS
         self._live = info.live
 
@@ -142,7 +136,6 @@ class VideoSink:
         return True
 
     def release(self) -> None:
-        """Write the end of the file."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
@@ -167,9 +160,6 @@ def video_sink(path: Path) -> Iterator[VideoSink]:
     """Open a video, .mp4 (MPEG-4) or .avi (motion JPEG); its file appears when the block ends.
 
     Without any frame no file is written.
-
-    Raises:
-        InputError: The suffix is not supported, or the folder cannot be written to.
     """
     if path.suffix.lower() not in _CODECS:
         raise InputError(f"Cannot write a video as {path.name!r}: name it .mp4 or .avi.")
@@ -196,7 +186,6 @@ class WindowSink:
         cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
 
     def write(self, result: FrameResult) -> bool:
-        """Show a frame."""
         if result.frame is None:
             return True
         try:

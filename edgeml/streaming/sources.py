@@ -141,10 +141,8 @@ class VideoSource:
         self.timeout_s = max(open_timeout_s, read_timeout_s)
         self._target = target
         self._limits = [
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-            round(open_timeout_s * 1000),
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            round(read_timeout_s * 1000),
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(open_timeout_s * 1000)),
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(read_timeout_s * 1000)),
         ]
         self._capture: cv2.VideoCapture | None = None
         self._info = SourceInfo(live=True)
@@ -188,12 +186,10 @@ class VideoSource:
         seconds = None
         if self.kind == "video":
             seconds = max(capture.get(cv2.CAP_PROP_POS_MSEC), 0.0) / 1000
-        ok, frame = capture.retrieve()
-        if not ok:
-            return CapturedFrame(
-                t=t, frame=None, t_media=seconds, error="the frame cannot be decoded"
-            )
-        return CapturedFrame(t=t, frame=cast("Frame", frame), t_media=seconds)
+        ok, image = capture.retrieve()
+        error = None if ok else "the frame cannot be decoded"
+        frame = cast("Frame", image) if ok else None
+        return CapturedFrame(t=t, frame=frame, t_media=seconds, error=error)
 
     @property
     def lost(self) -> bool:
@@ -206,7 +202,6 @@ class VideoSource:
         return self._info.count is not None and self._taken < 0.9 * self._info.count
 
     def close(self) -> None:
-        """Release the camera or file."""
         if self._capture is not None:
             self._capture.release()
             self._capture = None
@@ -234,11 +229,7 @@ class FolderSource:
     lost = False
 
     def __init__(self, path: Path) -> None:
-        """List the images under `path`, or use `path` itself if it is an image.
-
-        Raises:
-            DataError: There are no images.
-        """
+        """List the images under `path`, or use `path` itself if it is an image."""
         self.name = str(path)
         self._root = path if path.is_dir() else path.parent
         self._paths = sorted(
@@ -253,7 +244,6 @@ class FolderSource:
         self._next = 0
 
     def open(self) -> SourceInfo:
-        """Return the number of images."""
         return SourceInfo(live=False, count=len(self._paths))
 
     def read(self) -> CapturedFrame | None:
@@ -263,11 +253,12 @@ class FolderSource:
         path = self._paths[self._next]
         self._next += 1
         name = path.relative_to(self._root).as_posix()
+        frame, error = None, None
         try:
             frame = read_image(path)
         except ImageError as err:
-            return CapturedFrame(t=time.perf_counter(), frame=None, name=name, error=str(err))
-        return CapturedFrame(t=time.perf_counter(), frame=frame, name=name)
+            error = str(err)
+        return CapturedFrame(t=time.perf_counter(), frame=frame, name=name, error=error)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""

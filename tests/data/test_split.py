@@ -20,9 +20,14 @@ from edgeml.data import (
     resolve_split,
     split_dataset,
 )
-from edgeml.data.balance import absent_labels, label_errors, worst_label_errors
 from edgeml.data.dataset import SIDES
-from edgeml.data.split import held_out, split_digest
+from edgeml.data.split import (
+    absent_labels,
+    held_out,
+    label_errors,
+    split_digest,
+    worst_label_errors,
+)
 from edgeml.errors import DataError, InputError
 from edgeml.image.preprocess import Preprocess
 from edgeml.spec.model_spec import ModelSpec

@@ -19,7 +19,7 @@ from edgeml.benchmark.plan import BenchPlan
 from edgeml.benchmark.report import BenchReport, Disturbance, ModelResult
 from edgeml.benchmark.stages import STAGES, WarmUp
 from edgeml.benchmark.statistics import summarize
-from edgeml.demo.page import Command, Demo, DemoRow, Sample, demo_report
+from edgeml.demo.page import Demo, DemoRow, Sample, demo_report
 from edgeml.errors import InputError
 from edgeml.measure.metrics import LabelMetrics, Metrics
 from edgeml.training.history import Epoch
@@ -67,7 +67,7 @@ def demo(**changes: Any) -> Demo:
         metrics_of="onnx fp32, test split",
         samples=(sample(("red", "shirt"), ("red", "dress")),),
         flags=("noisy: much",),
-        commands=(Command(purpose="Go on", line="edgeml predict a.onnx b.jpg"),),
+        commands=(("Go on", "edgeml predict a.onnx b.jpg"),),
         host=capture_host(),
         software=capture_software(),
     )
@@ -107,7 +107,7 @@ def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path, place: str) -> None
         "label": {"metrics": metrics({EVIL: 0.5}), "samples": (sample((EVIL,), (EVIL,)),)},
         "title": {"title": EVIL},
         "path": {"rows": (row(EVIL, EVIL, path=EVIL),)},
-        "command": {"commands": (Command(purpose=EVIL, line=EVIL),), "flags": (EVIL,)},
+        "command": {"commands": ((EVIL, EVIL),), "flags": (EVIL,)},
     }
     demo_report(demo(**changes[place]), out)
     assert EVIL in check_page(out).text

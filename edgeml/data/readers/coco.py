@@ -39,13 +39,7 @@ def read_coco(files: dict[Path, Side | None], *, root: Path, skips: SkipLog) -> 
     named like the end of the .json's name (`train2017/` for `instances_train2017.json`); for a
     .json in `annotations/` also in the parent folder. It must not lead out of these folders.
 
-    Args:
-        files: Each with the side of the split that its images are on, if there is a split.
-        root: The folder that relative paths start from.
-        skips: Records bad entries.
-
-    Raises:
-        DataError: An entry cannot be used; names the file, and the image or annotation.
+    `files` has the side of the split that the images of each file are on, if there is a split.
     """
     rows: list[Row] = []
     labels: dict[str, None] = {}
@@ -155,13 +149,8 @@ def _rows(
     for key, name in images.items():
         # An image with a skipped annotation may show any of the other categories.
         unknown = set(names.values()) - present[key] if key in doubtful else ()
-        yield Row(
-            where=f"{file}, image {key!r:.80}",
-            path=finder.find(name),
-            present=tuple(sorted(present[key])),
-            unknown=tuple(sorted(unknown)),
-            split=side or "",
-        )
+        where, labels = f"{file}, image {key!r:.80}", tuple(sorted(present[key]))
+        yield Row(where, finder.find(name), labels, tuple(sorted(unknown)), split=side or "")
     empty = sum(not labels for labels in present.values())
     if empty:
         logger.info("%s: %d images have no annotation, and so no label", file, empty)
@@ -227,9 +216,8 @@ def _fault_of_image(image: dict[str, Any], counts: Counter[int | str]) -> str | 
     if fault := text_fault(name):
         return f"its file_name cannot be used: {fault}."
     if _leads_out(name):
-        return (
-            f"its file_name {name[:200]!r} leads out of the folder; make it relative to the folder."
-        )
+        what = f"its file_name {name[:200]!r} leads out of the folder"
+        return f"{what}; make it relative to the folder."
     return None
 
 

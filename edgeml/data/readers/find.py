@@ -11,6 +11,7 @@ from edgeml.data.readers.coco import find_coco, read_coco
 from edgeml.data.readers.folders import (
     EVERY_LEVEL,
     EXPECTED,
+    TABLES,
     files_below,
     hint,
     is_image,
@@ -78,7 +79,8 @@ def find_images(path: Path) -> list[Path]:
     """
     source = Path(os.path.abspath(path))
     if os.path.isfile(source):
-        return sorted(_read(source, "_", (), None).paths) if _describes(source) else [source]
+        described = source.suffix.lower() in TABLES
+        return sorted(_read(source, "_", (), None).paths) if described else [source]
     files = files_below(source, None) if os.path.exists(source) else []
     images = [file for file in files if is_image(file)]
     if not images:
@@ -88,7 +90,11 @@ def find_images(path: Path) -> list[Path]:
 
 def _read(source: Path, delimiter: str, group_names: Sequence[str], skips: SkipLog) -> Dataset:
     if os.path.isdir(source):
-        return _read_folder(source, delimiter, group_names, skips)
+        if is_yolo(source):
+            return read_yolo(source, skips=skips)
+        if files := find_coco(source):
+            return read_coco(files, root=source, skips=skips)
+        return read_folders(source, delimiter=delimiter, group_names=group_names, skips=skips)
     if not os.path.exists(source):
         raise DataError(f"{printable(source)!r} does not exist. {EXPECTED}.")
     if not os.path.isfile(source):
@@ -106,18 +112,6 @@ def _read(source: Path, delimiter: str, group_names: Sequence[str], skips: SkipL
                 "name the folder."
             )
     raise DataError(f"{printable(source)!r} is not a data set. {EXPECTED}.")
-
-
-def _describes(file: Path) -> bool:
-    return file.suffix.lower() in (".csv", ".parquet", ".json", ".yaml", ".yml")
-
-
-def _read_folder(root: Path, delimiter: str, group_names: Sequence[str], skips: SkipLog) -> Dataset:
-    if is_yolo(root):
-        return read_yolo(root, skips=skips)
-    if files := find_coco(root):
-        return read_coco(files, root=root, skips=skips)
-    return read_folders(root, delimiter=delimiter, group_names=group_names, skips=skips)
 
 
 def _check_labels(source: Path, dataset: Dataset) -> None:

@@ -35,6 +35,9 @@ EXPECTED = (
     ".parquet) with the columns path and labels, a COCO .json, or a YOLO data.yaml"
 )
 
+TABLES = (".csv", ".parquet", ".json", ".yaml", ".yml")
+"""Suffixes of files that describe a data set."""
+
 
 def read_folders(
     root: Path, *, delimiter: str, group_names: Sequence[str] = (), skips: SkipLog
@@ -49,15 +52,9 @@ def read_folders(
     If every image has one label at each of two or more positions (red_shirt, blue_dress), and
     no label occurs at two positions, the labels of a position form a label group.
 
-    Args:
-        root: The folder.
-        delimiter: The separator of the labels in a folder's name.
-        group_names: The names of the label groups, in the order of the positions; empty: `group1`,
-            `group2` and so on.
-        skips: Records bad entries.
+    The arguments are those of `read_dataset`.
 
     Raises:
-        DataError: There are no images, or bad entries.
         InputError: The number of group names is not that of the groups.
     """
     rows: list[Row] = []
@@ -75,10 +72,6 @@ def files_below(root: Path, skips: SkipLog) -> list[Path]:
     """Return the files below a folder, sorted, without hidden files and folders.
 
     A link to a file counts as that file. A link to a folder is not followed: it could lead back up.
-
-    Raises:
-        DataError: A link leads nowhere or to a folder, an entry is neither a file nor a folder, or
-            a folder cannot be read; and nothing may be left out.
     """
     files: list[str] = []
     folders = [os.fspath(root)]
@@ -116,11 +109,8 @@ def hint(folder: Path) -> str:
     if not os.path.isdir(folder):
         return ""
     places = (folder, folder / "annotations")
-    files = [file for place in places for end in _TABLES for file in sorted(place.glob(f"*{end}"))]
+    files = [file for place in places for end in TABLES for file in sorted(place.glob(f"*{end}"))]
     return f" Did you mean {printable(files[0])!r}?" if files else ""
-
-
-_TABLES = (".csv", ".parquet", ".json", ".yaml", ".yml")
 
 
 def _starts(root: Path) -> Iterator[tuple[Path, Side | None]]:
@@ -203,11 +193,7 @@ def _labels_from(folder: Path, delimiter: str, count: int, skips: SkipLog) -> tu
 def _groups_by_position(
     combinations: Set[tuple[str, ...]], group_names: Sequence[str]
 ) -> tuple[LabelGroup, ...]:
-    """Return one group for each position of a label, if the positions share no label.
-
-    Raises:
-        InputError: The number of names is not that of the groups.
-    """
+    """Return one group for each position of a label, if the positions share no label."""
     positions: list[set[str]] = []
     if len({len(labels) for labels in combinations}) == 1:
         positions = [set(column) for column in zip(*combinations, strict=True)]

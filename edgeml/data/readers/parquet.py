@@ -25,12 +25,7 @@ LONGEST_CELL = 131_072
 
 
 def parquet_header(table: Path) -> list[str]:
-    """Return the names of the columns of a Parquet file.
-
-    Raises:
-        DataError: It is not a Parquet file, or its metadata state a size above the limits.
-        MissingDependencyError: pyarrow is not installed.
-    """
+    """Return the names of the columns of a Parquet file, if its metadata are within the limits."""
     with _opened(table) as file:
         rows = file.metadata.num_rows
         if rows > _MAX_ROWS:
@@ -47,7 +42,6 @@ def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
     Raises:
         DataError: The file is damaged, expands beyond the limit, or a column contains something
             other than text, numbers or lists of text.
-        MissingDependencyError: pyarrow is not installed.
     """
     with _opened(table) as file:
         _check_types(table, file.schema_arrow, columns)

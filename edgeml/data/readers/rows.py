@@ -32,30 +32,20 @@ SIDE_OF_FOLDER: dict[str, Side] = {
 """The names that folders and files give the sides of a split."""
 
 SkipLog = list[Skipped] | None
-"""Bad entries that were left out; None if the first bad entry is an error."""
+"""Bad entries that were left out; None if the first is a DataError, naming file and line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a data set.
+    """One image of a data set."""
 
-    Attributes:
-        where: The file and line of this entry, or another location that a person can find.
-        path: The absolute path of the image.
-        present: Names of the labels that it has.
-        unknown: Names of the labels that it may have or not have.
-        label_groups: The label group of each label in `present`; empty for a label in none.
-        group: The source of the image.
-        split: Its side, or empty.
-    """
-
-    where: str
-    path: str
-    present: tuple[str, ...]
-    unknown: tuple[str, ...] = ()
-    label_groups: tuple[str, ...] = ()
-    group: str = ""
-    split: str = ""
+    where: str  # the file and line of this entry, or another location that a person can find
+    path: str  # of the image, absolute
+    present: tuple[str, ...]  # the labels that it has
+    unknown: tuple[str, ...] = ()  # the labels that it may have or not have
+    label_groups: tuple[str, ...] = ()  # the label group of each of `present`; "" for none
+    group: str = ""  # the source of the image
+    split: str = ""  # its side, or empty
 
     def content(self) -> tuple[object, ...]:
         """Return what two rows of one image must agree on."""
@@ -63,22 +53,14 @@ class Row:
 
 
 def skip_or_raise(skips: SkipLog, where: str, why: str) -> None:
-    """Record a bad entry, which the caller then leaves out.
-
-    Raises:
-        DataError: Nothing may be left out.
-    """
+    """Record a bad entry, which the caller then leaves out, or raise it as a DataError."""
     if skips is None:
         raise DataError(f"{where}: {why}")
     skips.append(Skipped(where, why))
 
 
 def usable_rows(rows: Iterable[Row], skips: SkipLog) -> list[Row]:
-    """Leave out rows that contradict others, whose image is missing, or that lack a split.
-
-    Raises:
-        DataError: There is such a row, and nothing may be left out.
-    """
+    """Leave out rows that contradict others, whose image is missing, or that lack a split."""
     return _with_split(_with_images(_without_repeats(rows, skips), skips), skips)
 
 
@@ -90,17 +72,10 @@ def dataset_from_rows(
     label_groups: tuple[LabelGroup, ...] = (),
     skips: SkipLog,
 ) -> Dataset:
-    """Build a data set from rows.
-
-    Args:
-        rows: Rows that `usable_rows` accepted.
-        root: The folder that relative paths start from.
-        labels: All labels; None: those that the rows name.
-        label_groups: Labels of which every image has exactly one.
-        skips: What was left out.
-    """
-    named = labels if labels is not None else {name for row in rows for name in row.present}
-    columns = tuple(sorted(named))
+    """Build a data set from rows that `usable_rows` accepted; by default with their labels."""
+    if labels is None:
+        labels = {name for row in rows for name in row.present}
+    columns = tuple(sorted(labels))
     column_of = {name: column for column, name in enumerate(columns)}
     targets = np.zeros((len(rows), len(columns)), np.int8)
     for number, row in enumerate(rows):
@@ -125,15 +100,9 @@ def dataset_from_rows(
 
 
 def read_text(file: Path, *, limit: int, keep_bad: bool = False) -> str:
-    """Read a file as UTF-8, with or without a byte order mark.
+    """Read a file, not a pipe, of at most `limit` bytes as UTF-8; a byte order mark is dropped.
 
-    Args:
-        file: Must not be a pipe: reading one may block.
-        limit: The largest size in bytes.
-        keep_bad: Return bytes that are not UTF-8 as lone surrogates, which `text_fault` finds.
-
-    Raises:
-        DataError: It cannot be read, is too large, or is not UTF-8; names file and line.
+    With `keep_bad`, bytes that are not UTF-8 become lone surrogates, which `text_fault` finds.
     """
     try:
         with open(file, "rb") as opened:
@@ -181,8 +150,6 @@ def text_fault(text: str) -> str | None:
     """Return why a text could not be written and read again; None if it could."""
     if "\0" in text:
         return "it contains a NUL byte"
-    if text.isascii():
-        return None
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -6,13 +6,12 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset
-from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, with_one_of_each
 from edgeml.data.readers.parquet import LONGEST_CELL, parquet_header, parquet_rows
 from edgeml.data.readers.rows import (
     SEPARATOR,
@@ -53,21 +52,13 @@ _Cells = Iterator[tuple[str, list[str]]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Columns:
-    """The indices of the columns.
-
-    Attributes:
-        path: The image.
-        labels: All labels of an image in one cell; None where each label has its own column.
-        named: The columns of single labels.
-        boxes: Whether a row is a bounding box of one object, so that an image has many rows.
-        extras: The optional columns that the table has: label_groups, group and split.
-    """
+    """The indices of the columns."""
 
     path: int
-    labels: int | None
-    named: dict[str, int]
-    boxes: bool
-    extras: dict[str, int]
+    labels: int | None  # all labels of an image; None where each label has its own column
+    named: dict[str, int]  # the columns of single labels
+    boxes: bool  # whether a row is a bounding box of one object, so that an image has many rows
+    extras: dict[str, int]  # the optional columns: label_groups, group and split
 
 
 def read_table(table: Path, *, skips: SkipLog) -> Dataset:
@@ -80,7 +71,7 @@ def read_table(table: Path, *, skips: SkipLog) -> Dataset:
     bounding boxes (class, xmin, ymin, xmax, ymax) has a row for each box.
 
     Raises:
-        DataError: The table cannot be read, or a row cannot be used; names file and line or row.
+        DataError: The table cannot be read, or a row cannot be used.
     """
     if table.suffix.lower() == ".csv":
         cells = _csv_cells(table, skips)
@@ -91,12 +82,12 @@ def read_table(table: Path, *, skips: SkipLog) -> Dataset:
         cells = _parquet_cells(table, names, columns, skips)
     if columns.labels is None:
         candidates, groups = _rows_by_column(table, columns, cells, skips)
-        rows = with_one_of_each(usable_rows(candidates, skips), groups, skips)
+        rows = _with_one_of_each(usable_rows(candidates, skips), groups, skips)
         labels = list(columns.named)
     else:
         named = _rows(table, columns, cells, skips)
         rows = usable_rows(_merged(named) if columns.boxes else named, skips)
-        rows, groups = collect_groups(rows, skips)
+        rows, groups = _collect_groups(rows, skips)
         labels = None
     if not rows and not skips:
         raise DataError(f"{printable(table)!r} has no rows below its header.")
@@ -143,14 +134,13 @@ def _csv_cells(table: Path, skips: SkipLog) -> _Cells:
                     yield f"{printable(table.name)}, line {first + 1}", cells
                 first = start + reader.line_num
         except csv.Error as err:
-            fault = _NEVER_CLOSES if "unexpected end" in str(err) else f"{err}."
+            fault = f"{err}."
+            if "unexpected end" in str(err):
+                fault = "a quote opens that never closes."
         if not fault:
             return
         skip_or_raise(skips, f"{printable(table.name)}, line {first + 1}", fault)
         start = first + 1
-
-
-_NEVER_CLOSES = "a quote opens that never closes."
 
 
 def _columns(table: Path, header: list[str]) -> _Columns:
@@ -243,7 +233,7 @@ def _rows_by_column(
         rows.append(_row(table, where, texts, columns, present=present, unknown=unknown))
     if rows and not any_absent:
         logger.warning("%s: no cell is 0; -1 or empty means unknown, not absent", printable(table))
-    return rows, groups_of_labels(dict(zip(labels, groups, strict=False)))
+    return rows, _groups_of_labels(dict(zip(labels, groups, strict=False)))
 
 
 def _fault(texts: list[str], columns: _Columns) -> str | None:
@@ -298,3 +288,61 @@ def _group_names(text: str) -> tuple[str, ...]:
     """Split a cell into names of label groups; return none if all are empty."""
     names = tuple(part.strip() for part in text.split(SEPARATOR))
     return names if any(names) else ()
+
+
+def _collect_groups(rows: list[Row], skips: SkipLog) -> tuple[list[Row], tuple[LabelGroup, ...]]:
+    """Return the label groups that the rows name, and the rows that fit them."""
+    group_of: dict[str, str] = {}
+    consistent = []
+    for row in rows:
+        names = row.label_groups or ("",) * len(row.present)
+        stated = dict(zip(row.present, names, strict=True))
+        other = [label for label, name in stated.items() if group_of.get(label, name) != name]
+        if other:
+            why = (
+                f"{other[0]!r} is in the label group {stated[other[0]]!r}, "
+                f"but in {group_of[other[0]]!r} before."
+            )
+            skip_or_raise(skips, row.where, why)
+        else:
+            group_of |= stated
+            consistent.append(row)
+    rows = _with_one_of_each(consistent, _groups_of_labels(group_of), skips)
+    used = {label for row in rows for label in row.present}
+    return rows, _groups_of_labels({label: group_of[label] for label in group_of if label in used})
+
+
+def _with_one_of_each(
+    rows: Sequence[Row], groups: tuple[LabelGroup, ...], skips: SkipLog
+) -> list[Row]:
+    """Leave out rows with two labels of a group, or with none though all its labels are known."""
+    if not groups:
+        return list(rows)
+    members = [(group.name, frozenset(group.labels)) for group in groups]
+    usable = []
+    for row in rows:
+        present, unknown = frozenset(row.present), frozenset(row.unknown)
+        wrong = [
+            name
+            for name, labels in members
+            if len(labels & present) != 1 and (labels & present or not labels & unknown)
+        ]
+        if wrong:
+            why = f"it must have exactly one label of the group {wrong[0]!r}."
+            skip_or_raise(skips, row.where, why)
+        else:
+            usable.append(row)
+    return usable
+
+
+def _groups_of_labels(group_of: Mapping[str, str]) -> tuple[LabelGroup, ...]:
+    """Return label groups from the name of each label's group; an empty name means no group."""
+    names = dict.fromkeys(name for name in group_of.values() if name)
+    return tuple(
+        LabelGroup(
+            name=name,
+            labels=tuple(sorted(label for label in group_of if group_of[label] == name)),
+            rule="one",
+        )
+        for name in names
+    )

@@ -59,7 +59,6 @@ def read_yolo(source: Path, *, skips: SkipLog) -> Dataset:
         skips: Records bad entries.
 
     Raises:
-        DataError: An entry cannot be used; names file and line.
         MissingDependencyError: PyYAML is not installed.
     """
     yaml_file = source if os.path.isfile(source) else find_yaml(source)
@@ -183,9 +182,8 @@ def _sides_of_folder(root: Path, skips: SkipLog) -> dict[Side | None, list[Path]
             if os.path.isdir(place):
                 places[place] = named_side
     if len(set(places.values())) < 2:
-        places = (
-            {root / "images": None} if os.path.isdir(root / "images") else dict.fromkeys(places)
-        )
+        images_folder = [root / "images"] if os.path.isdir(root / "images") else places
+        places = dict.fromkeys(images_folder)
     sides: dict[Side | None, list[Path]] = {}
     for place, side in places.items():
         images = [path for path in files_below(place, skips) if is_image(path)]
@@ -201,7 +199,6 @@ def _rows(
     sides: dict[Side | None, list[Path]], names: _Names, root: Path, skips: SkipLog
 ) -> Iterator[Row]:
     count = bare = 0
-    present: tuple[str, ...]
     for side, paths in sides.items():
         for path in paths:
             if fault := text_fault(str(path)[len(str(root)) :]):
@@ -209,22 +206,13 @@ def _rows(
                 skip_or_raise(skips, printable(path), why)
                 continue
             labels_file = _labels_path(str(path))
-            count += 1
-            present, complete = (), True
-            if os.path.isfile(labels_file):
-                present, complete = _present(labels_file, names, skips)
-            else:
-                bare += 1
+            has_labels = os.path.isfile(labels_file)
+            count, bare = count + 1, bare + (not has_labels)
+            present, complete = _present(labels_file, names, skips) if has_labels else ((), True)
             # If a line was left out, the image may show any of the other classes.
             absent = set(names.by_number.values()) - set(present)
             unknown = () if complete else tuple(sorted(absent))
-            yield Row(
-                where=printable(path),
-                path=str(path),
-                present=present,
-                unknown=unknown,
-                split=side or "",
-            )
+            yield Row(printable(path), str(path), present, unknown, split=side or "")
     if count and bare == count:
         raise DataError(
             f"None of {count} images of {printable(root)!r} has a text file with its classes; that "
@@ -332,9 +320,8 @@ def _load_yaml(file: Path) -> tuple[dict[Any, Any], dict[Any, int]]:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-                what = (
-                    "aliases are not allowed" if depth <= _MAX_DEPTH else "it is nested too deeply"
-                )
+                deep = depth > _MAX_DEPTH
+                what = "it is nested too deeply" if deep else "aliases are not allowed"
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise DataError(f"{printable(file.name)}, line {line}: {what}.")
         lines = _lines_of_keys(yaml.compose(text, Loader=yaml.SafeLoader), file)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,17 +31,11 @@ Layout = Literal["folders", "csv"]
 _TWO_GARMENTS = 0.35
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     """What one image shows, and its path in the data set."""
 
     path: str
     garments: tuple[tuple[str, str], ...]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        names = (name for garment in self.garments for name in garment)
-        return tuple(dict.fromkeys(names))
 
 
 def synthesize(
@@ -69,7 +63,12 @@ def synthesize(
     Raises:
         InputError: `out` is not empty or cannot be written to, or a number is out of range.
     """
-    _check(images, size, seed)
+    if images < 1:
+        raise InputError(f"The number of images is {images}; it must be 1 or more.")
+    if not 16 <= size <= 1024:
+        raise InputError(f"The size is {size} pixels; it must be 16 to 1024.")
+    if seed < 0:
+        raise InputError(f"The seed is {seed}; it must be 0 or more.")
     target = Path(out).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{str(out)!r} exists and is not an empty folder: choose a new one.")
@@ -83,15 +82,6 @@ def synthesize(
                 target.rmdir()  # Windows does not rename onto a folder, not even an empty one.
     except OSError as err:
         raise InputError(f"Cannot write {str(out)!r}: {err.strerror}.") from err
-
-
-def _check(images: int, size: int, seed: int) -> None:
-    if images < 1:
-        raise InputError(f"The number of images is {images}; it must be 1 or more.")
-    if not 16 <= size <= 1024:
-        raise InputError(f"The size is {size} pixels; it must be 16 to 1024.")
-    if seed < 0:
-        raise InputError(f"The seed is {seed}; it must be 0 or more.")
 
 
 def _planned(index: int, seed: int, layout: Layout) -> _Plan:
@@ -113,11 +103,11 @@ def _draw_all(plans: list[_Plan], out: Path, size: int, seed: int, progress: Pro
         (out / folder).mkdir(parents=True)
 
     def draw(index: int) -> None:
-        plan = plans[index]
+        path, garments = plans[index]
         rng = np.random.default_rng([seed, index])
-        image = _scene(plan.garments, size, rng)
+        image = _scene(garments, size, rng)
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 96))]
-        (out / plan.path).write_bytes(cv2.imencode(".jpg", image, quality)[1].tobytes())
+        (out / path).write_bytes(cv2.imencode(".jpg", image, quality)[1].tobytes())
 
     with progress.task("draw apparel", total=len(plans)) as advance:
         for _ in ordered_map(draw, range(len(plans)), workers=usable_cpus()):
@@ -144,5 +134,6 @@ def _table(plans: list[_Plan]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "labels"])
-    writer.writerows([plan.path, ";".join(plan.labels)] for plan in plans)
+    for path, garments in plans:
+        writer.writerow([path, ";".join(dict.fromkeys(chain.from_iterable(garments)))])
     return text.getvalue()

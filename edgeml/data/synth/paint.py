@@ -39,17 +39,11 @@ _SHIFT = 4
 
 @dataclass(frozen=True)
 class Pose:
-    """The position and shape of a garment: unit coordinates to pixels.
+    """The position and shape of a garment: unit coordinates to pixels."""
 
-    Attributes:
-        matrix: (2, 2) rotation, shear and scale.
-        centre: (2,) x, y in pixels.
-        bend: (3, 2) amplitude, frequency and phase of a wave along each axis.
-    """
-
-    matrix: Points
-    centre: Points
-    bend: Points
+    matrix: Points  # (2, 2) rotation, shear and scale
+    centre: Points  # (2,) x, y in pixels
+    bend: Points  # (3, 2) amplitude, frequency and phase of a wave along each axis
 
     def to_pixels(self, points: Points) -> Points:
         """Map (K, 2) points of a garment to pixels."""
@@ -197,11 +191,7 @@ def _dense(part: Part) -> Points:
 
 
 def _cloth(side: int, base: Colour, pose: Pose, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
-    """Weave the cloth, plain or with a pattern in a minor colour.
-
-    Returns:
-        Its colours, (side, side, 3) BGR, and its grain, (side, side) in percent.
-    """
+    """Weave cloth, plain or patterned: colours (side, side, 3) BGR; grain (side, side), percent."""
     grain = _resized(_saturated(100 + _noise(side // 3, side // 3, rng, rng.uniform(1, 5))), side)
     kind = rng.choice(["plain", "stripes", "checks", "dots"], p=[0.6, 0.2, 0.1, 0.1])
     if kind == "plain":
@@ -323,8 +313,7 @@ def _saturated(plane: NDArray[np.floating]) -> Canvas:
 
 
 def _resized(plane: Array, side: int) -> Array:
-    resized = cv2.resize(plane, (side, side), interpolation=cv2.INTER_CUBIC)
-    return cast("Array", resized)
+    return cast("Array", cv2.resize(plane, (side, side), interpolation=cv2.INTER_CUBIC))
 
 
 def _as_canvas(result: object) -> Canvas:
@@ -333,5 +322,4 @@ def _as_canvas(result: object) -> Canvas:
 
 
 def _fixed_point(pixels: Points) -> NDArray[np.int32]:
-    fixed: NDArray[np.int32] = np.round(pixels * 2**_SHIFT).astype(np.int32)
-    return fixed
+    return np.round(pixels * (1 << _SHIFT)).astype(np.int32)

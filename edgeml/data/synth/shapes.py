@@ -20,19 +20,12 @@ _NEUTRALS: tuple[Bgr, ...] = (_LIGHT, _DARK, (150, 150, 150), (96, 128, 160), (1
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One stroke of a drawing; a later part covers the earlier ones.
+    """One stroke of a drawing; a later part covers the earlier ones."""
 
-    Attributes:
-        points: (K, 2), x to the right, y down; the garment is within -1 to 1.
-        tone: Brightness of the cloth here, relative to the rest of the garment.
-        colour: BGR of parts such as buttons, soles or a tie. None is the cloth.
-        width: Of a line, in the units of `points`; 0 is a filled area.
-    """
-
-    points: Points
-    tone: float = 1.0
-    colour: Bgr | None = None
-    width: float = 0.0
+    points: Points  # (K, 2), x to the right, y down; the garment is within -1 to 1
+    tone: float = 1.0  # brightness of the cloth here, relative to the rest of the garment
+    colour: Bgr | None = None  # of parts such as buttons, soles or a tie; None is the cloth
+    width: float = 0.0  # of a line, in the units of `points`; 0 is a filled area
 
 
 def draw_garment(name: str, rng: np.random.Generator) -> list[Part]:
