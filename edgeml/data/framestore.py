@@ -46,11 +46,8 @@ class FrameStore:
     each. The order of writes does not matter: a record is valid only if its own checksum and that
     of its frame are right. So entries damaged by a killed process, a full disk or a lost disk cache
     are ignored, and the frames are decoded again. Several processes may add to one store; each
-    locks it only while it appends.
-
-    Args:
-        folder: Created when a frame is stored.
-        preprocess: All settings that affect the pixels identify the store.
+    locks it only while it appends. The settings of `preprocess` that affect the pixels identify
+    the store; its folder is created when a frame is stored.
     """
 
     def __init__(self, folder: Path, preprocess: Preprocess) -> None:
@@ -87,11 +84,7 @@ class FrameStore:
         return {content: entry.row for content, entry, good in checked if good}
 
     def append(self, frames: Mapping[str, Frame]) -> None:
-        """Store frames by content, except those that another process stored in the meantime.
-
-        Raises:
-            InputError: The folder cannot be written to, or is full.
-        """
+        """Store frames by content, except those that another process stored in the meantime."""
         try:
             with locked(self._lock):
                 self._append(frames)

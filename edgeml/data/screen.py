@@ -36,11 +36,8 @@ def without_unreadable(
 ) -> Dataset:
     """Return a data set whose images can all be read, with their thumbnails known.
 
-    With `skip_bad`, images that cannot be read are left out, and listed in `skipped`. The other
-    arguments are those of `thumbnails`.
-
-    Raises:
-        DataError: Images cannot be read, and they must not be skipped, or none is left.
+    With `skip_bad`, images that cannot be read are left out, and listed in `skipped`; otherwise,
+    or if none is left, they are a DataError. The other arguments are those of `thumbnails`.
     """
     if cache is not None:
         dataset = _with_readable_hashes(dataset, threads)

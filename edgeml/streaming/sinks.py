@@ -89,9 +89,6 @@ def jsonl_sink(path: Path) -> Iterator[JsonlSink]:
 
     Unlike all other files it has its final name from the beginning: a log is read while it grows,
     is complete after each line, and matters most when its writer was killed.
-
-    Raises:
-        InputError: It cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,12 +88,7 @@ class Source(Protocol):
 
 
 def find_source(source: str | os.PathLike[str] | int) -> Source:
-    """Return the source for digits (a camera), `scheme://` (a stream), or a file or folder.
-
-    Raises:
-        InputError: There is no such file or folder, or the scheme is not supported.
-        DataError: The folder has no images.
-    """
+    """Return the source for digits (a camera), `scheme://` (a stream), or a file or folder."""
     text = os.fspath(source) if not isinstance(source, int) else str(source)
     if text.isascii() and text.isdigit():
         return VideoSource(int(text), kind="camera", name=f"camera {int(text)}")

@@ -1,4 +1,4 @@
-"""What the project promises of a whole run. The README's test runs a small demo every time."""
+"""What the project promises of a complete run. The README's test runs a small demo every time."""
 
 from __future__ import annotations
 

@@ -52,10 +52,7 @@ def read_folders(
     If every image has one label at each of two or more positions (red_shirt, blue_dress), and
     no label occurs at two positions, the labels of a position form a label group.
 
-    The arguments are those of `read_dataset`.
-
-    Raises:
-        InputError: The number of group names is not that of the groups.
+    The arguments are those of `read_dataset`; the number of group names must be that of the groups.
     """
     rows: list[Row] = []
     for start, side in _starts(root):

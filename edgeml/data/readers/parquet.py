@@ -37,12 +37,7 @@ def parquet_header(table: Path) -> list[str]:
 
 
 def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the cells of some columns, row by row; a list as its items separated by `;`.
-
-    Raises:
-        DataError: The file is damaged, expands beyond the limit, or a column contains something
-            other than text, numbers or lists of text.
-    """
+    """Yield the cells of some columns, row by row; a list as its items separated by `;`."""
     with _opened(table) as file:
         _check_types(table, file.schema_arrow, columns)
         size = 0

@@ -69,9 +69,6 @@ def read_table(table: Path, *, skips: SkipLog) -> Dataset:
     true, 0 or false, and empty or -1 for unknown. Optional: `group`, `split` and `label_groups`,
     which names the group of each label of its row, or of each column of a label. A table of
     bounding boxes (class, xmin, ymin, xmax, ymax) has a row for each box.
-
-    Raises:
-        DataError: The table cannot be read, or a row cannot be used.
     """
     if table.suffix.lower() == ".csv":
         cells = _csv_cells(table, skips)

@@ -57,9 +57,6 @@ def read_yolo(source: Path, *, skips: SkipLog) -> Dataset:
             `images/` and `labels/`, optionally with one folder for each side in them, or with
             `train/images/` and `train/labels/`; the names are then in `classes.txt`.
         skips: Records bad entries.
-
-    Raises:
-        MissingDependencyError: PyYAML is not installed.
     """
     yaml_file = source if os.path.isfile(source) else find_yaml(source)
     if yaml_file:
