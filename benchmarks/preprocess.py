@@ -28,8 +28,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from edgeml.image.filters import Interpolation
 from edgeml.image.frame import Frame
+from edgeml.image.modes import Interpolation
 from edgeml.image.preprocess import Preprocess
 from edgeml.image.reading import read_image
 from edgeml.image.resample import resize

@@ -33,7 +33,7 @@ from material import OUT, child_environment, for_tool, merge_json, network, pict
 from turns import Block, Pace, cpu_ms, ratio, take_turns, told, wall_ms
 
 from edgeml.errors import InferenceError
-from edgeml.image.preprocess import Resize
+from edgeml.image.modes import Resize
 from edgeml.spec.decide import probabilities
 
 HERE = Path(__file__).parent

@@ -11,8 +11,7 @@ from edgeml.cli._formats import image_size, torchvision_weights, triple
 from edgeml.cli._shared import Json, Model, print_json
 from edgeml.cli._tables import print_description
 from edgeml.errors import InputError
-from edgeml.image.filters import Interpolation
-from edgeml.image.preprocess import Resize
+from edgeml.image.modes import Interpolation, Resize
 
 Labels = Annotated[Path | None, typer.Option(help="Names, one per line, or JSON.")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Size of the input.")]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Interpolation = Literal["linear", "cubic", "lanczos", "nearest"]
+from edgeml.image.modes import Interpolation
+
 Matrix = NDArray[np.float32]
 
 Products = list[tuple[Matrix, Matrix, Matrix]]

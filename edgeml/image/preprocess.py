@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 
 from edgeml.errors import SpecError
-from edgeml.image.filters import Interpolation, Matrix
+from edgeml.image.filters import Matrix
 from edgeml.image.frame import Batch, Frame, check_frame
+from edgeml.image.modes import Interpolation, Resize
 from edgeml.image.resample import Plane, Window, full_window, resize, resize_planes
-
-Resize = Literal["squash", "crop", "squash_crop", "letterbox"]
 
 _LARGER_THAN_ANY = 1 << 30
 

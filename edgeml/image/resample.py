@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.image.filters import Interpolation, Matrix, Products, Rows, Weights, weights_of
+from edgeml.image.filters import Matrix, Products, Rows, Weights, weights_of
+from edgeml.image.modes import Interpolation
 
 if TYPE_CHECKING:
     from edgeml.image.frame import Frame

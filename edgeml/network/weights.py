@@ -15,7 +15,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from edgeml.errors import ModelLoadError, SpecError
-from edgeml.image.filters import Interpolation
+from edgeml.image.modes import Interpolation
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.card import Card, ModelArg, card_of_config, read_card
 from edgeml.network.heads import CsraHead, Head, head_layers

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgeml.errors import InputError, needs
-from edgeml.image.filters import Interpolation
-from edgeml.image.preprocess import Resize
+from edgeml.image.modes import Interpolation, Resize
 from edgeml.measure.thresholds import parse_objective
 from edgeml.network.card import ModelArg
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from edgeml.image.filters import Interpolation
-from edgeml.image.preprocess import Preprocess, Resize
+from edgeml.image.modes import Interpolation, Resize
+from edgeml.image.preprocess import Preprocess
 from edgeml.spec.model_spec import Activation, InputType, Layout, ModelSpec, Task
 
 ARGUMENT = "argument"

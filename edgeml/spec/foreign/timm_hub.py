@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeml.errors import SpecError
-from edgeml.image.preprocess import Resize
+from edgeml.image.modes import Resize
 from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 from edgeml.spec.foreign.values import (
     centre_cut,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.errors import SpecError
-from edgeml.image.preprocess import Resize
+from edgeml.image.modes import Resize
 from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 
 _MAX_BYTES = 1 << 24
