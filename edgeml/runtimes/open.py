@@ -59,9 +59,7 @@ def open_model(
 def required_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec:
     """Return the spec that is stored with a model, or one made from another tool's files.
 
-    Args:
-        path: The model file; None for an object that runs a model.
-        metadata: The runtime's.
+    Without a path, the model is an object that runs, and only its metadata is read.
 
     Raises:
         MissingSpecError: There is none.

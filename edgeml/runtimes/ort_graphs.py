@@ -41,13 +41,9 @@ class ReplayedSession:
     """
 
     def __init__(self, session: ort.InferenceSession, output: str, device: str, index: int) -> None:
-        """Wrap a session that was opened with `enable_cuda_graph`.
+        """Wrap a session that has `enable_cuda_graph` and runs completely on the device.
 
-        Args:
-            session: One that runs on the device completely.
-            output: The name of the output that is returned.
-            device: `cuda`, or `cpu`, which has no graphs but the same buffers and bindings.
-            index: The number of the device.
+        The device is `cuda`, or `cpu`, which has no graphs but the same buffers and bindings.
         """
         self._session = session
         self._place = (device, index)

@@ -130,13 +130,6 @@ def check_served(
     that cannot be loaded: github.com/microsoft/onnxruntime issues 17801 and 23372. Shapes are
     computed on the CPU on purpose, which is fine; layers with weights on the CPU are not.
 
-    Args:
-        path: For the message.
-        provider: The requested one.
-        present: The session's providers.
-        placed: The result of `placement`.
-        complaints: Output from the loading of libraries.
-
     Raises:
         ModelLoadError: Another provider would compute.
     """

@@ -112,14 +112,10 @@ class RuntimeOptions:
             raise InputError(f"timeout is {self.timeout}; it must be a number of seconds above 0.")
 
     def refuse(self, *names: str, subject: str) -> None:
-        """Refuse options that would have no effect.
-
-        Args:
-            names: The options that must have their default values.
-            subject: What is opened, for the message.
+        """Refuse options that have no effect on what is opened, the `subject`.
 
         Raises:
-            InputError: One of them has another value.
+            InputError: One of them does not have its default value.
         """
         for option in fields(self):
             value = getattr(self, option.name)
@@ -173,13 +169,8 @@ def check_batch(
 
     OpenVINO casts any type silently, and ONNX Runtime misreads the other byte order.
 
-    Args:
-        batch: The argument of `run`.
-        shape: The model's input shape; its first element, the batch, is not compared.
-        dtype: The type of its elements.
-
     Raises:
-        InputError: It has another shape or type, or is empty.
+        InputError: It has another dtype or shape, apart from the number of images, or is empty.
     """
     if not isinstance(batch, np.ndarray):
         raise InputError(f"A batch is a numpy array, not {type(batch).__name__}.")
@@ -203,11 +194,7 @@ def _all_finite(numbers: NDArray[Any]) -> bool:
 
 
 def output_index(outputs: Sequence[Sequence[str]], name: str | None) -> int:
-    """Return which output of a model has the scores.
-
-    Args:
-        outputs: The names of each output; OpenVINO may give several to one.
-        name: The spec's; None if the model has only one output.
+    """Return which output of a model has the scores; OpenVINO may give an output several names.
 
     Raises:
         SpecError: There is no output of this name, or there are several and none is named.

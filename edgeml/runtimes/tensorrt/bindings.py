@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from edgeml.errors import MissingDependencyError, ModelLoadError
-from edgeml.runtimes.tensorrt.passport import NAMES, Library
+from edgeml.runtimes.protocol import one_line
+from edgeml.runtimes.tensorrt.passport import NAMES, Library, Tensor
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ _INSTALL: dict[Library, str] = {
     "tensorrt": "pip install 'edgeml[trt]'",
     "tensorrt_rtx": "pip install 'edgeml[trt-rtx]'",
 }
+
+_NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
 
 class Message(NamedTuple):
@@ -76,11 +79,7 @@ def load(library: Library, *, to: str = "run TensorRT engines") -> ModuleType:
     """Import TensorRT or TensorRT-RTX; nothing else imports them.
 
     Importing is safe. Without a GPU, some versions end the process when one of their objects is
-    created: call `cuda.device_count` before that.
-
-    Args:
-        library: Which one.
-        to: The purpose, for the error message.
+    created: call `cuda.device_count` before that. `to` is the purpose, for the error message.
 
     Raises:
         MissingDependencyError: It is not installed.
@@ -92,9 +91,8 @@ def load(library: Library, *, to: str = "run TensorRT engines") -> ModuleType:
         except (ImportError, OSError) as err:
             if isinstance(err, ModuleNotFoundError) and err.name in _MODULES[library]:
                 continue
-            reason = " ".join(str(err).split())
             raise ModelLoadError(
-                f"{NAMES[library]} is installed but cannot be loaded: {reason}. "
+                f"{NAMES[library]} is installed but cannot be loaded: {one_line(err)}. "
                 "Run `edgeml doctor`."
             ) from err
     raise MissingDependencyError(
@@ -109,12 +107,17 @@ def built_for_cuda(library: Library) -> str | None:
     """
     for major in ("12", "13", "14"):
         for kind in ("bindings", "libs"):
-            try:
+            with suppress(metadata.PackageNotFoundError):
                 metadata.version(f"{library}_cu{major}_{kind}")
-            except metadata.PackageNotFoundError:
-                continue
-            return major
+                return major
     return None
+
+
+def tensor_of(name: str, dtype: Any, shape: Iterable[int]) -> Tensor:
+    """Describe a tensor: its type as numpy names it, None for a size that each run chooses."""
+    kind = str(dtype.name)
+    sides = tuple(None if side < 0 else int(side) for side in shape)
+    return Tensor(name=name, dtype=_NUMPY_NAMES.get(kind, kind.lower()), shape=sides)
 
 
 def logger(trt: ModuleType) -> Any:
@@ -130,11 +133,7 @@ def captured_log(trt: ModuleType, *, verbose: bool = False) -> Iterator[LogLines
     """Collect what TensorRT logs in this block.
 
     Lines from a thread with its own block go to that block; lines from TensorRT's threads, which
-    belong to no block, go to all.
-
-    Args:
-        trt: The module.
-        verbose: Keep INFO and VERBOSE too, which are megabytes when an engine is built.
+    belong to no block, go to all. INFO and VERBOSE are megabytes when an engine is built.
     """
     logger(trt)
     capture = _Capture(LogLines(), threading.get_ident(), verbose)
@@ -150,8 +149,7 @@ def captured_log(trt: ModuleType, *, verbose: bool = False) -> Iterator[LogLines
 def _new_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
-            # Not super(): pybind11 requires a call of its own initialiser by name.
-            trt.ILogger.__init__(self)
+            trt.ILogger.__init__(self)  # pybind11 requires it by name
 
         def log(self, severity: Any, msg: str) -> None:
             _record(str(severity.name), str(msg))

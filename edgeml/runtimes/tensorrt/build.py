@@ -38,7 +38,6 @@ from edgeml.runtimes.tensorrt.passport import (
     Library,
     Passport,
     Portable,
-    Tensor,
     write_passport,
 )
 from edgeml.spec.model_spec import ModelSpec
@@ -57,8 +56,6 @@ _HARDWARE: dict[Portable, str] = {
 }
 
 DEFAULT_OPTIONS = EngineOptions()
-
-_IN_NUMPY = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "BOOL": "bool"}
 
 # A machine without a driver adds this to reports of other errors.
 _NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream|cudaError 35")
@@ -119,7 +116,8 @@ def engine_from_onnx(
     model = read_onnx(source)
     spec = spec or spec_of_onnx(model, source)
     check_legal(source.name, refused_by_tensorrt(model))
-    gpu = _gpu(library, options, device)
+    needs_gpu = library == "tensorrt" or options.capability == "current"
+    gpu = cuda.this_gpu(device) if needs_gpu else None  # before a TensorRT object exists
     job = _Job(
         trt=trt,
         library=library,
@@ -127,15 +125,16 @@ def engine_from_onnx(
         options=options,
         timings=timing_cache if library == "tensorrt" else None,
         capability=capabilities(library, options.portable, options.capability),
-        device=device if gpu else None,
+        spec=spec,
+        gpu=gpu,
+        device=device,
         cancelled=threading.Event(),
     )
-    result = _build_in_thread(job, progress)
-    passport = _passport(job, result, spec, gpu)
+    plan, built = _build_in_thread(job, progress)
     with staged_model(target) as temporary:
-        temporary.write_bytes(result.plan)
-        write_passport(passport, temporary)
-    return Built(passport=passport, layers=result.layers, warnings=result.warnings)
+        temporary.write_bytes(plan)
+        write_passport(built.passport, temporary)
+    return built
 
 
 def check_legal(name: str, refused: Sequence[Violation]) -> None:
@@ -164,7 +163,9 @@ class _Job:
     options: EngineOptions
     timings: Path | None
     capability: tuple[str, ...]
-    device: int | None
+    spec: ModelSpec
+    gpu: Gpu | None
+    device: int
     cancelled: threading.Event
 
     @property
@@ -172,30 +173,7 @@ class _Job:
         return NAMES[self.library]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Result:
-    """A plan and its properties."""
-
-    plan: bytes
-    profile: Profile
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    layers: tuple[Layer, ...]
-    warnings: tuple[str, ...]
-
-
-def _gpu(library: Library, options: EngineOptions, device: int) -> Gpu | None:
-    """Describe the GPU to build on, before a TensorRT object exists; None if none is needed.
-
-    Raises:
-        ModelLoadError: One is needed, and there is none.
-    """
-    if library == "tensorrt_rtx" and options.capability != "current":
-        return None
-    return cuda.this_gpu(device)
-
-
-def _build_in_thread(job: _Job, progress: Progress) -> _Result:
+def _build_in_thread(job: _Job, progress: Progress) -> tuple[bytes, Built]:
     """Build in another thread, so that this one can react to Ctrl-C."""
     with (
         progress.task(f"Build with {NAMES[job.library]}", total=100, unit="%") as advance,
@@ -209,11 +187,11 @@ def _build_in_thread(job: _Job, progress: Progress) -> _Result:
             raise
 
 
-def _build(job: _Job, advance: Advance) -> _Result:
+def _build(job: _Job, advance: Advance) -> tuple[bytes, Built]:
     """Parse, configure and build, all in one thread, because log lines are sorted by thread."""
     trt = job.trt
     # The builder stays with the GPU that its thread uses when it is created.
-    on = nullcontext() if job.device is None else cuda.use(job.device)
+    on = nullcontext() if job.gpu is None else cuda.use(job.device)
     with on, bindings.captured_log(trt, verbose=job.library == "tensorrt_rtx") as log:
         builder = trt.Builder(bindings.logger(trt))
         # TensorRT 11 has no other networks, and ignores the flag; its value differs by version.
@@ -232,14 +210,9 @@ def _build(job: _Job, advance: Advance) -> _Result:
             _write_timings(config, job.timings)
         serialized = bytes(plan)
         warnings = dict.fromkeys(one for one in log.warnings if not _EXPECTED.search(one))
-        return _Result(
-            plan=serialized,
-            profile=profile,
-            inputs=tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs)),
-            outputs=tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs)),
-            layers=_layers(job, serialized, log),
-            warnings=tuple(warnings),
-        )
+        layers = _layers(job, serialized, log)
+        passport = _passport(job, network, profile, serialized, layers)
+        return serialized, Built(passport=passport, layers=layers, warnings=tuple(warnings))
 
 
 def _parse(job: _Job, network: Any) -> None:
@@ -367,31 +340,28 @@ def _layers(job: _Job, plan: bytes, log: LogLines) -> tuple[Layer, ...]:
     )
 
 
-def _tensor(tensor: Any) -> Tensor:
-    name = str(tensor.dtype.name)
-    shape = tuple(None if one < 0 else int(one) for one in tuple(tensor.shape))
-    return Tensor(name=tensor.name, dtype=_IN_NUMPY.get(name, name.lower()), shape=shape)
-
-
-def _passport(job: _Job, result: _Result, spec: ModelSpec, gpu: Gpu | None) -> Passport:
-    compiled = job.library == "tensorrt_rtx"
+def _passport(
+    job: _Job, network: Any, profile: Profile, plan: bytes, layers: tuple[Layer, ...]
+) -> Passport:
+    gpu, compiled = job.gpu, job.library == "tensorrt_rtx"
     here = (gpu.compute_capability,) if gpu else ()
-    capability = job.capability if compiled and job.capability != ("current",) else here
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
     return Passport(
         library=job.library,
         version=str(job.trt.__version__),
         cuda=bindings.built_for_cuda(job.library),
         driver=gpu.driver if gpu else None,
         gpu=gpu.name if gpu else None,
-        compute_capability=capability,
+        compute_capability=job.capability if compiled and job.capability != ("current",) else here,
         portable="same-capability" if compiled else job.options.portable,
-        profile=(result.profile.min, result.profile.opt, result.profile.max),
-        inputs=result.inputs,
-        outputs=result.outputs,
-        plan_sha256=hashlib.sha256(result.plan).hexdigest(),
-        plan_bytes=len(result.plan),
+        profile=(profile.min, profile.opt, profile.max),
+        inputs=tuple(bindings.tensor_of(one.name, one.dtype, one.shape) for one in inputs),
+        outputs=tuple(bindings.tensor_of(one.name, one.dtype, one.shape) for one in outputs),
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
         onnx_sha256=sha256_of_file(job.source),
-        precision=spec.precision,
-        layers=types_of(result.layers),
-        spec=spec,
+        precision=job.spec.precision,
+        layers=types_of(layers),
+        spec=job.spec,
     )

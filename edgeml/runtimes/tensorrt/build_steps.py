@@ -14,22 +14,26 @@ def monitor_of(trt: Any, cancelled: threading.Event, advance: Advance) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)  # pybind11 requires it by name
-            self.steps = _Steps()
             self.shown = 0
-            self.lock = threading.Lock()
+            self.phases: dict[str, tuple[str | None, int, int]] = {}
+            self.lock = threading.Lock()  # TensorRT's threads report phases concurrently
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.steps.start(phase_name, parent_phase, num_steps)
+            with self.lock:
+                self.phases[phase_name] = parent_phase or None, max(1, num_steps), 0
 
         def phase_finish(self, phase_name: str) -> None:
-            self.steps.finish(phase_name)
+            with self.lock:
+                self.phases.pop(phase_name, None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             # An exception must not leave this method: it would pass through TensorRT's frames.
             try:
-                self.steps.complete(phase_name, step)
                 with self.lock:
-                    percent = int(100 * self.steps.share())
+                    if phase_name in self.phases:
+                        parent, steps, _ = self.phases[phase_name]
+                        self.phases[phase_name] = parent, steps, min(steps, step + 1)
+                    percent = int(100 * _share(self.phases))
                     if percent > self.shown:
                         advance(percent - self.shown)
                         self.shown = percent
@@ -40,34 +44,12 @@ def monitor_of(trt: Any, cancelled: threading.Event, advance: Advance) -> Any:
     return Monitor()
 
 
-class _Steps:
-    """The share of a build that is done: phases have steps, in which other phases may be open."""
+def _share(phases: dict[str, tuple[str | None, int, int]]) -> float:
+    """Return the share, 0 to 1, of the first open phase; phases are open inside its steps."""
 
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[str | None, int, int]] = {}
-        self._lock = threading.Lock()  # TensorRT's threads report phases concurrently
+    def done(name: str) -> float:
+        _, steps, complete = phases[name]
+        inside = [done(other) for other, (parent, *_) in phases.items() if parent == name]
+        return min(1.0, (complete + max(inside, default=0.0)) / steps)
 
-    def start(self, name: str, parent: str | None, steps: int) -> None:
-        with self._lock:
-            self._open[name] = parent or None, max(1, steps), 0
-
-    def complete(self, name: str, step: int) -> None:
-        with self._lock:
-            if name in self._open:
-                parent, steps, _ = self._open[name]
-                self._open[name] = parent, steps, min(steps, step + 1)
-
-    def finish(self, name: str) -> None:
-        with self._lock:
-            self._open.pop(name, None)
-
-    def share(self) -> float:
-        """Return the share, 0 to 1, of the first phase that was started and is still open."""
-        with self._lock:
-            root = next((n for n, (parent, *_) in self._open.items() if parent is None), None)
-            return 0.0 if root is None else self._share(root)
-
-    def _share(self, name: str) -> float:
-        _, steps, done = self._open[name]
-        inside = [self._share(n) for n, (parent, *_) in self._open.items() if parent == name]
-        return min(1.0, (done + max(inside, default=0.0)) / steps)
+    return next((done(name) for name, (parent, *_) in phases.items() if parent is None), 0.0)

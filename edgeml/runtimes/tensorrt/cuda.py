@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,18 +216,14 @@ def checked(cudart: Any, result: tuple[Any, ...], purpose: str = "") -> Any:
 
 def describe_status(cudart: Any, status: Any) -> str:
     """Return CUDA's name of a status and its text: `cudaErrorNoDevice (no CUDA-capable ...)`."""
-    name, text = cudart.cudaGetErrorName(status)[1], cudart.cudaGetErrorString(status)[1]
-    return f"{_text(name)} ({_text(text)})"
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    texts = (cudart.cudaGetErrorName(status)[1], cudart.cudaGetErrorString(status)[1])
+    name, text = (t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in texts)
+    return f"{name} ({text})"
 
 
 def _driver_version() -> str | None:
-    try:
+    with suppress(OSError):
         text = _DRIVER_VERSION.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    match = re.search(r"Kernel Module\D*([\d.]+)", text)
-    return match[1] if match else None
+        if match := re.search(r"Kernel Module\D*([\d.]+)", text):
+            return match[1]
+    return None

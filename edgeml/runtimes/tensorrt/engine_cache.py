@@ -10,7 +10,7 @@ import json
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeml.errors import EngineMismatchError
 from edgeml.files import locked, sha256_of_file, user_cache
@@ -64,6 +64,8 @@ def open_onnx(
         ExportError: TensorRT cannot build it.
         MissingDependencyError: TensorRT, cuda-bindings or onnx is not installed.
     """
+    from edgeml.runtimes.tensorrt.build import engine_from_onnx
+    from edgeml.runtimes.tensorrt.engine_options import EngineOptions, Profile
     from edgeml.runtimes.tensorrt.runtime import TensorRtRuntime, gpu_index
 
     trt = bindings.load(library)
@@ -77,9 +79,20 @@ def open_onnx(
                 return TensorRtRuntime(engine, library=library, device=device)
             except EngineMismatchError as err:
                 logger.warning("The engine in the cache is built again: %s", err)
+        capability: Literal["current"] | None = "current" if library == "tensorrt_rtx" else None
+        gpu_digest = hashlib.sha256(gpu.name.encode()).hexdigest()
         progress = progress or TerminalProgress()
         progress.note(f"Building {path.name} for {gpu.name} with {NAMES[library]}, once: {engine}")
-        _build(path, engine, spec, library, gpu, index, progress)
+        engine_from_onnx(
+            path,
+            engine,
+            EngineOptions(profile=Profile(*_BATCHES), capability=capability),
+            library=library,
+            timing_cache=folder / f"{library}-{gpu_digest[:8]}.timing",
+            device=index,
+            spec=spec,
+            progress=progress,
+        )
         _remove_superseded(engine)
         return TensorRtRuntime(engine, library=library, device=device)
 
@@ -96,34 +109,6 @@ def _remove_superseded(engine: Path) -> None:
                 other.unlink()
                 passport_path(other).unlink()
                 logger.info("Removed %s, which %s replaces.", other.name, engine.name)
-
-
-def _build(
-    path: Path,
-    engine: Path,
-    spec: ModelSpec,
-    library: Library,
-    gpu: Gpu,
-    index: int,
-    progress: Progress,
-) -> None:
-    from edgeml.runtimes.tensorrt.build import engine_from_onnx
-    from edgeml.runtimes.tensorrt.engine_options import EngineOptions, Profile
-
-    timings = f"{library}-{hashlib.sha256(gpu.name.encode()).hexdigest()[:8]}.timing"
-    engine_from_onnx(
-        path,
-        engine,
-        EngineOptions(
-            profile=Profile(*_BATCHES),
-            capability="current" if library == "tensorrt_rtx" else None,
-        ),
-        library=library,
-        timing_cache=engine.with_name(timings),
-        device=index,
-        spec=spec,
-        progress=progress,
-    )
 
 
 def _key(path: Path, library: Library, version: str, gpu: Gpu) -> str:

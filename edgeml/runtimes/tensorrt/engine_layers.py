@@ -22,20 +22,8 @@ _HEADING = "Layers:"
 _NO_WORK = ("shape_call", "signal", "wait")
 
 # TensorRT's words for types, in its two notations: a type of its own, or a format.
-_TYPES = {
-    "float": "fp32",
-    "fp32": "fp32",
-    "half": "fp16",
-    "fp16": "fp16",
-    "bfloat16": "bf16",
-    "bf16": "bf16",
-    "int8": "int8",
-    "uint8": "uint8",
-    "fp8": "fp8",
-    "int32": "int32",
-    "int64": "int64",
-    "bool": "bool",
-}
+_TYPES = ("fp32", "fp16", "bf16", "int8", "uint8", "fp8", "int32", "int64", "bool")
+_ALIASES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16"}
 
 _TENSORS = re.compile(
     r"(Inputs|Constants|Outputs): \[(.*?)\](?=, (?:Constants|Outputs|TacticName): )"
@@ -123,7 +111,8 @@ def layers_of_inspector(text: str) -> tuple[Layer, ...]:
 
 def _layer_of_json(layer: dict[str, Any]) -> Layer:
     def types(key: str) -> tuple[str, ...]:
-        return tuple(_type(_datatype(one)) for one in _list(layer.get(key)))
+        tensors = [one if isinstance(one, dict) else {} for one in _list(layer.get(key))]
+        return tuple(_type(str(t.get("Datatype") or t.get("Format/Datatype"))) for t in tensors)
 
     weights = layer.get("Weights")
     own = (_type(str(weights["Type"])),) if isinstance(weights, dict) and "Type" in weights else ()
@@ -141,16 +130,10 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _datatype(tensor: Any) -> str:
-    if not isinstance(tensor, dict):
-        return ""
-    return str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "")
-
-
 def _type(text: str) -> str:
     """Return the type in a word, or in a sentence such as `Row major Int8 format`."""
-    words = re.findall(r"\w+", text.lower())
-    return next((_TYPES[word] for word in words if word in _TYPES), "unknown")
+    words = (_ALIASES.get(word, word) for word in re.findall(r"\w+", text.lower()))
+    return next((word for word in words if word in _TYPES), "unknown")
 
 
 def _onnx_nodes(metadata: str) -> tuple[str, ...]:

@@ -48,9 +48,6 @@ def refused_by_tensorrt(model: onnx.ModelProto) -> list[Violation]:
 
     A second input, for which an optimisation profile would have no shape, ends TensorRT-RTX 1.7's
     process; uint8 Q/DQ nodes without a zero point are read as int8 without even a warning.
-
-    Args:
-        model: An ONNX network of any tool.
     """
     with needs("onnx", extra="export", to="check an ONNX model"):
         import onnx
@@ -96,12 +93,11 @@ def _quantizers(model: onnx.ModelProto) -> Iterator[Violation]:
 def _opset(model: onnx.ModelProto) -> Iterator[Violation]:
     version = opset(model)
     if version not in _OPSETS:
-        yield Violation(
-            "opset",
-            "",
+        message = (
             f"The opset is {version}; TensorRT reads {_OPSETS[0]} to {_OPSETS[-1]}: "
-            "export the file again with one of these, 18 if in doubt.",
+            "export the file again with one of these, 18 if in doubt."
         )
+        yield Violation("opset", "", message)
 
 
 def _shape(model: onnx.ModelProto) -> Iterator[Violation]:
@@ -116,12 +112,8 @@ def _shape(model: onnx.ModelProto) -> Iterator[Violation]:
     shape = inputs[0].type.tensor_type.shape.dim
     if len(shape) != 4 or not all(dim.dim_value > 0 for dim in shape[1:]):
         dims = ", ".join(str(dim.dim_value or dim.dim_param or "?") for dim in shape)
-        yield Violation(
-            "input-shape",
-            "",
-            f"The input {inputs[0].name!r} is ({dims}); only the first of four dimensions, "
-            "the batch, may be open.",
-        )
+        message = f"The input {inputs[0].name!r} is ({dims}); only the first of four dimensions, "
+        yield Violation("input-shape", "", f"{message}the batch, may be open.")
 
 
 def _on_integers(model: onnx.ModelProto) -> Iterator[Violation]:

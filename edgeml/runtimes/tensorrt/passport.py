@@ -151,8 +151,9 @@ def read_passport(engine: Path) -> Passport:
         EngineMismatchError: There is none, or it cannot be understood.
     """
     path = passport_path(engine)
+    cause: Exception
     try:
-        text = path.read_text(encoding="utf-8")
+        return Passport.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise EngineMismatchError(
             f"{engine.name} has no passport: {path.name} is not next to it. An engine is native "
@@ -161,20 +162,12 @@ def read_passport(engine: Path) -> Passport:
             reason="no-passport",
         ) from err
     except UnicodeDecodeError as err:
-        raise EngineMismatchError(
-            f"The passport {path.name} is not UTF-8 text. Copy it again, together with its engine.",
-            reason="passport",
-        ) from err
+        message, cause = "is not UTF-8 text. Copy it again, together with its engine", err
     except OSError as err:
-        raise EngineMismatchError(
-            f"The passport {path.name} cannot be read: {err.strerror}.", reason="passport"
-        ) from err
-    try:
-        return Passport.from_json(text)
+        message, cause = f"cannot be read: {err.strerror}", err
     except SpecError as err:
-        raise EngineMismatchError(
-            f"The passport {path.name} cannot be used: {str(err).rstrip('.')}.", reason="passport"
-        ) from err
+        message, cause = f"cannot be used: {str(err).rstrip('.')}", err
+    raise EngineMismatchError(f"The passport {path.name} {message}.", reason="passport") from cause
 
 
 def read_engine(engine: Path) -> tuple[Passport, bytes]:
@@ -208,16 +201,15 @@ def describe_engine(engine: Path) -> dict[str, Any]:
     passport, plan = read_engine(engine)
     fields = json.loads(passport.to_json())
     spec = fields.pop("spec")
-    for key in ("format", "library", "version", "plan_sha256", "plan_bytes"):
-        fields.pop(key)
     # The precision and the format are the spec's, with the same keys as for other models.
+    hidden = ("format", "library", "version", "plan_sha256", "plan_bytes")
     return {
         "path": str(engine),
         "bytes": len(plan),
         "sha256": passport.plan_sha256,
         "fits_passport": True,
         "runtime": f"{passport.library} {passport.version}",
-        **fields,
+        **{key: fields[key] for key in fields if key not in hidden},
         **spec,
     }
 
@@ -231,13 +223,7 @@ def supersedes(new: Passport, old: Passport) -> bool:
 
 
 def check(passport: Passport, *, library: Library, version: str, gpu: Gpu) -> None:
-    """Refuse an engine that was built for another machine than this one.
-
-    Args:
-        passport: The engine's.
-        library: The one that would run it.
-        version: The version of that library.
-        gpu: The GPU of this machine.
+    """Refuse an engine that was built for another GPU or library than those of this machine.
 
     Raises:
         EngineMismatchError: Names what it was built for, and what is here.
@@ -307,12 +293,9 @@ def _gpu_mismatch(passport: Passport, gpu: Gpu) -> str | None:
     here = f"{gpu.name} (compute capability {gpu.compute_capability})"
     listed = " or ".join(passport.compute_capability)
     if passport.portable == "ampere+":
-        if _numbers(gpu.compute_capability) < (8, 0):
-            return (
-                "This engine is for GPUs of compute capability 8.0 (Ampere) and newer; "
-                f"this machine has {here}."
-            )
-        return None
+        message = "This engine is for GPUs of compute capability 8.0 (Ampere) and newer"
+        older = _numbers(gpu.compute_capability) < (8, 0)
+        return f"{message}; this machine has {here}." if older else None
     if gpu.compute_capability not in passport.compute_capability:
         on = f"on {passport.gpu}, " if passport.gpu else ""
         return f"This engine was built {on}for compute capability {listed}; here is {here}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from edgeml.errors import (
 )
 from edgeml.runtimes.protocol import check_batch, check_process
 from edgeml.runtimes.tensorrt import bindings, cuda
-from edgeml.runtimes.tensorrt.bindings import captured_log
+from edgeml.runtimes.tensorrt.bindings import captured_log, tensor_of
 from edgeml.runtimes.tensorrt.passport import (
     NAMES,
     Library,
@@ -32,7 +31,6 @@ from edgeml.runtimes.tensorrt.passport import (
 from edgeml.runtimes.tensorrt.slots import MAX_CONCURRENT, Batch, ExecutionSlot, Model, Pool
 from edgeml.spec.storage import spec_metadata
 
-_DTYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
 _PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "int8"}
 
 
@@ -41,6 +39,11 @@ class TensorRtRuntime:
 
     Its memory is freed even without `close`, because context managers own it. A batch larger than
     the engine's largest runs in parts; one smaller than its smallest is filled up.
+
+    Attributes:
+        name: The library, its version and the GPU.
+        input_shape: Any batch of the size that the engine was built for.
+        metadata: The spec in the passport, and the precision.
     """
 
     def __init__(
@@ -79,7 +82,12 @@ class TensorRtRuntime:
             # Before any TensorRT object exists: without a GPU some versions end the process.
             gpu = cuda.this_gpu(self._index)
             check(passport, library=library, version=trt.__version__, gpu=gpu)
-            _check_trust(path, passport, trusted)
+            if passport.portable == "version" and not trusted:
+                raise ModelLoadError(
+                    f"{path.name} is version-compatible: it carries host code that would run in "
+                    "this process. If you trust who built it, open it with "
+                    f"Predictor(TensorRtRuntime(Path({str(path)!r}), trusted=True))."
+                )
             with cuda.use(self._index):
                 model = _deserialised(trt, path, plan, passport)
                 pool = Pool(lambda: ExecutionSlot(model), MAX_CONCURRENT)
@@ -89,27 +97,12 @@ class TensorRtRuntime:
             raise ModelLoadError(f"{path.name} cannot be loaded: {err}") from err
         self._process = os.getpid()
         self._pool = pool
-        self._model_input, self._profile = model.input, model.profile
-        self._name = f"{library} {trt.__version__} {gpu.name}"
-        self._metadata = {
-            **spec_metadata(passport.spec),
-            "precision": _PRECISIONS[passport.precision],
-        }
-
-    @property
-    def name(self) -> str:
-        """The library, its version and the GPU."""
-        return self._name
-
-    @property
-    def input_shape(self) -> tuple[int | None, int, int, int]:
-        """Any batch of the size that the engine was built for."""
-        return cast("tuple[int | None, int, int, int]", (None, *self._model_input.shape[1:]))
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The spec in the passport, and the precision."""
-        return self._metadata
+        self._dtype, self._largest = model.input.dtype, model.profile[2]
+        self.name = f"{library} {trt.__version__} {gpu.name}"
+        shape = (None, *model.input.shape[1:])
+        self.input_shape = cast("tuple[int | None, int, int, int]", shape)
+        precision = _PRECISIONS[passport.precision]
+        self.metadata = {**spec_metadata(passport.spec), "precision": precision}
 
     def run(self, batch: Batch, /) -> NDArray[np.float32]:
         """Map a batch to logits (N, labels) float32.
@@ -119,8 +112,8 @@ class TensorRtRuntime:
             InferenceError: The runtime is closed, was opened before a fork, or the GPU fails.
         """
         check_process(self._process, "a GPU")
-        check_batch(batch, (None, *self._model_input.shape[1:]), self._model_input.dtype)
-        largest = self._profile[2]
+        check_batch(batch, self.input_shape, self._dtype)
+        largest = self._largest
         with cuda.use(self._index), self._pool.acquire() as slot:
             parts = [slot.run(batch[i : i + largest]) for i in range(0, len(batch), largest)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -191,30 +184,18 @@ def _deserialised(trt: Any, path: Path, plan: bytes, passport: Passport) -> Mode
 
 def _tensors(trt: Any, engine: Any, mode: Any) -> tuple[Tensor, ...]:
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    tensors = []
-    for name in (name for name in names if engine.get_tensor_mode(name) == mode):
-        kind = engine.get_tensor_dtype(name).name
-        shape = tuple(None if side < 0 else side for side in engine.get_tensor_shape(name))
-        tensors.append(Tensor(name=name, dtype=_DTYPES.get(kind, kind.lower()), shape=shape))
-    return tuple(tensors)
+    return tuple(
+        tensor_of(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name))
+        for name in names
+        if engine.get_tensor_mode(name) == mode
+    )
 
 
 def _profile(engine: Any, tensor: Tensor) -> tuple[int, int, int]:
     if tensor.shape[0] is not None:
         return (tensor.shape[0],) * 3
-    smallest, usual, largest = (
-        shape[0] for shape in engine.get_tensor_profile_shape(tensor.name, 0)
-    )
-    return smallest, usual, largest
-
-
-def _check_trust(path: Path, passport: Passport, trusted: bool) -> None:
-    if passport.portable == "version" and not trusted:
-        raise ModelLoadError(
-            f"{path.name} is version-compatible: it carries host code that would run in this "
-            "process. If you trust who built it, open it with "
-            f"Predictor(TensorRtRuntime(Path({str(path)!r}), trusted=True))."
-        )
+    least, usual, greatest = (shape[0] for shape in engine.get_tensor_profile_shape(tensor.name, 0))
+    return least, usual, greatest
 
 
 def gpu_index(device: str) -> int:
