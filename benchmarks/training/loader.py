@@ -41,7 +41,7 @@ from edgeml.image.memory import kept_memory
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.model import build_model
 from edgeml.training import augment
-from edgeml.training.batches import Prefetcher
+from edgeml.training.augment import Prefetcher
 from edgeml.training.config import Augment
 
 BATCH = 32

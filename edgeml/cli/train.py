@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -45,7 +46,7 @@ def train(
         search = find_lr if find == "lr" else find_batch
         best = search(dataset, train_config, out, progress=progress())
         if json:
-            print_json(best.to_dict())
+            print_json(asdict(best))
         else:
             typer.echo(best.summary_line())
         return

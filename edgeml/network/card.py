@@ -12,13 +12,10 @@ from edgeml.errors import SpecError
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
-
 ModelArg = str | int | float | bool
 """An argument of a network's constructor."""
-
 CONFIG_FILE = "config.json"
 """The file next to the weights in a folder with the layout of timm on the Hugging Face hub."""
-
 _PERMISSIVE = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc"}
 )

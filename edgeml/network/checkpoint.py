@@ -21,14 +21,10 @@ from edgeml.spec.storage import spec_metadata
 def save_checkpoint(
     path: Path, model: nn.Module, spec: ModelSpec, *, name: str, args: Mapping[str, ModelArg]
 ) -> None:
-    """Write a model's weights and spec as one complete .safetensors file.
+    """Write a model's weights, the kind of its head and its spec as one complete .safetensors file.
 
-    Args:
-        path: The file to write.
-        model: Its state and the kind of its head are saved; it may be on any device.
-        spec: Stored in the metadata as `edgeml`.
-        name: The name passed to `build_model`; stored in the metadata as `model`, with `args`.
-        args: Arguments of timm's constructor.
+    The spec is stored in the metadata as `edgeml`; `name` and `args`, those of `build_model`, as
+    `model`. The model may be on any device.
     """
     # safetensors needs dense, contiguous tensors that do not share memory.
     tensors = {key: value.cpu().contiguous().clone() for key, value in model.state_dict().items()}
@@ -63,8 +59,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
         SpecError: The file has no spec: it is not an edgeml checkpoint.
     """
     weights = read_weights(path)
-    spec = weights.spec
-    definition = weights.definition
+    spec, definition = weights.spec, weights.definition
     if spec is None or definition is None:
         raise SpecError(
             f"{weights.path.name!r} does not state its model and labels: it is not an edgeml "

@@ -16,9 +16,7 @@ from edgeml.network.names import CNN, check_name
 
 # Modules of timm whose networks are plain stacks of transformer blocks.
 _TRANSFORMERS = ("vision_transformer", "deit")
-
 _DROP_PATH = 0.1
-
 # Arguments of timm.create_model that are not the model's own. A checkpoint names its arguments, and
 # `checkpoint_path` would make it unpickle a file.
 _RESERVED_ARGS = frozenset(
@@ -78,12 +76,10 @@ def build_model(
 ) -> nn.Module:
     """Build a network that maps (N, 3, H, W) to logits (N, labels). Never downloads anything.
 
-    Args:
-        name: `cnn` or a full name of timm, with or without a tag: `resnet18.a1_in1k`.
-        labels: The number of outputs.
-        args: Arguments of timm's constructor.
-        head: `linear` on pooled features, or `csra` in place of pooling and head.
-        tensors: Published weights of exactly this model, adapted as timm does; None: random ones.
+    `name` is `cnn` or a full name of timm, with or without a tag, such as `resnet18.a1_in1k`, and
+    `args` are those of timm's constructor. The head is `linear` on pooled features, or `csra` in
+    place of pooling and head. Published weights of exactly this model, `tensors`, are adapted as
+    timm does.
 
     Raises:
         InputError: The head does not exist.
@@ -113,7 +109,7 @@ def build_model(
         )
     except Exception as err:  # a constructor may raise anything on a value it did not expect
         options = f" with {_joined(args)}" if args else ""
-        raise ModelLoadError(f"timm cannot build {name!r}{options}: {_line(err)}") from err
+        raise ModelLoadError(f"timm cannot build {name!r}{options}: {one_line(err)}") from err
     if head == "csra":
         add_csra_head(model, labels, name)
     return model
@@ -162,7 +158,7 @@ def check_size(model: nn.Module, size: int, labels: int) -> None:
             shape = tuple(model(torch.zeros(1, 3, size, size)).shape)
     except Exception as err:  # architectures fail in different ways
         raise ModelLoadError(
-            f"The model does not accept images of {size} x {size} pixels: {_line(err)}"
+            f"The model does not accept images of {size} x {size} pixels: {one_line(err)}"
         ) from err
     if shape != (1, labels):
         raise ModelLoadError(
@@ -180,6 +176,7 @@ def _joined(args: Mapping[str, ModelArg]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in args.items())
 
 
-def _line(err: Exception) -> str:
+def one_line(err: Exception) -> str:
+    """Return the message of an error as one line of at most 300 characters."""
     text = " ".join(str(err).split()) or type(err).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

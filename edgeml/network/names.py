@@ -12,10 +12,8 @@ from edgeml.errors import ModelLoadError
 
 CNN = "cnn"
 """Our own small network."""
-
 # The usual endings of timm's names: width multiplier 1.00, input of 224 pixels, patches of 16.
 _USUAL_ENDINGS = ("_100", "_224", "_patch16_224")
-
 # Suggested first: models for edge devices, and teachers for them.
 _SUGGESTED = (
     CNN, "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_lite0",

@@ -15,24 +15,20 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from edgeml.errors import ModelLoadError, SpecError
-from edgeml.image.modes import Interpolation
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.card import Card, ModelArg, card_of_config, read_card
 from edgeml.network.heads import CsraHead, Head, head_layers
-from edgeml.network.model import head_of
+from edgeml.network.model import head_of, one_line
 from edgeml.network.names import CNN, full_name
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.spec.storage import spec_in
 
 WEIGHTS_FILE = "model.safetensors"
 """The weights file of a run folder, and of a timm repository on the Hugging Face hub."""
-
 MODEL_KEY = "model"
 """The metadata key of a checkpoint that holds its `NetworkDefinition` as JSON."""
-
 # Modules of timm whose networks have the argument `pad_type`.
 _PADDED_EITHER_WAY = ("efficientnet", "mobilenetv3")
-
 # Seconds after which the hub counts as unreachable.
 _HUB_TIMEOUT_S = 10.0
 
@@ -70,13 +66,9 @@ class NetworkDefinition:
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, with the metadata of their file.
+    """Tensors by name, on the CPU, with the unchanged metadata of their .safetensors file.
 
-    Attributes:
-        path: The .safetensors file.
-        tensors: By name, on the CPU.
-        metadata: The unchanged metadata of the file.
-        card: How the weights were trained, as far as file, folder or hub state it.
+    The card states how the weights were trained, as far as file, folder or hub do.
     """
 
     path: Path
@@ -159,7 +151,8 @@ def load_weights(model: nn.Module, weights: Weights, labels: Sequence[str]) -> b
         and (definition.head if definition else "linear") == head_of(model)
         and all(key in tensors and tensors[key].shape == expected[key].shape for key in head)
     )
-    skipped = set() if with_head else head | _replaced(model)
+    replaced = (part.replaced for part in model.modules() if isinstance(part, CsraHead))
+    skipped = set() if with_head else head | next(replaced, frozenset())
     expected = {key: value for key, value in expected.items() if key not in skipped}
     tensors = {key: value for key, value in tensors.items() if key not in skipped}
     _check_keys(weights.path.name, expected, tensors)
@@ -179,17 +172,8 @@ def _resampled_positions(model: nn.Module, weights: Weights) -> dict[str, Tensor
     return {"pos_embed": resample_abs_pos_embed(theirs, grid, num_prefix_tokens=prefix)}
 
 
-def _replaced(model: nn.Module) -> frozenset[str]:
-    heads = (module.replaced for module in model.modules() if isinstance(module, CsraHead))
-    return next(heads, frozenset())
-
-
 def _check_architecture(model: nn.Module, weights: Weights) -> None:
-    """Refuse weights of another network even if they fit: `tf_` variants differ only in padding.
-
-    Raises:
-        ModelLoadError: Names both.
-    """
+    """Refuse weights of another network even if they fit: `tf_` variants differ only in padding."""
     stated, config = weights.card.architecture, getattr(model, "pretrained_cfg", None)
     mine = config["architecture"] if config else CNN
     if stated is None or stated.split(".")[0] not in (CNN, *timm.list_models()):
@@ -203,9 +187,6 @@ def _check_architecture(model: nn.Module, weights: Weights) -> None:
 
 def published_weights(name: str) -> Weights:
     """Return timm's published weights of a model, from the local cache or else from the hub.
-
-    Args:
-        name: A full name.
 
     Raises:
         ModelLoadError: No weights are published as safetensors, or the hub cannot be reached.
@@ -225,7 +206,7 @@ def published_weights(name: str) -> Weights:
             path = hub.hf_hub_download(repository, WEIGHTS_FILE)
     except Exception as err:  # the HTTP errors of the library changed twice
         raise ModelLoadError(
-            f"The weights of {name!r} cannot be fetched from {repository!r} ({_line(err)}). "
+            f"The weights of {name!r} cannot be fetched from {repository!r} ({one_line(err)}). "
             "Pass a local file with --weights FILE, or train with --from-scratch."
         ) from err
     return replace(read_weights(Path(path)), card=card_of_config(config))
@@ -250,10 +231,7 @@ def padding_note(name: str, weights: Weights, args: Mapping[str, ModelArg]) -> s
 def preprocess_of(model: nn.Module, weights: Weights | None, size: int | None) -> Preprocess:
     """Return the preprocessing of a model: that of its weights, else timm's default.
 
-    Args:
-        model: `cnn` or a model of timm.
-        weights: The initial weights; their spec or their card decides.
-        size: Side length of the input in pixels; None uses the model's default.
+    `size` is the side length of the input in pixels; None uses the model's default.
     """
     spec = weights.spec if weights else None
     if spec:
@@ -264,18 +242,15 @@ def preprocess_of(model: nn.Module, weights: Weights | None, size: int | None) -
     card = weights.card if weights else Card()
     default = card.size or config.get("input_size", (3, 128, 128))[1:]
     preprocess = Preprocess(size=default if size is None else (size, size))
-    filter_name = card.interpolation or config.get("interpolation")
+    interpolation = preprocess.interpolation
+    if name := card.interpolation or config.get("interpolation"):
+        interpolation = "linear" if name == "bilinear" else "cubic"  # all others are kinds of cubic
     return replace(
         preprocess,
-        interpolation=_interpolation(filter_name) if filter_name else preprocess.interpolation,
+        interpolation=interpolation,
         mean=card.mean or config.get("mean", preprocess.mean),
         std=card.std or config.get("std", preprocess.std),
     )
-
-
-def _interpolation(timm_name: str) -> Interpolation:
-    """Return our filter for timm's name: bilinear is linear, all others are kinds of cubic."""
-    return "linear" if timm_name == "bilinear" else "cubic"
 
 
 def _check_keys(file: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -300,7 +275,3 @@ def _check_keys(file: str, expected: Mapping[str, Tensor], tensors: Mapping[str,
             f"The weights in {file!r} do not fit the model: {'; '.join(faults)}. "
             "Check --model and --model-args."
         )
-
-
-def _line(err: Exception) -> str:
-    return " ".join(str(err).split())[:200] or type(err).__name__

@@ -7,7 +7,9 @@ everything on uint8 frames, with one floating-point step at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -15,20 +17,18 @@ from numpy.typing import NDArray
 
 from edgeml.image.frame import Frame
 from edgeml.image.preprocess import Preprocess
+from edgeml.ordered import ordered_map
 from edgeml.training.config import Augment
 from edgeml.training.randaugment import randaugment
 
 OVERSIZE = 1.15
 """Training frames are larger than the input by this factor, so that zooming in stays sharp."""
-
+T = TypeVar("T")
 Draws = NDArray[np.float32]
 """(13,) uniform in [0, 1): all random numbers of one image, except for RandAugment."""
-
 _DRAWS = 13
-
 # Keys of random streams that must differ although seed and epoch are equal.
 _ORDER, _IMAGE, _OPERATIONS = 1, 2, 4
-
 _TURN = np.radians(10)
 _ZOOM = (0.8, 1.1)  # visible share of the image's side
 _ASPECT = 0.1
@@ -58,18 +58,10 @@ def training_batch(
     seed: int,
     epoch: int,
 ) -> NDArray[np.float32]:
-    """Augment and normalise the images of one batch.
+    """Augment and normalise images (H, W, 3) uint8 BGR; return (N, 3, *size) float32 channels-last.
 
-    Args:
-        frames: Images (H, W, 3) uint8 BGR; for the preset `none` they have the input's size.
-        indices: Their indices in the training set, from which the randomness is derived.
-        preprocess: Its size, mean, std and channels are applied.
-        preset: `none`, `colour_safe` or `strong`.
-        seed: The seed of the run.
-        epoch: Counts from 0.
-
-    Returns:
-        (N, 3, *size) float32 in channels-last memory.
+    The randomness is derived from the seed, the epoch, which counts from 0, and the images'
+    `indices` in the training set. For the preset `none` the images have the input's size.
     """
     if preset == "none":
         return preprocess.normalize(list(frames))
@@ -94,14 +86,8 @@ def augment_into(
     """Flip, rotate, zoom, stretch, shift, light and erase in an image; normalise it.
 
     Brightness scales all channels alike, contrast spreads each around its own mean, and erased
-    areas get the image's mean colour: no hue changes, and grey stays grey.
-
-    Args:
-        image: (*size, 3) float32, the output.
-        frame: An image (H, W, 3) uint8 BGR.
-        draws: (13,) in [0, 1).
-        preprocess: Its size, mean, std and channels are applied.
-        preset: Decides how much is erased.
+    areas get the image's mean colour: no hue changes, and grey stays grey. The output `image` is
+    (*size, 3) float32, the frame (H, W, 3) uint8 BGR. The preset decides how much is erased.
     """
     height, width = preprocess.size
     matrix = _inverse_warp(draws[:6], frame.shape[:2], preprocess.size)
@@ -190,3 +176,26 @@ def _erased(draws: Draws, size: tuple[int, int], share: tuple[float, float]) -> 
         return slice(max(0, int(np.ceil(first))), max(0, int(np.ceil(last))))
 
     return inside(along, half * stretch, size[0]), inside(across, half / stretch, size[1])
+
+
+class Prefetcher(Generic[T]):
+    """Yield `make(first)` to `make(stop - 1)` in order; threads prepare them ahead of use.
+
+    Attributes:
+        waited_s: Seconds that the consumer has waited so far.
+    """
+
+    def __init__(self, make: Callable[[int], T], first: int, stop: int, *, workers: int) -> None:
+        """Use `workers` threads, which stay at most `workers` + 1 results ahead."""
+        self._make, self._indices, self._workers = make, range(first, stop), workers
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Iterator[T]:
+        workers, started = self._workers, time.perf_counter()
+        for batch in ordered_map(
+            # One of these is the batch that the consumer is working on.
+            self._make, self._indices, workers=workers, ahead=workers + 2, name="edgeml-batch"
+        ):  # fmt: skip
+            self.waited_s += time.perf_counter() - started
+            yield batch
+            started = time.perf_counter()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -18,13 +18,9 @@ from edgeml.measure.thresholds import parse_objective
 from edgeml.network.card import ModelArg
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from edgeml.data import SplitPlan
-
 CONFIG_FILE = "config.yaml"
 """The file in a run folder that holds all settings."""
-
 Augment = Literal["none", "colour_safe", "strong"]
 LossName = Literal["bce", "asl", "poly", "twoway", "zlpr", "db"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
@@ -70,7 +66,6 @@ class TrainConfig:
     distill_temperature: float = _setting(
         2.0, "temperature; above 1 softens the teacher's outputs", 0.1, 100
     )
-
     delimiter: str = _setting(
         "_",
         "separator of labels in folder names; `/`: each folder level is a label",
@@ -91,7 +86,6 @@ class TrainConfig:
     )
     mixup: float = _setting(0.0, "beta parameter of mixup; 0: off", 0, 10)
     cutmix: float = _setting(0.0, "beta parameter of CutMix; 0: off", 0, 10)
-
     groups: Mapping[str, tuple[str, ...]] = _setting(
         {}, "NAME=LABEL,LABEL,...: exactly one is present; repeatable", panel="Labels"
     )
@@ -101,7 +95,6 @@ class TrainConfig:
     hold_out: tuple[str, ...] = _setting(
         (), "A+B: put images with both labels into the test split only"
     )
-
     loss: LossName = _setting("bce", "loss function", panel="Loss")
     group_loss: Literal["bce", "softmax"] = _setting(
         "bce", "bce: learn each label by itself; softmax: learn a group as one choice"
@@ -114,7 +107,6 @@ class TrainConfig:
     gamma_neg: float = _setting(4.0, "focus of asl on hard negatives", 0, 10)
     gamma_pos: float = _setting(1.0, "focus of asl on hard positives", 0, 10)
     asl_clip: float = _setting(0.05, "margin below which asl ignores negatives", 0, 0.5)
-
     epochs: int = _setting(12, "passes over the training images", 1, panel="Steps")
     # Batch normalisation has no variance over a single image.
     batch: int = _setting(32, "images per batch", 2)
@@ -130,12 +122,10 @@ class TrainConfig:
     clip: float = _setting(1.0, "maximum gradient norm; 0: no limit", 0)
     ema: float = _setting(0.9998, "decay of the averaged weights, which are saved", 0, 0.999999)
     patience: int = _setting(0, "stop after this many epochs without improvement; 0: never", 0)
-
     objective: str = _setting(
         "macro_f1", "for thresholds: macro_f1, micro_f1, precision>=X, recall>=X", panel="Result"
     )
     calibrate: bool = _setting(True, "scale the logits to calibrate probabilities")
-
     seed: int = _setting(0, "the same seed gives the same weights", 0, panel="Machine")
     device: str = _setting("auto", "auto, cpu, cuda, cuda:1, mps")
     amp: Amp = _setting("auto", "mixed precision; auto: bf16 on a GPU that supports it, else off")
@@ -239,24 +229,16 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _read(where: str, name: object, value: object) -> object:
     kinds = {known: kind for known, kind, _ in settings()}
     if name not in kinds:
-        near = difflib.get_close_matches(str(name), kinds, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = _hint(str(name), kinds, cutoff=0.5)
         raise InputError(f"{where}: there is no setting {str(name)!r}{hint}")
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     try:
         # Not strict: YAML 1.1 reads 1e-3 as text.
-        return _adapter(kinds[str(name)]).validate_python(value)
+        return TypeAdapter(kinds[str(name)]).validate_python(value)
     except ValidationError as err:
         reason = err.errors(include_url=False)[0]["msg"]
         raise InputError(f"{where}: {name} is {value!r}: {reason}.") from err
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
 
 
 def _check(name: str, value: object, kind: Any, setting: Setting) -> None:
@@ -269,9 +251,13 @@ def _check(name: str, value: object, kind: Any, setting: Setting) -> None:
         raise InputError(f"{name} is {value}; it must be {bounds}.")
     known = choices(kind)
     if known and value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = _hint(str(value), known)
         raise InputError(f"{name} is {value!r}; the choices are {', '.join(known)}{hint}.")
+
+
+def _hint(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _plain(value: object) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,12 @@ from edgeml.training.setup import check_output, training_setup
 from edgeml.training.splits import SplitFrames
 
 LR_REPORT = "lr_finder.html"
-
 _RATES = (1e-6, 1.0)
 _LR_STEPS = 100
 # The search ends when the smoothed loss exceeds its minimum by this factor.
 _DIVERGED = 4.0
-
 # The search sets the rate of each step itself: the rate of head epochs follows no schedule.
 _NO_SCHEDULE: dict[str, Any] = {"head_epochs": 1_000_000, "epochs": 1_000_000, "accumulate": 1}
-
 _LARGEST_BATCH = 1024
 _SECONDS_PER_BATCH_SIZE = 2.0
 # A larger batch has to be this much faster to be worth its memory.
@@ -50,10 +47,6 @@ class FoundRate:
         """Return the result as one line of text."""
         return f"--lr {self.lr:.2g}   (the loss falls fastest there: {self.report})"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the document that `--json` prints."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FoundBatch:
@@ -66,10 +59,6 @@ class FoundBatch:
         """Return the result as one line of text."""
         tried = ", ".join(f"{size}: {speed:.0f}" for size, speed in self.images_per_s.items())
         return f"--batch {self.batch}   (images per second by batch size: {tried})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the document that `--json` prints."""
-        return asdict(self)
 
 
 def find_lr(

@@ -28,7 +28,7 @@ from edgeml.training.history import Epoch
 from edgeml.training.report.findings import ScoredSplit, Training
 from edgeml.training.report.page import train_report
 from edgeml.training.setup import TrainingSetup
-from edgeml.training.splits import SplitFrames, Splits, predict_logits
+from edgeml.training.splits import SplitFrames, predict_logits
 from edgeml.training.state import STATE_FILE
 
 REPORT_FILE = "report.html"
@@ -78,8 +78,10 @@ def finish(
     spec = replace(spec, metrics=finite)
     save_checkpoint(out / WEIGHTS_FILE, model, spec, name=config.model, args=config.model_args)
     _note_metrics(spec, config, scored, metrics, progress)
-    unseen = _held_out(splits, scored, spec, config)
-    if unseen is not None:
+    unseen = None
+    if config.hold_out and "test" in scored:
+        rows, shown = held_out(splits.test, config.hold_out), scored["test"]
+        unseen = evaluate(shown.scores[rows], shown.targets[rows], spec)
         progress.note(
             f"held out, {' + '.join(config.hold_out)}, {unseen.images} images: exact_match "
             f"{unseen.exact_match:.3f}, OF1 {unseen.OF1:.3f}"
@@ -129,17 +131,6 @@ def _calibrated(
     thresholds = fit_thresholds(probabilities(logits, spec), split.targets, config.objective)
     provenance = replace(spec.provenance, temperature=float(f"{temperature:.6g}"))
     return model, replace(spec, thresholds=thresholds, provenance=provenance), logits
-
-
-def _held_out(
-    splits: Splits, scored: Mapping[str, ScoredSplit], spec: ModelSpec, config: TrainConfig
-) -> Metrics | None:
-    """Measure the images with the combination of labels that training never saw."""
-    if not config.hold_out or "test" not in scored:
-        return None
-    rows = held_out(splits.test, config.hold_out)
-    test = scored["test"]
-    return evaluate(test.scores[rows], test.targets[rows], spec)
 
 
 def _note_metrics(

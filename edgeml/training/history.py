@@ -43,17 +43,15 @@ class Epoch:
 
     def summary_line(self, epochs: int) -> str:
         """Return the row as one line of text; `epochs` is the total number of epochs."""
+        waited = f"{100 * self.wait:.0f} % of it waiting for images"
+        if self.wait > _MUCH_WAITING:
+            waited += ": use more --workers"
         return (
             f"epoch {self.epoch}/{epochs}  loss {self.train_loss:.4f}  "
             f"val loss {self.val_loss:.4f}  mAP {self.mAP:.3f}  CF1 {self.CF1:.3f}  "
             f"exact {self.exact_match:.3f}  {self.seconds:.0f} s, {self.images_per_s:.0f} img/s, "
-            f"{self.bottleneck()}"
+            f"{waited}"
         )
-
-    def bottleneck(self) -> str:
-        """Return how much time training waited for images, with advice if that is much."""
-        waited = f"{100 * self.wait:.0f} % of it waiting for images"
-        return f"{waited}: use more --workers" if self.wait > _MUCH_WAITING else waited
 
 
 def history_csv(history: Sequence[Epoch]) -> str:
@@ -61,9 +59,10 @@ def history_csv(history: Sequence[Epoch]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([column.name for column in fields(Epoch)])
-    rows.writerows([_rounded(value) for value in astuple(row)] for row in history)
+    rows.writerows([rounded(value) for value in astuple(row)] for row in history)
     return text.getvalue()
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """Keep six significant digits: more are noise, and make a report three times as large."""
     return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -37,12 +37,9 @@ from edgeml.training.splits import Splits
 
 @dataclass(frozen=True, kw_only=True)
 class InitialModel:
-    """A model before its first step.
+    """A model on the CPU before its first step, its spec, and settings with every default resolved.
 
-    Attributes:
-        model: On the CPU.
-        spec: Labels, groups, preprocessing and provenance; thresholds are not fitted yet.
-        config: With a value for every setting that the user left open.
+    Its spec has labels, groups, preprocessing and provenance; thresholds are not fitted yet.
     """
 
     model: nn.Module
@@ -69,15 +66,10 @@ def initial_model(
     *,
     progress: Progress,
 ) -> InitialModel:
-    """Build the model that the configuration names, and load its first weights.
+    """Build the model that the configuration names in full, and load its first weights, if any.
 
-    Args:
-        config: The settings; `config.model` is a full name.
-        splits: The data; the spec records their digest, and the prevalences of the training split
-            initialise the head.
-        weights: The weights to start from; None means random weights.
-        device: The device to train on.
-        progress: Receives notes on what was chosen for the user.
+    The spec records the digest of the data, and the prevalences of the training split initialise
+    the head. `progress` receives notes on what was chosen for the user.
 
     Raises:
         DataError: `group_loss` is softmax but the data have no group.
@@ -98,7 +90,14 @@ def initial_model(
         # Half an extra image with the label and half one without keep the logit finite.
         positives, known = splits.train.present.sum(axis=0), splits.train.known.sum(axis=0)
         start_at_prevalence(model, (positives + 0.5) / (known + 1.0))
-    preprocess = _with_user_settings(preprocess_of(model, weights, size), config)
+    preprocess = preprocess_of(model, weights, size)
+    preprocess = replace(
+        preprocess,
+        resize=config.resize,
+        interpolation=config.interpolation or preprocess.interpolation,
+        mean=config.mean or preprocess.mean,
+        std=config.std or preprocess.std,
+    )
     check_size(model, preprocess.size[0], len(labels))
     config = _resolved(config, model, args, preprocess, device, pretrained=weights is not None)
     _note_choices(config, model, weights, progress, head_loaded=head_loaded)
@@ -131,16 +130,6 @@ def _model_args(
     if size and cfg and cfg.fixed_input_size and size != cfg.input_size[1]:
         args.setdefault("img_size", size)
     return args
-
-
-def _with_user_settings(preprocess: Preprocess, config: TrainConfig) -> Preprocess:
-    return replace(
-        preprocess,
-        resize=config.resize,
-        interpolation=config.interpolation or preprocess.interpolation,
-        mean=config.mean or preprocess.mean,
-        std=config.std or preprocess.std,
-    )
 
 
 def _resolved(

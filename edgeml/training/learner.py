@@ -1,25 +1,98 @@
-"""The learner: the objects that a training step uses, and the step itself."""
+"""The learner: a training step, and what it uses: mixed images, a teacher to distil from."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from edgeml.errors import InputError
+from edgeml.errors import InputError, ModelLoadError
+from edgeml.image.preprocess import Preprocess
+from edgeml.network.checkpoint import load_checkpoint
 from edgeml.network.model import checkpoint_gradients, is_convolutional
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training.config import TrainConfig
 from edgeml.training.initial import InitialModel
 from edgeml.training.losses import LabelCounts, Loss, build_loss, distillation, log_odds
-from edgeml.training.mixing import mix
 from edgeml.training.optim import Ema, learning_rate, parameter_groups
 from edgeml.training.splits import SplitFrames
-from edgeml.training.teacher import Teacher, load_teacher
+
+_MIXING = 3  # the key of its random stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A trained model from which a student learns; it has all labels of the student.
+
+    It sees exactly the same images as the student, augmentation included (Beyer et al.,
+    Knowledge distillation: A good teacher is patient and consistent, CVPR 2022).
+
+    Attributes:
+        model: In evaluation mode, without gradients.
+        spec: The teacher's spec; it may have more labels than the student, in another order.
+        column_order: For each label of the student, the column of the teacher's output.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    column_order: tuple[int, ...]
+
+    def logits(self, images: Tensor, preprocess: Preprocess) -> Tensor:
+        """Return log-odds (N, student's labels) float32 for the images that the student sees.
+
+        The images (N, 3, H, W), normalised by the student's `preprocess`, on the teacher's device,
+        are converted to the size, colour order and normalisation of the teacher.
+        """
+        with torch.no_grad():
+            prepared = _converted(images.float(), preprocess, self.spec.preprocess)
+            logits = log_odds(self.model(prepared).float(), self.spec.softmax_groups())
+        return logits[:, list(self.column_order)]
+
+
+def load_teacher(path: Path, labels: Sequence[str]) -> Teacher:
+    """Load a run folder, or its .safetensors file, as a teacher of a student with these labels.
+
+    Raises:
+        ModelLoadError: The file cannot be used, or the teacher lacks labels; names them.
+        SpecError: The file is not an edgeml checkpoint.
+    """
+    model, spec = load_checkpoint(path)
+    missing = [label for label in labels if label not in spec.labels]
+    if missing:
+        raise ModelLoadError(
+            f"The teacher {str(path)!r} does not have the labels {', '.join(map(repr, missing))}. "
+            "A teacher needs every label that its student learns."
+        )
+    order = tuple(spec.labels.index(label) for label in labels)
+    return Teacher(model=model.requires_grad_(False), spec=spec, column_order=order)
+
+
+def _converted(images: Tensor, student: Preprocess, teacher: Preprocess) -> Tensor:
+    """Convert normalised images (N, 3, H, W) from one preprocessing to another."""
+
+    def column(values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, device=images.device).view(1, 3, 1, 1)
+
+    if student.channels == teacher.channels and (student.mean, student.std) == (
+        teacher.mean,
+        teacher.std,
+    ):
+        prepared = images
+    else:
+        raw = images * column(student.std) + column(student.mean)
+        if student.channels != teacher.channels:
+            raw = raw.flip(1)
+        prepared = (raw - column(teacher.mean)) / column(teacher.std)
+    if tuple(prepared.shape[2:]) == teacher.size:
+        return prepared
+    return functional.interpolate(prepared, teacher.size, mode="bilinear", antialias=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +102,6 @@ class BatchPosition:
     step: int
     batch: int
     count: int
-
-    @property
-    def ends_step(self) -> bool:
-        """Whether the optimizer takes a step after this batch."""
-        return self.batch + 1 == self.count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,22 +200,21 @@ class Learner:
 def build_learner(initial: InitialModel, split: SplitFrames, device: torch.device) -> Learner:
     """Move a model to a device and build its optimizer and its loss.
 
-    Args:
-        initial: The model with its first weights, and the resolved settings.
-        split: The training split.
-        device: The device to train on.
-
     Raises:
         InputError: The device does not support the configured precision, or the model does not
             support gradient checkpointing.
         ModelLoadError: The teacher cannot be used.
     """
     config, model = initial.config, initial.model
-    layout = _layout(model, config)
+    channels_last = config.channels_last and is_convolutional(model)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     half = half_precision(config, device)
     if config.grad_checkpointing:
         checkpoint_gradients(model, config.model)
+    teacher = load_teacher(config.teacher, initial.spec.labels) if config.teacher else None
+    if teacher is not None:
+        teacher.model.to(device)
     batch = min(config.batch, len(split))
     assert config.lr is not None, "initial_model resolves it"
     return Learner(
@@ -162,7 +229,7 @@ def build_learner(initial: InitialModel, split: SplitFrames, device: torch.devic
         loss=build_loss(
             config, LabelCounts.of(split.targets), initial.spec.softmax_groups(), device=device
         ),
-        teacher=_teacher(initial, device),
+        teacher=teacher,
         spec=initial.spec,
         config=config,
         device=device,
@@ -195,14 +262,42 @@ def half_precision(config: TrainConfig, device: torch.device) -> torch.dtype | N
             return None
 
 
-def _layout(model: nn.Module, config: TrainConfig) -> torch.memory_format:
-    channels_last = config.channels_last and is_convolutional(model)
-    return torch.channels_last if channels_last else torch.contiguous_format
+def mix(
+    images: Tensor, targets: Tensor, *, mixup: float, cutmix: float, key: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Mix the first image of a batch with the last one, and so on, by mixup or by CutMix.
+
+    Mixup (Zhang et al., 2018) blends images; CutMix (Yun et al., 2019) pastes a rectangle and
+    blends targets by its share. `mixup` and `cutmix` are parameters of symmetric Beta
+    distributions; 0 turns one off. If both are on, each batch uses one of them at random. A label
+    that is unknown (NaN) in one of two images is unknown in their mixture. Images are
+    (N, 3, H, W), targets (N, L) in [0, 1] or NaN; `key` seeds the randomness: seed of the run,
+    step, batch.
+    """
+    active = [kind for kind, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha > 0]
+    if not active:
+        return images, targets
+    rng = np.random.default_rng((_MIXING, *key))
+    kind = active[rng.integers(len(active))]
+    alpha = mixup if kind == "mixup" else cutmix
+    share = float(rng.beta(alpha, alpha))
+    others = images.flip(0)
+    if kind == "mixup":
+        mixed = others.lerp(images, share)
+    else:
+        mixed = images.clone()
+        rows, columns = _rectangle(1 - share, images.shape[2:], rng)
+        mixed[:, :, rows, columns] = others[:, :, rows, columns]
+        pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
+        share = 1 - pasted / math.prod(images.shape[2:])
+    return mixed, torch.lerp(targets.flip(0), targets, share)
 
 
-def _teacher(initial: InitialModel, device: torch.device) -> Teacher | None:
-    if initial.config.teacher is None:
-        return None
-    teacher = load_teacher(initial.config.teacher, initial.spec.labels)
-    teacher.model.to(device)
-    return teacher
+def _rectangle(share: float, size: torch.Size, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Return a random rectangle with this share of the area, clipped to the image."""
+    sides = []
+    for count in size:
+        half, centre = math.sqrt(share) * count / 2, rng.random() * count
+        first, last = round(max(0, centre - half)), round(min(count, centre + half))
+        sides.append(slice(first, last))
+    return sides[0], sides[1]

@@ -25,7 +25,7 @@ from edgeml.progress import SILENT, Advance, Progress
 from edgeml.spec.decide import probabilities
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.training import augment
-from edgeml.training.batches import Prefetcher
+from edgeml.training.augment import Prefetcher
 from edgeml.training.config import TrainConfig
 from edgeml.training.finish import TrainResult, finish, finite_metrics
 from edgeml.training.history import Epoch, history_csv
@@ -55,18 +55,11 @@ def train(
 ) -> TrainResult:
     """Train a model and save the weights that are best on the validation split.
 
-    The run folder receives model.safetensors (rewritten whenever the weights are the best so far),
-    history.csv, split.csv, config.yaml, state.safetensors during the run, and a report at the end;
-    each file is absent or complete. A run that was killed at any moment continues with `resume`,
-    and ends with exactly the weights of an uninterrupted run.
-
-    Args:
-        dataset: Images and labels; a data set without a split is split according to `config`.
-        config: The settings.
-        out: The run folder; created if it does not exist.
-        resume: Continue from the state in `out`.
-        overwrite: Replace the model that is in `out`.
-        progress: Receives notes and the progress of each step.
+    The run folder `out` receives model.safetensors (rewritten whenever the weights are the best so
+    far), history.csv, split.csv, config.yaml, state.safetensors during the run, and a report at the
+    end; each file is absent or complete. A run that was killed at any moment continues with
+    `resume`, and ends with exactly the weights of an uninterrupted run. `overwrite` replaces the
+    model in `out`. A data set without a split is split according to `config`.
 
     Raises:
         DataError: Unreadable images, too few images, or fewer than two labels.
@@ -120,7 +113,7 @@ def _fit(
     with ExitStack() as stack:
         advance = stack.enter_context(progress.task("train", total=remaining * learner.batch))
         log_row = stack.enter_context(_tensorboard(config, out, run.epoch + 1))
-        while run.epoch < config.epochs and not _is_stale(run, config):
+        while run.epoch < config.epochs and not (config.patience and run.stale >= config.patience):
             _train_epoch(learner, run, frames["train"], out, advance)
             row, fitted = _validate(learner, run, frames["val"])
             if run.end_epoch(row):
@@ -145,19 +138,24 @@ def _train_epoch(
     """Take the remaining steps of one epoch; write the state every `save_every` seconds."""
     config = learner.config
     make = batch_maker(split, run.epoch, learner)
-    _set_training(learner, head_only=run.epoch < config.head_epochs)
-    batches = Prefetcher(make, run.batch, learner.batches_per_epoch, workers=_workers(config))
+    freeze_backbone(learner.model, frozen=run.epoch < config.head_epochs)
+    if config.freeze_bn:
+        freeze_batch_norm(learner.model)
+    training_mode(learner.model)
+    workers = config.workers or min(8, os.cpu_count() or 1)
+    batches = Prefetcher(make, run.batch, learner.batches_per_epoch, workers=workers)
     started, saved = time.perf_counter(), time.perf_counter()
     seconds, waited = run.seconds, run.waited_s
     for images, targets in batches:
         position = learner.position(run.epoch, run.batch)
         # Everything random within a batch, such as dropout, depends on its position only.
-        torch.manual_seed(_seed(config.seed, position.step, position.batch))
+        seeds = np.random.SeedSequence((config.seed, position.step, position.batch))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         loss = learner.backward(images, targets, position)
         run.losses.append(loss)
         run.batch += 1
         advance(learner.batch)
-        if not position.ends_step:
+        if position.batch + 1 < position.count:
             continue
         learner.step(position.step)
         now = time.perf_counter()
@@ -185,14 +183,6 @@ def batch_maker(
         )
 
     return make
-
-
-def _set_training(learner: Learner, *, head_only: bool) -> None:
-    """Unfreeze the layers to train; frozen layers also keep their batch statistics."""
-    freeze_backbone(learner.model, frozen=head_only)
-    if learner.config.freeze_bn:
-        freeze_batch_norm(learner.model)
-    training_mode(learner.model)
 
 
 def _validate(learner: Learner, run: RunState, split: SplitFrames) -> tuple[Epoch, ModelSpec]:
@@ -231,10 +221,6 @@ def _save(learner: Learner, run: RunState, out: Path) -> None:
     )
 
 
-def _is_stale(run: RunState, config: TrainConfig) -> bool:
-    return bool(config.patience) and run.stale >= config.patience
-
-
 @contextmanager
 def _tensorboard(
     config: TrainConfig, out: Path, first_epoch: int
@@ -247,12 +233,3 @@ def _tensorboard(
 
     with open_log(out / "tensorboard", first_epoch=first_epoch) as log_row:
         yield log_row
-
-
-def _workers(config: TrainConfig) -> int:
-    return config.workers or min(8, os.cpu_count() or 1)
-
-
-def _seed(*numbers: int) -> int:
-    """Return a seed of 64 bits for some numbers; similar numbers give unrelated seeds."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -26,7 +26,6 @@ from edgeml.training.config import TrainConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, L), targets (N, L) in [0, 1] or NaN where unknown -> one number, float32."""
-
 # The logit of an unknown label in a loss over sets: absent, and predicted absent with certainty.
 _CERTAINLY_ABSENT = -1e4
 
@@ -56,19 +55,16 @@ def build_loss(
     *,
     device: torch.device | None = None,
 ) -> Loss:
-    """Return the loss of a configuration.
+    """Return the loss of a configuration for the labels of the training split, on a device.
 
-    Args:
-        config: Its `loss`, its parameters, `pos_weight`, `pos_weight_cap` and `smoothing` apply.
-        counts: The labels of the training split.
-        groups: The columns of each exclusive group to learn as one choice.
-        device: The device of the logits.
+    `groups` has the columns of each exclusive group to learn as one choice.
     """
     elementwise = _elementwise(config, counts, device)
     if not groups:
         return elementwise
     alone = sorted(set(range(len(counts.known))) - {column for group in groups for column in group})
-    rest = _elementwise(config, _columns(counts, alone), device) if alone else None
+    counts = LabelCounts(positives=counts.positives[alone], known=counts.known[alone])
+    rest = _elementwise(config, counts, device) if alone else None
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         parts = [
@@ -99,13 +95,9 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     """Return the mean binary divergence of the student's labels from the teacher's.
 
     One-versus-all distillation (Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023):
-    each label is a Bernoulli variable. KL(teacher || student) at `temperature`, times its square
-    so that gradients keep their size (Hinton et al., 2015). Unknown labels are included.
-
-    Args:
-        student: Logits (N, L).
-        teacher: Logits (N, L).
-        temperature: Above 1 softens both.
+    each label is a Bernoulli variable. KL(teacher || student) of logits (N, L) at `temperature`,
+    times its square so that gradients keep their size (Hinton et al., 2015). A temperature above 1
+    softens both. Unknown labels are included.
     """
     expected, logits = teacher.float() / temperature, student.float() / temperature
     probabilities = expected.sigmoid()
@@ -115,11 +107,9 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 
 def log_odds(logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """Convert softmax logits to sigmoid logits: sigmoid of the result is the softmax.
+    """Convert softmax logits (N, L) to sigmoid logits: sigmoid of the result is the softmax.
 
-    Args:
-        logits: (N, L).
-        groups: The columns of each group learned as one choice; other columns do not change.
+    `groups` has the columns of each group learned as one choice; other columns do not change.
     """
     converted = logits.clone()
     for group in groups:
@@ -162,17 +152,14 @@ def _elementwise(config: TrainConfig, counts: LabelCounts, device: torch.device 
         case "zlpr":
             return _over_sets(ZlprLoss())
         case _:
-            return _bce(smoothing, weights)
 
+            def bce(logits: Tensor, targets: Tensor) -> Tensor:
+                soft = targets * (1 - smoothing) + 0.5 * smoothing
+                return functional.binary_cross_entropy_with_logits(
+                    logits, soft, pos_weight=weights, reduction="none"
+                )
 
-def _bce(smoothing: float, weights: Tensor | None) -> Loss:
-    def elements(logits: Tensor, targets: Tensor) -> Tensor:
-        soft = targets * (1 - smoothing) + 0.5 * smoothing
-        return functional.binary_cross_entropy_with_logits(
-            logits, soft, pos_weight=weights, reduction="none"
-        )
-
-    return _over_known(elements)
+            return _over_known(bce)
 
 
 def _over_known(elements: Callable[[Tensor, Tensor], Tensor]) -> Loss:
@@ -207,8 +194,3 @@ def _choice(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     soft = soft * (1 - smoothing) + known[:, None] * (smoothing / targets.shape[1])
     each = -(soft * functional.log_softmax(logits.float(), dim=1)).sum(dim=1)
     return each.sum() / known.sum().clamp(min=1)
-
-
-def _columns(counts: LabelCounts, columns: Sequence[int]) -> LabelCounts:
-    chosen = list(columns)
-    return LabelCounts(positives=counts.positives[chosen], known=counts.known[chosen])

@@ -18,7 +18,6 @@ from edgeml.network.model import SmallCnn, is_convolutional
 # Learned tokens and positions do not decay, whatever their shape. timm's own list lacks those of
 # attention pooling.
 _EMBEDDING = re.compile(r"(^|[._])(pos_embed|(cls|dist|reg)_token|latent)$")
-
 # From this many features on, a transformer counts as wide, such as ViT-B and SigLIP.
 _WIDE = 768
 
@@ -29,14 +28,9 @@ def parameter_groups(
     """Group parameters for AdamW: matrices and kernels decay; biases, norms and embeddings do not.
 
     Decaying the head's bias would pull every label towards probability 0.5. Each group has an
-    `lr_scale`, a factor of the learning rate. Frozen parameters are included: without a gradient
-    the optimizer does not change them until they are unfrozen.
-
-    Args:
-        model: The network.
-        weight_decay: The decay of matrices and kernels.
-        layer_decay: The factor from each layer to the one before it, in (0, 1]; the head has 1
-            (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021); None treats all layers alike.
+    `lr_scale`: `layer_decay` in (0, 1] is the factor from each layer to the one before it, the head
+    has 1 (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2021); None treats all layers alike.
+    Frozen parameters are included: without a gradient the optimizer does not change them.
 
     Raises:
         InputError: timm does not know the order of the layers.

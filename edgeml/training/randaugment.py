@@ -17,7 +17,6 @@ from edgeml.image.frame import Frame
 OPERATIONS = 2
 MAGNITUDE = 9
 _BINS = 30
-
 # The colour outside of the image.
 _BORDER = (124, 116, 104)
 
@@ -33,29 +32,9 @@ def randaugment(frame: Frame, rng: np.random.Generator) -> Frame:
     return frame
 
 
-def identity(frame: Frame, strength: float) -> Frame:
-    """Return the frame unchanged."""
-    return frame
-
-
-def shear_x(frame: Frame, strength: float) -> Frame:
-    """Shift each row by its vertical position times `strength`."""
-    return _warp(frame, [[1, strength, 0], [0, 1, 0]])
-
-
-def shear_y(frame: Frame, strength: float) -> Frame:
-    """Shift each column by its horizontal position times `strength`."""
-    return _warp(frame, [[1, 0, 0], [strength, 1, 0]])
-
-
 def translate_x(frame: Frame, strength: float) -> Frame:
     """Shift by `strength` times the width."""
     return _warp(frame, [[1, 0, strength * frame.shape[1]], [0, 1, 0]])
-
-
-def translate_y(frame: Frame, strength: float) -> Frame:
-    """Shift by `strength` times the height."""
-    return _warp(frame, [[1, 0, 0], [0, 1, strength * frame.shape[0]]])
 
 
 def rotate(frame: Frame, strength: float) -> Frame:
@@ -130,11 +109,11 @@ def _blend(frame: Frame, other: object, strength: float) -> Frame:
 
 # Operation, its strength at full magnitude, and whether its sign is random.
 _TABLE: tuple[tuple[Callable[[Frame, float], Frame], float, bool], ...] = (
-    (identity, 0, False),
-    (shear_x, 0.3, True),
-    (shear_y, 0.3, True),
+    (lambda frame, _: frame, 0, False),
+    (lambda frame, x: _warp(frame, [[1, x, 0], [0, 1, 0]]), 0.3, True),
+    (lambda frame, y: _warp(frame, [[1, 0, 0], [y, 1, 0]]), 0.3, True),
     (translate_x, 150 / 331, True),
-    (translate_y, 150 / 331, True),
+    (lambda frame, y: _warp(frame, [[1, 0, 0], [0, 1, y * frame.shape[0]]]), 150 / 331, True),
     (rotate, 30, True),
     (brightness, 0.9, True),
     (colour, 0.9, True),

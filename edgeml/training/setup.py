@@ -27,10 +27,8 @@ from edgeml.training.splits import SplitFrames, Splits, decoded_splits, prepare_
 class TrainingSetup:
     """What training, and a search before it, start with.
 
-    Attributes:
-        splits: The data; `splits.dataset` is split and has the configured groups.
-        frames: The decoded images: `train`, `val` and `test`.
-        learner: Model, optimizer and loss; `learner.config` has every setting resolved.
+    `splits.dataset` is split and has the configured groups; `frames` are the decoded images of
+    `train`, `val` and `test`; `learner.config` has every setting resolved.
     """
 
     splits: Splits

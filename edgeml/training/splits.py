@@ -115,11 +115,7 @@ def _follows(dataset: Dataset, divide: Callable[[Dataset], Dataset]) -> bool:
 
 
 def _label_groups(named: Mapping[str, tuple[str, ...]], dataset: Dataset) -> tuple[LabelGroup, ...]:
-    """Return groups of which exactly one label is present, after checking them on the data.
-
-    Raises:
-        DataError: A label is not in the data or in two groups, or an image has two labels of one.
-    """
+    """Return groups of which exactly one label is present, after checking them on the data."""
     used: list[str] = []
     for name, labels in named.items():
         used += labels

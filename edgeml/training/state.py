@@ -28,11 +28,9 @@ from edgeml.training.history import Epoch
 from edgeml.training.optim import Ema
 
 STATE_FILE = "state.safetensors"
-
 _FORMAT = "edgeml.state/1"
 # In the metadata of the file; the name dates from edgeml 0.1.0.
 _FIELDS_KEY = "told"
-
 _FILES = (
     STATE_FILE, "model.safetensors", "history.csv", "config.yaml", "split.csv",
     "report.html", "report.json", "per_label.csv",
@@ -133,15 +131,10 @@ def save_state(
     losses: Tensor,
     fields: Mapping[str, Any],
 ) -> None:
-    """Write a state as one complete .safetensors file.
+    """Write tensors bit by bit, and the other `fields` of a run as JSON, as one .safetensors file.
 
-    Args:
-        path: The file to write.
-        model: Its tensors are saved bit by bit, like those of `ema` and `optimizer`.
-        ema: The averaged weights.
-        optimizer: Its moments are saved; parameter groups are built again on resuming.
-        losses: (steps of this epoch so far,) float32.
-        fields: The other values of the run; stored in the metadata as JSON.
+    Of the optimizer, moments are saved; parameter groups are built again on resuming. `losses` are
+    float32, one for each step of this epoch so far.
     """
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"ema.{key}": value for key, value in ema.model.state_dict().items()}

@@ -28,12 +28,8 @@ def open_log(folder: Path, *, first_epoch: int = 1) -> Iterator[Callable[[Epoch]
     """Yield a function that writes an epoch's numbers to an event file in `folder`.
 
     Each row is flushed at once, so that TensorBoard can show a running training. NaN and infinity
-    are omitted.
-
-    Args:
-        folder: The folder of the event file; created if it does not exist.
-        first_epoch: The first epoch to be written. TensorBoard hides what an earlier run wrote for
-            this and later epochs, so that a resumed run continues its own curve.
+    are omitted. TensorBoard hides what an earlier run wrote for `first_epoch` and later ones, so
+    that a resumed run continues its own curve.
 
     Raises:
         MissingDependencyError: TensorBoard is not installed.

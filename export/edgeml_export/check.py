@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeml.benchmark.speedup import Speedup, speedup
 from edgeml.data import Dataset
-from edgeml.measure.compare import Fidelity, Outputs, Recovery, measure, run_both
+from edgeml.measure.compare import Fidelity, Recovery, measure, run_both
 from edgeml.measure.thresholds import transfer_thresholds
 from edgeml.predict.predictor import Predictor
 from edgeml.runtimes import RuntimeOptions, open_runtime
@@ -22,7 +22,6 @@ from edgeml.runtimes.tensorrt.passport import read_passport
 from edgeml.spec.labels import Scores
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.int8.search import Choice
-from edgeml_export.int8.targets import Target
 from edgeml_export.limits import Finding, judge
 from edgeml_export.write import Job, Written
 
@@ -32,11 +31,11 @@ SPEED_SECONDS = 3.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checked:
-    """The result of the comparison with the source.
+    """The result of the comparison with the source; most is None or empty if there were no images.
 
     Attributes:
         spec: The spec of the result, with moved thresholds and measured metrics.
-        fidelity: The comparison, with `passed`; None if there were no images.
+        fidelity: The comparison, with `passed`.
         findings: The limits that are exceeded.
         scores: (N, labels) probabilities of source and result.
         recovery: What moving the thresholds recovers; None where they were not moved.
@@ -69,6 +68,15 @@ def check_model(job: Job, written: Written, choice: Choice | None) -> Checked:
         outputs = run_both(job.reference, candidate, roles.reporting, progress=job.progress)
     fidelity = measure(outputs, before, spec)
     findings = judge(fidelity, job.request.limits, progress=job.progress)
+    recovery = None
+    if fitting is not None:
+        recovery = Recovery(
+            before=fidelity.reference,
+            unfitted=measure(outputs, before, replace(spec, thresholds=before.thresholds)).exported,
+            fitted=fidelity.exported,
+            images=len(fitting),
+            objective="the source's decisions",
+        )
     metrics = fidelity.exported.summary().items()
     return Checked(
         spec=replace(
@@ -77,9 +85,7 @@ def check_model(job: Job, written: Written, choice: Choice | None) -> Checked:
         fidelity=replace(fidelity, passed=not findings),
         findings=findings,
         scores=outputs.scores(before, spec),
-        recovery=None
-        if fitting is None
-        else _recovery(outputs, fidelity, before, spec, len(fitting)),
+        recovery=recovery,
     )
 
 
@@ -140,20 +146,6 @@ def _with_moved_thresholds(
     )
 
 
-def _recovery(
-    outputs: Outputs, fidelity: Fidelity, before: ModelSpec, spec: ModelSpec, images: int
-) -> Recovery:
-    """Compare the metrics with moved thresholds to those with the thresholds of the source."""
-    unfitted = measure(outputs, before, replace(spec, thresholds=before.thresholds))
-    return Recovery(
-        before=fidelity.reference,
-        unfitted=unfitted.exported,
-        fitted=fidelity.exported,
-        images=images,
-        objective="the source's decisions",
-    )
-
-
 def measure_speed(job: Job, network: Path, written: Written) -> Speedup | None:
     """Time INT8 against FP32 in the runtime that INT8 is for; None if that is not on this machine.
 
@@ -161,7 +153,8 @@ def measure_speed(job: Job, network: Path, written: Written) -> Speedup | None:
         InferenceError: A runtime failed.
     """
     layout = job.request.layout
-    if job.request.precision != "int8" or not _runs_here(layout):
+    native = "arm" if platform.machine().lower() in ("aarch64", "arm64") else "x86"
+    if job.request.precision != "int8" or layout not in ("openvino", native):
         return None
     runtime = "openvino" if layout == "openvino" else "onnxruntime"
     spec = spec_of_onnx(read_onnx(network), network)
@@ -176,8 +169,3 @@ def measure_speed(job: Job, network: Path, written: Written) -> Speedup | None:
         fast.close()
     job.progress.note(result.sentence("INT8", "FP32"))
     return result
-
-
-def _runs_here(layout: Target) -> bool:
-    arm = platform.machine().lower() in ("aarch64", "arm64")
-    return layout == "openvino" or layout == ("arm" if arm else "x86")

@@ -15,11 +15,9 @@ from edgeml.spec.model_spec import Precision
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a model.
+    """Something that is wrong with a model: a code for programs, which stays, and a message.
 
-    Attributes:
-        code: For programs; stays the same when the message is reworded.
-        message: For people, with the values; a clause without a full stop.
+    The message is for people, with the values; a clause without a full stop.
     """
 
     code: str
@@ -110,55 +108,49 @@ def joined(findings: Iterable[Finding]) -> str:
 
 def exceeded(fidelity: Fidelity, limits: Limits) -> list[Finding]:
     """Return the limits that are exceeded."""
-    return [*_exceeded_by_values(fidelity, limits), *_exceeded_by_drops(fidelity, limits)]
-
-
-def _exceeded_by_values(fidelity: Fidelity, limits: Limits) -> list[Finding]:
-    findings = []
-    if fidelity.inputs_max_abs > limits.inputs:
-        differing = fidelity.images - fidelity.inputs_equal
-        message = (
-            f"the inputs of {differing} images differ, by up to {fidelity.inputs_max_abs:.2g} "
-            "after normalisation: the models prepare images in different ways (mean, deviation, "
-            "order of colours, size or resize)"
-        )
-        findings.append(Finding("inputs", message))
-    if math.isinf(fidelity.max_abs):
-        findings.append(Finding("not-finite", "some of its logits are NaN or infinity"))
-    elif fidelity.max_abs > limits.max_abs:
-        message = f"a logit is off by {fidelity.max_abs:.2g}, allowed are {limits.max_abs:g}"
-        findings.append(Finding("max-abs", message))
-    if fidelity.probability_mean_abs > limits.probabilities:
-        message = (
+    is_finite, drop = not math.isinf(fidelity.max_abs), fidelity.drops.mAP
+    flips = fidelity.label_flips_per_1000
+    faults = [
+        (
+            fidelity.inputs_max_abs > limits.inputs,
+            "inputs",
+            f"the inputs of {fidelity.images - fidelity.inputs_equal} images differ, by up to "
+            f"{fidelity.inputs_max_abs:.2g} after normalisation: the models prepare images in "
+            "different ways (mean, deviation, order of colours, size or resize)",
+        ),
+        (not is_finite, "not-finite", "some of its logits are NaN or infinity"),
+        (
+            is_finite and fidelity.max_abs > limits.max_abs,
+            "max-abs",
+            f"a logit is off by {fidelity.max_abs:.2g}, allowed are {limits.max_abs:g}",
+        ),
+        (
+            fidelity.probability_mean_abs > limits.probabilities,
+            "probabilities",
             f"probabilities are off by {fidelity.probability_mean_abs:.2g} on average, allowed "
-            f"are {limits.probabilities:g}: is an activation applied twice, or not at all?"
+            f"are {limits.probabilities:g}: is an activation applied twice, or not at all?",
+        ),
+        (
+            flips > limits.flips_per_1000,
+            "flips",
+            f"{flips:.2f} of 1000 labels flip, allowed are {limits.flips_per_1000:g}",
+        ),
+        (
+            drop.points > limits.drop,
+            "drop",
+            f"mAP fell by {drop.points:.2f} points ({_interval(drop)}), allowed are "
+            f"{limits.drop:g} (--max-drop)",
+        ),
+    ]
+    return [Finding(code, message) for is_over, code, message in faults if is_over] + [
+        Finding(
+            "label-drop",
+            f"AP of {label!r} fell by {drop.points:.2f} points ({_interval(drop)}), allowed are "
+            f"{limits.label_drop:g} (--max-label-drop)",
         )
-        findings.append(Finding("probabilities", message))
-    if fidelity.label_flips_per_1000 > limits.flips_per_1000:
-        message = (
-            f"{fidelity.label_flips_per_1000:.2f} of 1000 labels flip, "
-            f"allowed are {limits.flips_per_1000:g}"
-        )
-        findings.append(Finding("flips", message))
-    return findings
-
-
-def _exceeded_by_drops(fidelity: Fidelity, limits: Limits) -> list[Finding]:
-    findings, drop = [], fidelity.drops.mAP
-    if drop.points > limits.drop:
-        message = (
-            f"mAP fell by {drop.points:.2f} points ({_interval(drop)}), "
-            f"allowed are {limits.drop:g} (--max-drop)"
-        )
-        findings.append(Finding("drop", message))
-    for label, drop in _lossy(fidelity, limits).items():
-        if drop.low > 0:
-            message = (
-                f"AP of {label!r} fell by {drop.points:.2f} points ({_interval(drop)}), "
-                f"allowed are {limits.label_drop:g} (--max-label-drop)"
-            )
-            findings.append(Finding("label-drop", message))
-    return findings
+        for label, drop in _lossy(fidelity, limits).items()
+        if drop.low > 0
+    ]
 
 
 def _lossy(fidelity: Fidelity, limits: Limits) -> dict[str, ApLoss]:

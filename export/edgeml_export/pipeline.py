@@ -49,15 +49,11 @@ class Exported:
     Attributes:
         path: The file. An .xml has its weights next to it, as .bin; an .engine its passport. For
             a server, the folder.
-        format: The format.
-        precision: The precision of its weights.
         sha256: The digest of the model file.
         checks: The comparison with its source; None if there were no images.
         recovery: What moving the thresholds recovers; None where they were not moved.
         choice: How INT8 ranges and layers were chosen; None for other precisions.
         speed: The speed of INT8 against FP32 on this machine; None where it was not measured.
-        engine: The engine that was built; None for other formats.
-        report: The page that shows the comparison.
     """
 
     path: Path
@@ -79,7 +75,7 @@ class Exported:
             "precision": self.precision,
             "sha256": self.sha256,
             "checks": self.checks and self.checks.to_dict(),
-            "thresholds": self.recovery and _as_json(self.recovery),
+            "thresholds": self.recovery and _recovery_json(self.recovery),
             "int8": self.choice and self.choice.to_dict(),
             "speed": self.speed and self.speed.to_dict(),
             "engine": self.engine and self.engine.to_dict(),
@@ -87,7 +83,7 @@ class Exported:
         }
 
 
-def _as_json(recovery: Recovery) -> dict[str, Any]:
+def _recovery_json(recovery: Recovery) -> dict[str, Any]:
     return {
         "images": recovery.images,
         "reference": recovery.before.to_dict()["metrics"],
@@ -103,19 +99,10 @@ def export(source: Path, fmt: Format, *, progress: Progress = SILENT, **options:
         source: A run folder of `edgeml train`, its .safetensors, or an .onnx.
         fmt: What to write: `onnx`, `openvino`, `trt`, `trt-rtx`, `triton` or `ovms`.
         progress: Where the work is shown.
-        **options: The other attributes of `ExportRequest`, which explains them: `precision`,
-            `calib`, `check`, `max_drop`, `max_label_drop`, `target`, `method`, `input`, `slim`,
-            `minutes`, `allow_overlap`, `retarget`, `engine` and `out`.
+        **options: The other attributes of `ExportRequest`, which explains them.
 
     Raises:
         EdgemlError: See `run_export`.
-
-    Example:
-        >>> from edgeml.data import read_dataset
-        >>> data = read_dataset(Path("split.csv"))
-        >>> exported = export(Path("model.onnx"), "openvino", precision="fp16", check=data)
-        >>> exported.path.name, exported.checks.passed
-        ('model.fp16.xml', True)
     """
     request = ExportRequest(source=source, fmt=fmt, **options)
     return run_export(request, progress=progress)
@@ -164,12 +151,7 @@ def run_export(request: ExportRequest, *, progress: Progress = SILENT) -> Export
 def _assign_roles(
     request: ExportRequest, spec: ModelSpec, source_precision: Precision | None, progress: Progress
 ) -> Roles:
-    """Assign images to their roles, and check what would otherwise fail after minutes of work.
-
-    Raises:
-        RequestError: A budget without images to check it on.
-        DataError: Reporting images cannot be read.
-    """
+    """Assign images to their roles, and check what would otherwise fail after minutes of work."""
     quantizes = request.precision == "int8" and source_precision is None
     roles = assign_roles(
         spec,
@@ -182,7 +164,7 @@ def _assign_roles(
         raise RequestError(
             "A budget can only be checked on images: give --check DATA, or omit --max-drop and "
             "--max-label-drop.",
-            reason="budget",
+            "budget",
         )
     if quantizes and roles.reporting is not None:
         # The search for layers runs before the check and may take minutes.
@@ -191,12 +173,7 @@ def _assign_roles(
 
 
 def _export(job: Job) -> Exported:
-    """Write, check, deliver and report.
-
-    Raises:
-        FidelityError: The result exceeds a limit.
-        ExportError: A step failed.
-    """
+    """Write, check, deliver and report."""
     request, quantization = job.request, None
     if job.source_precision:
         network = typed = rewrite_source(job)
@@ -228,11 +205,7 @@ def _export(job: Job) -> Exported:
 
 
 def _choose_quantization(job: Job, network: Path) -> Quantization:
-    """Measure ranges, or read stored ones; choose the method and the float layers by images.
-
-    Raises:
-        FidelityError: INT8 exceeds its limits with every choice that was tried.
-    """
+    """Measure ranges, or read stored ones; choose the method and the float layers by images."""
     with (
         needs("onnx", extra="export", to="write INT8 models"),
         needs("onnxruntime", extra="export", to="write INT8 models"),

@@ -25,10 +25,8 @@ _BUILD_ON_DEVICE_HINT = (
 def precision_of_source(request: ExportRequest) -> Precision | None:
     """Return the precision of an .onnx that is built or rewritten without being converted.
 
-    The graph decides, not the spec: files that other tools quantised do not state it.
-
-    Returns:
-        None for a source that is still to be converted: a checkpoint, or FP32.
+    The graph decides, not the spec: files that other tools quantised do not state it. None for a
+    source that is still to be converted: a checkpoint, or FP32.
 
     Raises:
         ModelLoadError: The source is not ONNX.
@@ -48,10 +46,6 @@ def precision_of_source(request: ExportRequest) -> Precision | None:
 
 def check_prerequisites(request: ExportRequest, source_precision: Precision | None) -> None:
     """Check options, libraries, images and the output path, before the source is opened.
-
-    Args:
-        request: What to write.
-        source_precision: From `precision_of_source`.
 
     Raises:
         InputError: An option does not apply, or the result cannot be written to its path.
@@ -78,7 +72,7 @@ def _check_engine_options(library: Library | None, options: EngineOptions, fmt: 
         raise RequestError(
             f"{fmt} is not an engine: --batch, --portable, --capability and --workspace are for "
             "--fmt trt and trt-rtx.",
-            reason="engine",
+            "engine",
         )
 
 
@@ -114,12 +108,10 @@ def check_output(request: ExportRequest) -> None:
     path, suffix = request.path, SUFFIXES.get(request.fmt)
     if suffix and path.suffix != suffix:
         raise RequestError(
-            f"{path.name!r} is no name for {request.fmt}: it must end in {suffix}.", reason="suffix"
+            f"{path.name!r} is no name for {request.fmt}: it must end in {suffix}.", "suffix"
         )
     if suffix and path.is_dir():
-        raise RequestError(
-            f"{str(path)!r} is a folder: choose another name with --out.", reason="folder"
-        )
+        raise RequestError(f"{str(path)!r} is a folder: choose another name with --out.", "folder")
     if not suffix:
         check_free(path)
     check_writable(path)
@@ -128,12 +120,7 @@ def check_output(request: ExportRequest) -> None:
 def check_source(
     request: ExportRequest, spec: ModelSpec, source_precision: Precision | None
 ) -> None:
-    """Check that the requested step is possible from this source.
-
-    Args:
-        request: What to write.
-        spec: The spec of the source.
-        source_precision: From `precision_of_source`.
+    """Check that the requested step is possible from this source, which has this spec.
 
     Raises:
         RequestError: It is not; names a step that is.
@@ -142,33 +129,27 @@ def check_source(
     if source.is_dir() or source.suffix == ".safetensors":
         return
     if source.suffix != ".onnx":
-        raise RequestError(
-            f"{name} cannot be exported: give the run folder or an .onnx.", reason="source"
-        )
+        raise RequestError(f"{name} cannot be exported: give the run folder or an .onnx.", "source")
     if source_precision is not None:
         if request.precision != source_precision:
             raise RequestError(
                 f"{name} is {source_precision} already: give --precision {source_precision}, or "
                 "start from the FP32 model.",
-                reason="precision",
+                "precision",
             )
     elif request.retarget:
-        raise RequestError(
-            f"{name} has no Q/DQ nodes to rewrite: omit --retarget.", reason="retarget"
-        )
+        raise RequestError(f"{name} has no Q/DQ nodes to rewrite: omit --retarget.", "retarget")
     elif spec.precision != "fp32":
         raise RequestError(
-            f"{name} is {spec.precision} already: start from the FP32 model.", reason="precision"
+            f"{name} is {spec.precision} already: start from the FP32 model.", "precision"
         )
     if request.fmt == "onnx" and request.precision == "fp32":
-        raise RequestError(f"{name} is FP32 ONNX already.", reason="same")
+        raise RequestError(f"{name} is FP32 ONNX already.", "same")
     if request.path.resolve() == source.resolve():
-        raise RequestError(
-            f"{name} would be replaced: choose another name with --out.", reason="replaced"
-        )
+        raise RequestError(f"{name} would be replaced: choose another name with --out.", "replaced")
     if request.input == "uint8" and spec.input != "uint8":
         raise RequestError(
-            "The input of an .onnx stays as it is: give the run folder for uint8.", reason="input"
+            "The input of an .onnx stays as it is: give the run folder for uint8.", "input"
         )
     if request.slim:
-        raise RequestError("--slim applies to checkpoints: give the run folder.", reason="slim")
+        raise RequestError("--slim applies to checkpoints: give the run folder.", "slim")

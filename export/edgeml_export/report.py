@@ -27,11 +27,10 @@ def write_report(
     engine: EngineReport | None = None,
     speed: Speedup | None = None,
 ) -> Path | None:
-    """Write the page that shows the comparison, whether it passed or not.
+    """Write the page that shows the comparison, whether it passed or not; return its path.
 
-    Returns:
-        Its path; None without a comparison. Then the page of an earlier export is removed,
-        because it shows a file that was replaced.
+    Without a comparison, return None, and remove the page of an earlier export, because it shows
+    a file that was replaced.
 
     Raises:
         InputError: The page cannot be written.

@@ -17,7 +17,6 @@ from edgeml_export.limits import Limits, limits_for
 
 Input = Literal["float32", "uint8"]
 Format = Literal["onnx", "openvino", "trt", "trt-rtx", "triton", "ovms"]
-
 SUFFIXES: dict[Format, str] = {
     "onnx": ".onnx",
     "openvino": ".xml",
@@ -25,8 +24,6 @@ SUFFIXES: dict[Format, str] = {
     "trt-rtx": ".engine",
 }
 """Suffixes of files; `triton` and `ovms` are folders with any name."""
-
-
 RequestReason = Literal[
     "unknown",  # a value that is not one of the choices
     "target",  # the format has an INT8 layout of its own
@@ -53,9 +50,9 @@ class RequestError(InputError):
         reason: Why, in one word that a program can rely on.
     """
 
-    def __init__(self, message: str, *, reason: RequestReason = "unknown") -> None:
+    def __init__(self, message: str, reason: RequestReason = "unknown") -> None:
         super().__init__(message)
-        self.reason: RequestReason = reason
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,22 +115,19 @@ class ExportRequest:
                 raise RequestError(f"Unknown {name} {value!r}; expected one of {', '.join(known)}.")
         if self.file == "openvino" and self.target not in ("auto", "openvino"):
             raise RequestError(
-                f"The format {self.fmt} has its own INT8 layout: omit --target.", reason="target"
+                f"The format {self.fmt} has its own INT8 layout: omit --target.", "target"
             )
         if self.library and self.target not in ("auto", "tensorrt"):
-            raise RequestError(
-                "An engine has TensorRT's INT8 layout: omit --target.", reason="target"
-            )
+            raise RequestError("An engine has TensorRT's INT8 layout: omit --target.", "target")
         if self.retarget and (self.precision != "int8" or self.layout != "tensorrt"):
             raise RequestError(
                 "--retarget rewrites INT8 files for TensorRT: give --precision int8, and --fmt "
                 "trt, trt-rtx, or onnx with --target tensorrt.",
-                reason="retarget",
+                "retarget",
             )
         if not self.minutes > 0:
             raise RequestError(
-                f"The search time is {self.minutes:g} minutes; it must be above 0.",
-                reason="minutes",
+                f"The search time is {self.minutes:g} minutes; it must be above 0.", "minutes"
             )
         _ = self.limits  # refuses negative points
 

@@ -14,20 +14,18 @@ from edgeml_export.int8.calibration import Calibration, choose_calibration
 
 # Fewer images than these are not divided: each part would be too small for its role.
 _MIN_TO_DIVIDE = 60
-
 # Images that only calibrate are divided so that some are left to fit with.
 _CALIBRATION_SPLIT = SplitPlan(val=0.3, test=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """The images of an export.
+    """The images of an export; `overlap` counts those that have more than one role.
 
     Attributes:
         calibration: For the ranges of INT8.
         fitting: For every choice: the method for ranges, layers that stay float, thresholds.
         reporting: For the reported figures, and nothing else.
-        overlap: The number of images that have more than one of these roles.
     """
 
     calibration: Calibration | None
@@ -47,15 +45,9 @@ def assign_roles(
     """Assign images to their roles.
 
     If the split of the data is known, the train part calibrates, the validation part fits and the
-    test part reports. One data set for both ends is divided here. Other data for checking only
-    report; of other data for calibration, three of ten fit, unless they are few.
-
-    Args:
-        spec: The spec of the model, which may state how its data were divided.
-        calib: Images to calibrate and to fit with; None: only a validation part of `check` fits.
-        check: Images to report with.
-        allow_overlap: Allow images to have two roles, and note it.
-        progress: Where doubts are noted.
+    test part reports. One data set for both ends is divided here. Other data in `check` only
+    report; of other data in `calib`, three of ten fit, unless they are few. Without `calib`, only
+    a validation part of `check` fits. `allow_overlap` notes images with two roles.
 
     Raises:
         NotComparableError: The data name a label that the model does not know.
@@ -97,11 +89,7 @@ def _divided(dataset: Dataset, spec: ModelSpec, *, default: SplitPlan | None) ->
 
 
 def _count_overlap(roles: Roles, *, allowed: bool, progress: Progress) -> Roles:
-    """Count images whose bytes have two roles.
-
-    Raises:
-        CalibrationError: There are some, and none are allowed.
-    """
+    """Count images whose bytes have two roles."""
     hashes = {
         "calibrated": roles.calibration.hashes if roles.calibration else (),
         "fitted": roles.fitting.hashes() if roles.fitting else (),
@@ -121,9 +109,16 @@ def _count_overlap(roles: Roles, *, allowed: bool, progress: Progress) -> Roles:
                 else "Divide the data again, with edgeml data split"
             )
             count = sum(each in shared for each in hashes[second])
+            example = next(
+                path.name
+                for dataset in (roles.reporting, roles.fitting)  # one of them has it
+                if dataset is not None
+                for path, each in zip(dataset.paths, dataset.hashes(), strict=True)
+                if each in shared
+            )
             raise CalibrationError(
                 f"{count} of {len(hashes[second])} images that are {second} with are also {first} "
-                f"with, for example {_example(roles, shared)!r}: the figures would flatter the "
+                f"with, for example {example!r}: the figures would flatter the "
                 f"model. {remedy}, or --allow-overlap."
             )
         overlap |= shared
@@ -134,13 +129,3 @@ def _count_overlap(roles: Roles, *, allowed: bool, progress: Progress) -> Roles:
         "the figures flatter the model."
     )
     return replace(roles, overlap=len(overlap))
-
-
-def _example(roles: Roles, hashes: set[str]) -> str:
-    """Return the name of an image with one of the hashes; it is in reporting or fitting."""
-    for dataset in (roles.reporting, roles.fitting):
-        if dataset is not None:
-            for path, each in zip(dataset.paths, dataset.hashes(), strict=True):
-                if each in hashes:
-                    return path.name
-    raise AssertionError("calibration shares images with one of the others")

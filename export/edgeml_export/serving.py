@@ -20,12 +20,9 @@ from edgeml.spec.storage import spec_metadata
 Server = Literal["triton", "ovms"]
 Device = Literal["cpu", "gpu"]
 Kind = Literal["FP32", "UINT8"]
-
 LABELS_FILE = "labels.txt"
-
 SPEC_FILE = "edgeml.json"
 """The ModelSpec, for clients; also the mark of a folder that edgeml wrote."""
-
 MAX_BATCH = 16
 """How many requests Triton may run as one batch; it does not wait for more."""
 
@@ -107,12 +104,7 @@ class _Port:
 
 
 def _ports(model: Path) -> tuple[_Port, _Port]:
-    """Return a model's only input and only output.
-
-    Raises:
-        InputError: It has another format, more inputs or outputs, or other types.
-        ModelLoadError: It cannot be read.
-    """
+    """Return a model's only input and only output."""
     match model.suffix:
         case ".onnx":
             inputs, outputs = _ports_of_onnx(model)
@@ -171,11 +163,7 @@ def _port(model: Path, name: str, kind: Kind | None, sides: list[int | None]) ->
 
 
 def _check_fit(model: Path, ports: tuple[_Port, _Port], spec: ModelSpec) -> None:
-    """Check that the spec fits the tensors of the model.
-
-    Raises:
-        SpecError: It does not; names the difference.
-    """
+    """Check that the spec fits the tensors of the model."""
     image, logits = ports
     height, width = spec.preprocess.size
     raw = spec.input == "uint8"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,28 +23,28 @@ from edgeml.errors import ExportError, needs
 from edgeml.files import sha256_of_file
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.checkpoint import load_checkpoint
+from edgeml.network.model import one_line
 from edgeml.runtimes import open_runtime
 from edgeml.runtimes.onnx_file import write_onnx
 from edgeml.spec.model_spec import ModelSpec
 from edgeml_export.request import Input
 
 logger = logging.getLogger(__name__)
-
 Exporter = Callable[[nn.Module, Tensor], onnx.ModelProto]
-
 OPSET = 18
 """Read by every TensorRT of a Jetson (10.3) and by ONNX Runtime since 1.14."""
-
 # Methods that merge the branches of a module of timm.
 _MERGE_METHODS = ("fuse", "reparameterize", "switch_to_deploy")
-
+_OPTIONS: dict[str, Any] = {
+    "opset_version": OPSET,
+    "input_names": ["images"],
+    "output_names": ["logits"],
+}
 IR_VERSION = 10
 """The newest that ONNX Runtime 1.20 reads."""
-
 MERGE_TOLERANCE = 1e-4
 """Largest allowed change of logits by merging branches, relative to the largest logit; merging
 MobileOne, RepViT, FastViT and RepGhostNet changed them by less than 1e-6."""
-
 PARITY = 1e-3
 """Largest allowed difference of logits to PyTorch: different orders of summation stay below it."""
 
@@ -80,16 +81,12 @@ def onnx_from_module(
 
     PyTorch's dynamo exporter is tried first, then its older one. The spec names the first one
     whose network agrees with `module` at batch sizes that it was not traced with. Branches that
-    are equivalent to one convolution are merged first: `reparameterized` in the spec.
+    are equivalent to one convolution are merged first, in a copy: `reparameterized` in the spec.
+    `precision` and `input` of the spec are set to what is written.
 
-    Args:
-        module: The network, which is not changed.
-        spec: Its spec; `precision` and `input` are set to what is written.
-        target: The .onnx file.
-        input: `uint8` moves the normalisation into the graph, which then takes raw BGR frames
-            (N, H, W, 3) uint8 of the right size.
-        slim: Let onnxslim merge nodes, and use its result if that is smaller and agrees with
-            `module` too; `slimmed` in the spec states the outcome.
+    With `input="uint8"` the graph takes raw BGR frames (N, H, W, 3) uint8 of the right size, and
+    normalises them. `slim` lets onnxslim merge nodes, and uses its result if that is smaller and
+    agrees with `module` too; `slimmed` in the spec states the outcome.
 
     Raises:
         ExportError: Merged branches compute something else, or neither exporter writes a network
@@ -106,8 +103,8 @@ def onnx_from_module(
             model = _tidy(_quietly(exporter, network, _example(spec, 2)))
             difference = _difference(network, model, spec)
         except Exception as err:  # an exporter may raise anything
-            failures.append(f"{name}: {_one_line(err)}")
-            logger.info("The %s exporter failed: %s", name, _one_line(err))
+            failures.append(f"{name}: {one_line(err)}")
+            logger.info("The %s exporter failed: %s", name, one_line(err))
             continue
         if difference <= PARITY:
             if slim:
@@ -127,11 +124,7 @@ def onnx_from_module(
 def _slimmed(
     network: nn.Module, model: onnx.ModelProto, spec: ModelSpec
 ) -> tuple[onnx.ModelProto, str]:
-    """Return a smaller model that computes the same, or else the model, and a note on which.
-
-    Raises:
-        MissingDependencyError: onnxslim is absent.
-    """
+    """Return a smaller model that computes the same, or else the model, and a note on which."""
     with needs("onnxslim", extra="slim", to="merge nodes of an ONNX model"):
         import onnxslim
     tool = f"onnxslim {onnxslim.__version__}"
@@ -139,8 +132,8 @@ def _slimmed(
         slim = _tidy(onnxslim.slim(onnx.ModelProto.FromString(model.SerializeToString())))
         difference = _difference(network, slim, spec)
     except Exception as err:  # onnxslim may raise anything
-        logger.info("%s failed: %s", tool, _one_line(err))
-        return model, f"{tool} failed: {_one_line(err)}"
+        logger.info("%s failed: %s", tool, one_line(err))
+        return model, f"{tool} failed: {one_line(err)}"
     before, after = len(model.graph.node), len(slim.graph.node)
     if after >= before:
         return model, f"{tool} found nothing to merge"
@@ -153,9 +146,6 @@ def _reparameterized(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, dic
     """Merge branches on a copy, as RepVGG (Ding et al., 2021) and similar networks should run.
 
     Return the copy in evaluation mode, on the CPU, and notes on what was done.
-
-    Raises:
-        ExportError: The copy does not compute the same as the module.
     """
     source = copy.deepcopy(module).eval().cpu()
     if not any(hasattr(part, name) for part in source.modules() for name in _MERGE_METHODS):
@@ -202,15 +192,9 @@ class _FromPixels(nn.Module):
 
 
 def _by_dynamo(network: nn.Module, example: Tensor) -> onnx.ModelProto:
+    shapes = ({0: "batch"},)
     program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: "batch"},),
+        network, (example,), dynamo=True, verbose=False, dynamic_shapes=shapes, **_OPTIONS
     )
     assert program is not None
     return program.model_proto
@@ -224,10 +208,8 @@ def _by_torchscript(network: nn.Module, example: Tensor) -> onnx.ModelProto:
             (example,),
             written,
             dynamo=False,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["logits"],
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+            **_OPTIONS,
         )
         return onnx.load(written)
 
@@ -289,8 +271,3 @@ def _example(spec: ModelSpec, count: int) -> Tensor:
         cv2.resize(seed, (width, height), interpolation=cv2.INTER_CUBIC) for seed in seeds
     ]
     return torch.from_numpy(spec.network_input_fitted(np.stack(frames)))
-
-
-def _one_line(err: Exception) -> str:
-    text = " ".join(str(err).split()) or type(err).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -18,17 +18,12 @@ with without_telemetry():
 
 
 def openvino_from_onnx(source: Path, target: Path, *, fp16: bool = False) -> Path:
-    """Write an .xml and, next to it, its weights as .bin; both or none.
+    """Write an .xml and, next to it, its weights as .bin, from FP32 or INT8 ONNX; both or none.
 
     INT8 comes with the source, as Q/DQ nodes laid out for OpenVINO. NNCF would quantise OpenVINO's
     own graph; on a trained MobileNetV2 that moved decisions five times as far, and was no faster
-    (benchmarks/quantization).
-
-    Args:
-        source: An .onnx, FP32 or INT8.
-        target: The .xml.
-        fp16: Store weights as FP16, and state it in the spec. The precision of the arithmetic is
-            chosen when the file is opened.
+    (benchmarks/quantization). `fp16` stores weights as FP16, and the spec states it: the precision
+    of the arithmetic is chosen when the file is opened.
 
     Raises:
         ModelLoadError: The source is not ONNX.

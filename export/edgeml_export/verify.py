@@ -37,14 +37,11 @@ from edgeml_export.limits import Finding, Limits, judge, limits_for
 
 # Number of findings in the line of `sentence`.
 _MAX_FINDINGS = 3
-
 # FP16 may give a probability of 1.0005.
 _ROUNDING = 1e-3
-
 # Kernels are chosen by batch size and round differently, INT8 by a full step. An image that
 # leaks into its neighbour moves it by as much as images differ from each other.
 _BATCH_NOISE = 0.1
-
 # Points of 100 that new thresholds may cost on images they were not fitted on. Less is noise of
 # a few hundred images; thresholds of another model, or none, cost several times more.
 _THRESHOLD_NOISE = 3.0
@@ -55,9 +52,6 @@ class Verification:
     """What is known about a model file.
 
     Attributes:
-        path: The file.
-        sha256: Its digest.
-        findings: What is wrong with it.
         spec: Its spec; None if it cannot be opened.
         scores: (N, labels) float32 probabilities of the source and of the model, if both were run.
         limits: The allowed differences; None if it cannot be opened.
@@ -174,11 +168,7 @@ def verify(
 
 
 def _verify_passport(engine: Path, digest: str, *, compared: bool) -> Verification | None:
-    """Compare an engine that cannot run here with its passport; return None if it can run.
-
-    Raises:
-        ModelLoadError: It should be compared with a source, and cannot run.
-    """
+    """Compare an engine that cannot run here with its passport; return None if it can run."""
     try:
         passport, _ = read_engine(engine)
     except EngineMismatchError as err:

@@ -57,7 +57,6 @@ class Job:
     """One export in progress.
 
     Attributes:
-        request: What to write.
         source_precision: The precision of a source that is not converted, only built or rewritten.
         reference: The source, opened.
         roles: Which images calibrate, fit and check.
@@ -88,7 +87,6 @@ class EngineReport:
     """An engine that was built.
 
     Attributes:
-        built: The engine.
         products: The number of its convolutions and matrix products by operator and type, see
             `products_of`.
         checked_by: What is compared with the source: the `engine`, or, without a GPU that runs
@@ -136,13 +134,7 @@ class EngineReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """The result, still in the temporary folder.
-
-    Attributes:
-        path: The .onnx, .xml or .engine.
-        onnx: The ONNX with the requested types that `path` was made from.
-        engine: The engine that was built; None for other formats.
-    """
+    """The result `path`, still in the temporary folder, and the typed ONNX it was made from."""
 
     path: Path
     onnx: Path
@@ -195,12 +187,7 @@ def rewrite_source(job: Job) -> Path:
 
 
 def write_typed(job: Job, network: Path, quantization: Quantization | None) -> Path:
-    """Write FP32 ONNX with the requested types, still as ONNX.
-
-    Args:
-        job: The export.
-        network: FP32 ONNX.
-        quantization: For INT8; None for other precisions.
+    """Write FP32 ONNX with the requested types, still as ONNX; INT8 needs a `quantization`.
 
     Raises:
         ExportError: The INT8 network does not suit its target.

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgeml.training.batches import Prefetcher
+from edgeml.training.augment import Prefetcher
 
 pytestmark = pytest.mark.train
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgeml.training.mixing import mix
+from edgeml.training.learner import mix
 
 pytestmark = pytest.mark.train
 

@@ -13,7 +13,7 @@ from edgeml import ModelSpec, Preprocess
 from edgeml.errors import ModelLoadError
 from edgeml.network.checkpoint import load_checkpoint, save_checkpoint
 from edgeml.network.model import build_model
-from edgeml.training.teacher import load_teacher
+from edgeml.training.learner import load_teacher
 
 pytestmark = pytest.mark.train
 

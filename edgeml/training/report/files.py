@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from edgeml.measure.metrics import Metrics
+from edgeml.training.history import rounded
 from edgeml.training.report.findings import Findings, LabelFindings, Training
 
 SCHEMA = "edgeml.train/1"
-
 # The columns of an epoch; history.csv has more.
 _EPOCH_COLUMNS = (
     "epoch", "lr", "train_loss", "val_loss", "mAP", "macro_F1", "CF1", "OF1", "exact_match",
@@ -104,24 +104,12 @@ def per_label_csv(training: Training, findings: Findings) -> str:
     splits = [split for split in ("val", "test") if split in findings.labels]
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
-        [
-            "label",
-            "group",
-            "threshold",
-            *(f"{split}_{name}" for split in splits for name in columns),
-        ]
-    )
+    header = (f"{split}_{name}" for split in splits for name in columns)
+    rows.writerow(["label", "group", "threshold", *header])
     for name, threshold in zip(training.spec.labels, training.spec.thresholds, strict=True):
         values = [getattr(findings.labels[split][name], key) for split in splits for key in columns]
-        rows.writerow(
-            [
-                name,
-                findings.group_of.get(name, ""),
-                threshold,
-                *(_rounded(value) if math.isfinite(value) else "" for value in values),
-            ]
-        )
+        texts = (rounded(value) if math.isfinite(value) else "" for value in values)
+        rows.writerow([name, findings.group_of.get(name, ""), threshold, *texts])
     return text.getvalue()
 
 
@@ -135,7 +123,7 @@ def jsonable(value: object) -> Any:
         case bool() | int() | str() | None:
             return value
         case float():
-            return _rounded(value) if math.isfinite(value) else None
+            return rounded(value) if math.isfinite(value) else None
         case list() | tuple() | set() | frozenset():
             return [jsonable(one) for one in value]
     return str(value)
@@ -148,8 +136,3 @@ def _summary(metrics: Metrics) -> dict[str, object]:
         "absent_labels": metrics.absent,
         **metrics.summary(),
     }
-
-
-def _rounded(value: float) -> float:
-    """Keep six significant digits: more are noise, and make the file three times as large."""
-    return float(f"{value:.6g}")

@@ -21,27 +21,21 @@ from edgeml.spec.model_spec import ModelSpec
 from edgeml.training.history import Epoch
 
 SplitName = Literal["val", "test"]
-
 MAX_WORST = 24
 """The number of worst images that the report shows."""
-
 # More points than this would exceed the pixels of the figure.
 _MAX_POINTS = 120
-
 # From this share of waiting time on, reading images counts as the bottleneck.
 _WAITING = 0.1
-
 _MAX_PAIRS = 15
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredSplit:
-    """One split with the scores of the best weights.
+    """One split with the scores of the best weights: (N, L) float32 probabilities.
 
-    Attributes:
-        scores: (N, L) float32 probabilities.
-        targets: (N, L) int8: 1 present, 0 absent, -1 unknown.
-        paths: The N images. The report shows a placeholder for a missing file.
+    `targets` are (N, L) int8: 1 present, 0 absent, -1 unknown. The report shows a placeholder for
+    a missing file of `paths`.
     """
 
     scores: Scores
@@ -54,7 +48,6 @@ class Training:
     """The input of the report of `edgeml train`.
 
     Attributes:
-        title: The headline.
         history: The epochs, first to last.
         spec: The spec of the best weights, with thresholds, groups and provenance.
         val: The split by which thresholds, temperature and epoch were chosen.
@@ -98,11 +91,9 @@ class LabelFindings:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Precision over recall of one label, thinned; average precision sums these steps.
+    """Precision over rising recall of one label, thinned; average precision sums these steps.
 
     Attributes:
-        recall: Rising.
-        precision, threshold: At each recall.
         mark: (recall, precision) of the actual decisions, by threshold or by group.
         prevalence: The precision of random guessing.
     """
@@ -125,13 +116,7 @@ class GroupConfusion:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusedPair:
-    """A label that was missed on images where another was predicted wrongly.
-
-    Attributes:
-        truth, predicted: The label of the images, and the label that was predicted instead.
-        count: The number of these images.
-        positives: The number of images that have `truth`.
-    """
+    """A label `truth` missed on images, of its `positives`, where another was predicted wrongly."""
 
     truth: str
     predicted: str
@@ -152,12 +137,10 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """The speed of training, without the first epoch if there are more.
+    """The speed of training, without the first epoch if there are more: its median over epochs.
 
-    Attributes:
-        images_per_s: The median over epochs.
-        wait: The share of time, 0 to 1, in which training waited for images.
-        bottleneck: The part that limits the speed; None if that is not known.
+    `wait` is the share of time, 0 to 1, in which training waited for images. `bottleneck` is the
+    part that limits the speed; None if that is not known.
     """
 
     images_per_s: float
@@ -171,7 +154,6 @@ class Findings:
 
     Attributes:
         split: `test`, or `val` if there is no test split.
-        metrics: By split.
         labels: By split, then by label.
         group_of: The group of each label that has one, by label.
         by_group: Labels that are decided by their group, not by their threshold.
@@ -179,8 +161,7 @@ class Findings:
         reliability: `val_before`, `val` and `test`, those that exist.
         cooccurrence: (L, L) counts of images that have both labels.
         confusions: One per group with rule `one`.
-        confused: The most frequent first.
-        worst: The worst first.
+        confused, worst: The most frequent first; the worst first.
         speed: None without a history.
     """
 

@@ -36,11 +36,8 @@ from edgeml.training.report.plots import (
 )
 
 _SPLITS = {"val": "validation", "test": "test"}
-_DIAGRAMS = {"val_before": "validation, before", "val": "validation", "test": "test"}
-
 # Precision-recall curves to show: those of the labels with the lowest AP.
 _MAX_CURVES = 24
-
 # Pairs of labels to list by name, and labels with unreliable probabilities to list.
 _MAX_PAIRS = 6
 
@@ -82,7 +79,10 @@ def train_report(training: Training, out: Path) -> None:
     """
     findings = analyse(training)
     spec = training.spec
-    diagrams = [(_named(name, training), one) for name, one in findings.reliability.items()]
+    after = "" if training.uncalibrated is None else ", after"  # after calibration
+    names = {"val_before": "validation, before"}
+    names |= {split: f"{name}{after}" for split, name in _SPLITS.items()}
+    diagrams = [(names[name], one) for name, one in findings.reliability.items()]
     curves, omitted = _curves(training, findings)
     write_text(out.with_name("report.json"), report_json(training, findings))
     write_text(out.with_name("per_label.csv"), per_label_csv(training, findings))
@@ -131,24 +131,19 @@ def train_report(training: Training, out: Path) -> None:
 def write_lr_report(
     rates: Sequence[float], losses: Sequence[float], suggested: float | None, out: Path
 ) -> None:
-    """Write the report of a search for a learning rate to `out`.
-
-    Args:
-        rates: The rate of each step, rising.
-        losses: The training loss at each.
-        suggested: The suggested rate; None if the search failed.
-        out: The .html file.
+    """Write the losses at rising learning rates, with the suggested rate if there is one, to `out`.
 
     Raises:
         InputError: `out` cannot be written.
     """
+    span = f"{min(rates):.2g} to {max(rates):.2g}" if len(rates) else ""
     tiles = [
         Tile(
             name="Suggested",
             value=f"{suggested:.2g}" if suggested is not None else UNKNOWN,
             of="learning rate, for --lr",
         ),
-        Tile(name="Tried", value=figure(len(rates), 0), unit="steps", of=_span(rates)),
+        Tile(name="Tried", value=figure(len(rates), 0), unit="steps", of=span),
     ]
     write_page(
         out,
@@ -160,10 +155,6 @@ def write_lr_report(
             "plot": lr_finder_plot(rates, losses, suggested),
         },
     )
-
-
-def _span(rates: Sequence[float]) -> str:
-    return f"{min(rates):.2g} to {max(rates):.2g}" if len(rates) else ""
 
 
 def _tiles(findings: Findings) -> list[Tile]:
@@ -218,36 +209,20 @@ def _epoch_plots(training: Training) -> list[tuple[str, Markup]]:
 def _speed_text(speed: Speed | None) -> str:
     if speed is None or not is_known(speed.images_per_s):
         return ""
-    text = f"Training ran at {figure(speed.images_per_s, 0)} images per second (median of epochs)"
-    match speed.bottleneck:
-        case "data":
-            gain = f"{1 / max(1 - speed.wait, 0.01):.1f}"
-            return (
-                f"{text}. It waited for images {percent(speed.wait, 0)} % of the time: "
-                "reading them was the bottleneck. Without waiting it would be "
-                f"{gain} times as fast."
-            )
-        case "compute":
-            return (
-                f"{text}. It waited for images {percent(speed.wait, 0)} % of the time: "
-                "computing was the bottleneck, not reading."
-            )
-    return f"{text}."
-
-
-def _named(diagram: str, training: Training) -> str:
-    """Return the name of a reliability diagram: its split, and `before` or `after` calibration."""
-    if training.uncalibrated is None or diagram == "val_before":
-        return _DIAGRAMS[diagram]
-    return f"{_DIAGRAMS[diagram]}, after"
+    text = f"Training ran at {figure(speed.images_per_s, 0)} images per second (median of epochs)."
+    if speed.bottleneck is None:
+        return text
+    text += f" It waited for images {percent(speed.wait, 0)} % of the time: "
+    if speed.bottleneck == "compute":
+        return f"{text}computing was the bottleneck, not reading."
+    gain = f"{1 / max(1 - speed.wait, 0.01):.1f}"
+    return (
+        f"{text}reading them was the bottleneck. Without waiting it would be {gain} times as fast."
+    )
 
 
 def _curves(training: Training, findings: Findings) -> tuple[list[_Curve], int]:
-    """Draw the curves in label order; with too many labels, only those of the lowest AP.
-
-    Returns:
-        The curves, and the number of omitted ones.
-    """
+    """Draw the curves of the labels with the lowest AP; return also the number of omitted ones."""
     labels = findings.labels[findings.split]
     thresholds = dict(zip(training.spec.labels, training.spec.thresholds, strict=True))
     chosen = list(findings.curves)

@@ -32,7 +32,6 @@ METRICS = {
     "exact_match": "exact match",
 }
 """The metrics of an epoch to draw, with their names in the legend."""
-
 _UNHINDERED = "without waiting"
 
 
@@ -110,8 +109,7 @@ def speed_plot(history: Sequence[Epoch]) -> Markup:
 def reliability_plot(diagrams: Mapping[str, Reliability]) -> Markup:
     """Plot the frequency of true labels over predicted probability, and the number of decisions.
 
-    Args:
-        diagrams: By their name in the legend; the bars show the counts of the last one.
+    The diagrams have their names in the legend; the bars show the counts of the last one.
     """
     with styled():
         figure = Figure(figsize=(WIDTH / 72, 380 / 72), layout="constrained")
@@ -133,7 +131,9 @@ def reliability_plot(diagrams: Mapping[str, Reliability]) -> Markup:
         below.bar(middles, last.count, 0.9 * wide, color=colour, alpha=0.6)
         if last.count.max() > 50:
             below.set_yscale("log")
-            _plain_ticks(below)
+            below.yaxis.set_major_locator(LogLocator(numticks=4))
+            below.yaxis.set_minor_formatter(NullFormatter())
+            below.yaxis.set_major_formatter(FuncFormatter(_plain))
         else:
             below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
         below.set_ylabel("decisions")
@@ -153,10 +153,7 @@ def lr_finder_plot(
 ) -> Markup:
     """Plot the loss over learning rates that rise from step to step (Smith, WACV 2017).
 
-    Args:
-        rates: Of each step, above 0.
-        losses: At each step; NaN leaves a gap.
-        suggestion: The suggested rate, which is marked; None if there is none.
+    A loss of NaN leaves a gap; the suggested rate is marked, if there is one.
     """
     x, y = np.asarray(rates, float), np.asarray(losses, float)
     curve = smoothed(y)
@@ -210,12 +207,8 @@ def _bars(axes: Axes, epochs: NDArray[Any], values: NDArray[Any], look: dict[str
         )
 
 
-def _plain_ticks(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(LogLocator(numticks=4))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value / 1e3:g}k")
-    )
+def _plain(value: float, _: object) -> str:
+    return f"{value:g}" if value < 1e4 else f"{value / 1e3:g}k"
 
 
 def _percent(share: float) -> str:
