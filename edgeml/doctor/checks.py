@@ -53,8 +53,8 @@ def _python() -> Finding:
     detail = f"{platform.python_version()}, {bits}, {platform.platform()}"
     fix = "install Python 3.10 or newer, then edgeml with its pip"
     ok = sys.version_info >= (3, 10)
-    finding = problem("python", "too-old", detail, fix)
-    return Finding(name="python", ok=True, detail=detail) if ok else finding
+    finding = Finding(name="python", ok=True, detail=detail)
+    return finding if ok else problem("python", "too-old", detail, fix)
 
 
 def _installed(name: str, fix: str, *, needed: bool = False) -> Finding:

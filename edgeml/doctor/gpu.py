@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -205,12 +206,8 @@ def find_libraries() -> dict[tuple[str, str], str]:
     """
     found: dict[tuple[str, str], str] = {}
     for folder in _library_folders():
-        try:
-            files = os.listdir(folder)
-        except OSError:
-            continue
-        for file in files:
-            if match := _LIBRARY.fullmatch(file):
+        with suppress(OSError):
+            for match in filter(None, map(_LIBRARY.fullmatch, os.listdir(folder))):
                 found.setdefault((match[1], match[2]), str(folder))
     return found
 

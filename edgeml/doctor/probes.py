@@ -66,10 +66,9 @@ def problem(name: str, code: str, detail: str, fix: str, see: str | None = None)
 
 def version_of(name: str) -> str | None:
     """Return an installed package's version from its metadata; nothing is imported."""
-    try:
+    with suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def full_version(name: str) -> str | None:

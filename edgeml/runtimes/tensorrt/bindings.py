@@ -35,12 +35,7 @@ _NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
 
 class Message(NamedTuple):
-    """One line of TensorRT's log.
-
-    Attributes:
-        severity: `INTERNAL_ERROR`, `ERROR`, `WARNING`, `INFO` or `VERBOSE`.
-        text: TensorRT's own words.
-    """
+    """A line of TensorRT's log; severities are INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE."""
 
     severity: str
     text: str

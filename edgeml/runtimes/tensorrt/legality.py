@@ -21,8 +21,8 @@ _ON_INTEGERS = re.compile(r"QLinear\w+|QGemm|\w+Integer|DynamicQuantize\w+")
 
 
 _OPSETS = range(9, 26)
-"""Of TensorRT 11 (its ONNX Opset Guide); 10.15 ends at 24. The parser takes a newer file without
-a warning, and reads its operators as the old ones."""
+"""What TensorRT 11 reads (its ONNX Opset Guide); 10.15 ends at 24. The parser takes a newer file
+without a warning, and reads its operators as the old ones."""
 
 
 @dataclass(frozen=True)
