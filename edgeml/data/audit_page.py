@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from edgeml.data.audit import ODDITIES, RARE, Audit
 from edgeml.data.dataset import cooccurrence
-from edgeml.errors import ImageError
-from edgeml.image.jpeg import jpeg_url
-from edgeml.image.reading import read_image
-from edgeml.report.page import Tile, figure, percent, write_page
-from edgeml.report.svg_figures import heatmap
+from edgeml.report.page import Tile, figure, image_url, percent, write_page
+from edgeml.report.svg_figures import cooccurrence_heatmap, frequent_pairs
 
 # These limits keep a page readable, and below a few megabytes.
 _MAX_GROUPS = 12
@@ -135,11 +131,7 @@ def _image(audit: Audit, row: int) -> _Image:
 
 
 def _image_of(path: Path, name: str, labels: tuple[str, ...], side: str) -> _Image:
-    try:
-        url = jpeg_url(read_image(path, at_least=(_SIDE, _SIDE)), _SIDE)
-    except ImageError:
-        url = ""
-    return _Image(url=url, file=name, labels=labels, side=side)
+    return _Image(url=image_url(path, _SIDE), file=name, labels=labels, side=side)
 
 
 def _together(audit: Audit) -> Markup | None:
@@ -151,21 +143,4 @@ def _together(audit: Audit) -> Markup | None:
     columns = np.sort(common)
     names = [audit.dataset.labels[column] for column in columns]
     counts = counts[np.ix_(columns, columns)]
-    shares = counts / np.maximum(counts.diagonal()[:, None], 1)
-    return heatmap(
-        counts,
-        shares,
-        names,
-        cell_text="{row} with {column}: {count} images, {share} of those with {row}",
-        between="with ↓ … also →",
-        description=f"Which labels occur together. {_most_often(counts, names)}",
-        diagonal="alone",
-    )
-
-
-def _most_often(counts: NDArray[np.int64], names: Sequence[str]) -> str:
-    above = np.triu(counts, 1)
-    order = np.argsort(-above, axis=None, kind="stable")[:3]
-    pairs: Iterable[tuple[int, int]] = zip(*np.unravel_index(order, above.shape), strict=True)
-    texts = [f"{names[a]} and {names[b]} {above[a, b]}" for a, b in pairs if above[a, b]]
-    return f"Most often: {', '.join(texts) or 'none do'}."
+    return cooccurrence_heatmap(counts, names, frequent_pairs(counts, names, 3))

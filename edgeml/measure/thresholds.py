@@ -1,4 +1,4 @@
-"""Thresholds that are best for an objective on given scores and targets.
+"""Fit thresholds to scores and targets for an objective, or transfer them to another model.
 
 A threshold lies in the middle of a gap between two scores. Unknown targets do not count.
 """
@@ -17,13 +17,13 @@ from edgeml.spec.labels import UNKNOWN, Scores, Targets
 # Below this many positives a label's own best threshold is mostly noise.
 FEW_POSITIVES = 20
 
-# What a label gets of which nothing is known, nor of any other.
-_MIDDLE = 0.5
+# The threshold of all labels if there is no positive at all.
+_DEFAULT = 0.5
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What thresholds are fitted for.
+    """The purpose that thresholds are fitted for.
 
     Attributes:
         kind: `macro_f1`: the best F1 of each label; `micro_f1`: the best F1 of all decisions
@@ -48,7 +48,7 @@ def parse_objective(text: str) -> Objective:
     """Read `macro_f1`, `micro_f1`, `precision>=0.9` or `recall>=0.9`, with any number 0 to 1.
 
     Raises:
-        InputError: It is none of these; names them.
+        InputError: The text is none of these.
     """
     kind, _, floor = (part.strip() for part in text.partition(">="))
     try:
@@ -61,7 +61,7 @@ def parse_objective(text: str) -> Objective:
                 raise ValueError(text)
     except ValueError as err:
         raise InputError(
-            f"There is no objective {text!r}: take macro_f1, micro_f1, precision>=0.9 or "
+            f"There is no objective {text!r}: use macro_f1, micro_f1, precision>=0.9 or "
             "recall>=0.9, or another share above 0 and at most 1."
         ) from err
 
@@ -73,38 +73,35 @@ def fit_thresholds(
     *,
     few: int = FEW_POSITIVES,
 ) -> tuple[float, ...]:
-    """Find for each label the threshold that serves the objective best.
+    """Return for each label the threshold that is best for the objective.
 
-    A label with few positives would fit noise: its threshold is drawn towards the best global
-    one, in proportion to the positives that it lacks. A label without any takes the global one,
-    and where there are no positives at all it is 0.5.
-
-    Each label is decided by its threshold alone: in a group of which one label is present,
-    thresholds decide nothing.
+    A label with few positives would fit noise: its threshold moves towards the best global one, in
+    proportion to the positives that it lacks. A label without positives gets the global threshold,
+    which is 0.5 if there are no positives at all. Rules of groups are not applied.
 
     A label that cannot reach a precision gets the threshold at which it is most precise;
-    `labels_below_floor` names such labels.
+    `labels_below_floor` returns such labels.
 
     Args:
         scores: (N, labels) probabilities.
         targets: (N, labels).
         objective: Also as text, see `parse_objective`.
-        few: Below this many positives a label leans on the global threshold; 1 trusts each.
+        few: A label with fewer positives uses the global threshold in part; 1 uses it in none.
 
     Raises:
-        InputError: The objective cannot be read, the shapes differ, or the scores are no
-            probabilities.
+        InputError: The objective cannot be read, the shapes differ, or a score is not in 0 to 1.
     """
     if isinstance(objective, str):
         objective = parse_objective(objective)
     _check(scores, targets)
     everything = _cuts(scores, targets)
     if not everything.positives:
-        return tuple([_MIDDLE] * scores.shape[1])
+        return tuple([_DEFAULT] * scores.shape[1])
     shared = everything.thresholds[_chosen([everything], objective)[0]]
     columns = [(scores[:, i], targets[:, i]) for i in range(scores.shape[1])]
     labels = [
-        _cuts(*column) if (column[1] > 0).any() else _held(*column, shared) for column in columns
+        _cuts(*column) if (column[1] > 0).any() else _fixed_cut(*column, shared)
+        for column in columns
     ]
     fitted = []
     for cuts, cut in zip(labels, _chosen(labels, objective), strict=True):
@@ -116,14 +113,14 @@ def fit_thresholds(
 def transfer_thresholds(
     reference: Scores, candidate: Scores, thresholds: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """Move thresholds so that a candidate decides as its reference does, as often as it can.
+    """Return thresholds with which a candidate agrees most often with its reference's decisions.
 
-    Quantisation shifts and squeezes scores, and a threshold should go along. Whatever a threshold
-    was set for, be it F1, a precision, or by hand, is so kept, and no target is needed. Fitting F1
-    anew instead would draw again from the noise that few positives make.
+    Quantisation shifts and squeezes scores, and a threshold must follow. This keeps the purpose of
+    each threshold, such as an F1, a precision or a choice by hand, and needs no targets. Fitting F1
+    again would instead sample the noise of few positives a second time.
 
-    A new threshold lies in the middle of a gap; of those that agree equally often it is the one
-    nearest to the old, which stays where it is if nothing agrees more.
+    A new threshold lies in the middle of a gap. Among thresholds that agree equally often the one
+    nearest to the old is chosen; the old one stays if no other agrees more often.
 
     Args:
         reference: (N, labels) probabilities.
@@ -131,7 +128,7 @@ def transfer_thresholds(
         thresholds: (labels,) of the reference.
 
     Raises:
-        InputError: The shapes differ, or the scores are no probabilities.
+        InputError: The shapes differ, or a score is not in 0 to 1.
     """
     for scores in (reference, candidate):
         _check_probabilities(scores)
@@ -142,21 +139,21 @@ def transfer_thresholds(
             f"{reference.shape}, {candidate.shape} and {labels}."
         )
     return tuple(
-        _carried(reference[:, i] >= np.float32(threshold), candidate[:, i], threshold)
+        _transferred(reference[:, i] >= np.float32(threshold), candidate[:, i], threshold)
         for i, threshold in enumerate(thresholds)
     )
 
 
-def _carried(present: NDArray[np.bool_], scores: NDArray[np.float32], threshold: float) -> float:
-    """Find the threshold on scores (N,) that agrees most often with decisions (N,)."""
+def _transferred(
+    present: NDArray[np.bool_], scores: NDArray[np.float32], threshold: float
+) -> float:
+    """Return the threshold on scores (N,) that agrees most often with decisions (N,)."""
     values = np.unique(scores)
     if not len(values):
         return threshold
     above, below = np.sort(scores[present]), np.sort(scores[~present])
     # A cut below all, one in the middle of each gap, one above all.
-    middles = ((values[:-1].astype(np.float64) + values[1:]) / 2).astype(np.float32)
-    # Of neighbours among the float32 numbers it would round to either.
-    middles = np.where(middles > values[:-1], middles, values[1:])
+    middles = _middles(values[:-1], values[1:])
     cuts = np.concatenate([[0.0], middles, [1.0], [threshold]]).astype(np.float32)
     agreeing = (
         len(above)
@@ -171,65 +168,69 @@ def _carried(present: NDArray[np.bool_], scores: NDArray[np.float32], threshold:
 def labels_below_floor(
     scores: Scores, targets: Targets, thresholds: tuple[float, ...], objective: Objective | str
 ) -> tuple[int, ...]:
-    """Give the columns of the labels that miss the floor of the objective on these scores.
+    """Return the columns of the labels that miss the floor of the objective on these scores.
 
-    Labels without a known positive are not judged. None are given for an objective without floor.
+    Labels without a known positive are ignored. Without a floor no label is returned.
     """
     if isinstance(objective, str):
         objective = parse_objective(objective)
     if objective.floor is None:
         return ()
-    claimed = (scores >= np.asarray(thresholds, np.float32)) & (targets != UNKNOWN)
-    hits, positives = (claimed & (targets > 0)).sum(axis=0), (targets > 0).sum(axis=0)
-    whole = claimed.sum(axis=0) if objective.kind == "precision" else positives
-    missed = hits / np.maximum(whole, 1) < objective.floor
+    predicted = (scores >= np.asarray(thresholds, np.float32)) & (targets != UNKNOWN)
+    hits, positives = (predicted & (targets > 0)).sum(axis=0), (targets > 0).sum(axis=0)
+    total = predicted.sum(axis=0) if objective.kind == "precision" else positives
+    missed = hits / np.maximum(total, 1) < objective.floor
     missing = np.flatnonzero(missed & (positives > 0))
     return tuple(int(column) for column in missing)
 
 
 @dataclass(frozen=True, eq=False)
 class _Cuts:
-    """Ways to divide some scores into claimed and not claimed, the fewest claimed first.
+    """Candidate thresholds for some scores, the one with the fewest predictions first.
 
     Attributes:
-        thresholds: (K,) float32, falling; what is at or above is claimed.
-        claimed: (K,) how many are.
-        hits: (K,) how many of these are positive.
-        positives: How many there are in all.
+        thresholds: (K,) float32, falling; a score at or above is predicted.
+        predicted: (K,) the number of predictions.
+        hits: (K,) the number of predictions that are positive.
+        positives: The number of all positives.
     """
 
     thresholds: NDArray[np.float32]
-    claimed: NDArray[np.intp]
+    predicted: NDArray[np.intp]
     hits: NDArray[np.intp]
     positives: int
 
 
 def _cuts(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> _Cuts:
-    """Find the cuts of scores of any shape that some objective may want.
+    """Return the cuts of scores of any shape that can be best for an objective.
 
-    Each has a positive as the last that it claims: one that ends with a negative claims more and
-    finds no more. Besides, there is the one that claims least: nothing, unless a score is 1.
+    The lowest prediction of each is a positive: one more negative would only be a false alarm. The
+    cut with the fewest predictions is added: it predicts nothing, unless a score is 1.
     """
-    every = np.sort(scores[targets != UNKNOWN].astype(np.float32))
-    found = np.sort(scores[targets > 0].astype(np.float32))
-    values = np.unique(np.append(found, np.float32(1)))
-    first = np.searchsorted(every, values)
-    below = np.append(np.float32(0), every)[first]
-    # The middle of neighbours among the float32 numbers would round to either of them.
-    middle = ((below.astype(np.float64) + values) / 2).astype(np.float32)
-    thresholds = np.where(middle > below, middle, values)
+    known = np.sort(scores[targets != UNKNOWN].astype(np.float32))
+    positives = np.sort(scores[targets > 0].astype(np.float32))
+    values = np.unique(np.append(positives, np.float32(1)))
+    first = np.searchsorted(known, values)
     return _Cuts(
-        thresholds=thresholds[::-1],
-        claimed=(len(every) - first)[::-1],
-        hits=(len(found) - np.searchsorted(found, values))[::-1],
-        positives=len(found),
+        thresholds=_middles(np.append(np.float32(0), known)[first], values)[::-1],
+        predicted=(len(known) - first)[::-1],
+        hits=(len(positives) - np.searchsorted(positives, values))[::-1],
+        positives=len(positives),
     )
 
 
-def _held(scores: NDArray[np.float32], targets: NDArray[np.int8], threshold: np.float32) -> _Cuts:
-    """Leave a label without positives no choice but the cut that this threshold makes."""
-    claimed = ((scores >= threshold) & (targets != UNKNOWN)).sum()
-    return _Cuts(np.array([threshold]), np.array([claimed]), np.array([0]), 0)
+def _middles(below: NDArray[np.float32], above: NDArray[np.float32]) -> NDArray[np.float32]:
+    middles = ((below.astype(np.float64) + above) / 2).astype(np.float32)
+    # The middle of two adjacent float32 numbers rounds to either of them.
+    return np.where(middles > below, middles, above)
+
+
+def _fixed_cut(
+    scores: NDArray[np.float32], targets: NDArray[np.int8], threshold: np.float32
+) -> _Cuts:
+    """Return the cut at this threshold as the only choice of a label without positives."""
+    predicted = ((scores >= threshold) & (targets != UNKNOWN)).sum()
+    return _Cuts(np.array([threshold]), np.array([predicted]), np.array([0]), 0)
 
 
 def _chosen(labels: list[_Cuts], objective: Objective) -> list[int]:
@@ -241,39 +242,39 @@ def _chosen(labels: list[_Cuts], objective: Objective) -> list[int]:
         case "micro_f1":
             return _best_pooled_f1(labels)
         case "precision":
-            # Of the thresholds with that recall it is the highest, which is the most precise.
+            # The lowest threshold that is precise enough has the highest recall.
             return [_lowest_precise(cuts, floor) for cuts in labels]
         case "recall":
             return [int((cuts.hits / max(1, cuts.positives) >= floor).argmax()) for cuts in labels]
 
 
 def _best_f1(cuts: _Cuts) -> int:
-    return int((2 * cuts.hits / np.maximum(cuts.claimed + cuts.positives, 1)).argmax())
+    return int((2 * cuts.hits / np.maximum(cuts.predicted + cuts.positives, 1)).argmax())
 
 
 def _best_pooled_f1(labels: list[_Cuts]) -> list[int]:
-    """Choose the cuts that together have the best F1 there is.
+    """Choose the cuts that together have the best F1.
 
-    F1 is a ratio, 2 hits / (claimed + positives). For a given ratio r the sum of
-    2 hits - r (claimed + positives) is largest where it is for each label alone; r is then set to
-    the ratio of that choice, until it grows no more: Dinkelbach, On Nonlinear Fractional
-    Programming, Management Science 13(7), 1967. It reaches the global optimum, in a few rounds.
+    F1 is a ratio, 2 hits / (predicted + positives). For a ratio r, the sum of
+    2 hits - r (predicted + positives) is largest if it is largest for each label; r is then set to
+    the ratio of that choice, until it no longer grows: Dinkelbach, On Nonlinear Fractional
+    Programming, Management Science 13(7), 1967. It reaches the global optimum in a few rounds.
     """
     positives = sum(cuts.positives for cuts in labels)
-    chosen, ratio = [len(cuts.claimed) - 1 for cuts in labels], 0.0
+    chosen, ratio = [len(cuts.predicted) - 1 for cuts in labels], 0.0
     while True:
         hits = sum(int(cuts.hits[cut]) for cuts, cut in zip(labels, chosen, strict=True))
-        claimed = sum(int(cuts.claimed[cut]) for cuts, cut in zip(labels, chosen, strict=True))
-        better = 2 * hits / max(1, claimed + positives)
+        predicted = sum(int(cuts.predicted[cut]) for cuts, cut in zip(labels, chosen, strict=True))
+        better = 2 * hits / max(1, predicted + positives)
         if better <= ratio:
             return chosen
         ratio = better
-        chosen = [int((2 * cuts.hits - ratio * cuts.claimed).argmax()) for cuts in labels]
+        chosen = [int((2 * cuts.hits - ratio * cuts.predicted).argmax()) for cuts in labels]
 
 
 def _lowest_precise(cuts: _Cuts, floor: float) -> int:
     """Choose the last cut that is precise enough, else the last of the most precise ones."""
-    precision = cuts.hits / np.maximum(cuts.claimed, 1)
+    precision = cuts.hits / np.maximum(cuts.predicted, 1)
     return int(np.flatnonzero(precision >= min(floor, precision.max()))[-1])
 
 
@@ -289,11 +290,11 @@ def _check(scores: Scores, targets: Targets) -> None:
 def _check_probabilities(scores: Scores) -> None:
     if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
         raise InputError(
-            f"Thresholds are fitted on probabilities, 0 to 1, not on scores from "
+            f"Thresholds need probabilities from 0 to 1, but the scores are from "
             f"{scores.min():g} to {scores.max():g}."
         )
 
 
 def _short(threshold: float) -> float:
-    """Write a float32 with as few digits as tell it from its neighbours."""
+    """Return a float32 with the fewest digits that distinguish it from its neighbours."""
     return float(str(np.float32(threshold)))

@@ -1,4 +1,4 @@
-"""DOOR jinja2: templates to one HTML page that needs nothing but itself."""
+"""DOOR jinja2: fill templates, to a self-contained HTML page; the kit of all pages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgeml.errors import ImageError
 from edgeml.files import write_text
 from edgeml.image.jpeg import jpeg_url
+from edgeml.image.reading import read_image
 
 UNKNOWN = "–"
-"""Shown for what was not measured, or cannot be told."""
+"""Shown for a value that is not known."""
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -43,32 +45,40 @@ def write_page(out: Path, template: str, values: dict[str, Any]) -> None:
     write_text(out, environment.get_template(template).render(values))
 
 
+def image_url(path: Path, side: int) -> str:
+    """Return an image file as a data URL of at most `side` pixels a side; empty if unreadable."""
+    try:
+        return jpeg_url(read_image(path, at_least=(side, side)), side)
+    except ImageError:
+        return ""
+
+
 def is_known(value: float | None) -> bool:
-    """Tell whether a number was measured."""
+    """Whether a number is known: not None, NaN or infinity."""
     return value is not None and math.isfinite(value)
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """Write a share of 1 as per cent, without the sign."""
+    """Format a share of 1 in per cent, without the sign."""
     return f"{100 * share:.{digits}f}" if share is not None and is_known(share) else UNKNOWN
 
 
 def ms(value: float | None) -> str:
-    """Write milliseconds with three digits that matter."""
+    """Format milliseconds with three significant digits."""
     if value is None or not is_known(value):
         return UNKNOWN
     return f"{value:.{max(0, 2 - math.floor(math.log10(max(value, 1e-3))))}f}"
 
 
 def figure(value: float | None, digits: int = 1) -> str:
-    """Write a number with thin spaces between thousands."""
+    """Format a number with thin spaces between thousands."""
     if value is None or not is_known(value):
         return UNKNOWN
     return f"{value:,.{digits}f}".replace(",", " ")
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """Write a number that may be negative with a real minus sign; what rounds to 0 has none."""
+    """Format a number with a typographic minus sign; a number that rounds to 0 has no sign."""
     if value is None or not is_known(value):
         return UNKNOWN
     text = f"{value:.{digits}f}"
@@ -76,7 +86,7 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def small(value: float | None) -> str:
-    """Write a number of any size with two digits that matter, for example 0.0021 or 3.2 × 10⁻⁶."""
+    """Format a number of any size with two digits, for example 0.0021 or 3.2 × 10⁻⁶."""
     if value is None or not is_known(value):
         return UNKNOWN
     if value == 0:
@@ -88,18 +98,18 @@ def small(value: float | None) -> str:
 
 
 def plain(value: float) -> str:
-    """Write a number as short as it is."""
+    """Format a number as short as possible."""
     return f"{value:g}"
 
 
 def width(share: float | None) -> str:
-    """Write a share of 1 as the CSS width of a bar."""
+    """Format a share of 1 as the CSS width of a bar."""
     return f"{100 * min(max(share, 0), 1):.1f}%" if share is not None and is_known(share) else "0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A number that should be seen first."""
+    """A number at the top of a page."""
 
     name: str
     value: str

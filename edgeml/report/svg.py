@@ -14,8 +14,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Matplotlib knows no CSS variables: it draws in these colours, which are then renamed. Black is
-# left out of SVG as the default, so none of them is.
+# Matplotlib does not support CSS variables: it draws in these colours, which are then replaced.
+# SVG omits black as the default, so none of them is black.
 INK, MUTED, GRID, CARD = "#010101", "#010102", "#010103", "#010104"
 SERIES = ("#020001", "#020002", "#020003", "#020004", "#020005", "#020006")
 _VARIABLES = {
@@ -42,7 +42,7 @@ _SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "lines.linewidth": 2,
-    "svg.fonttype": "none",  # text stays text: searchable, and read aloud
+    "svg.fonttype": "none",  # text stays text: searchable, and readable for screen readers
     "text.color": INK,
     "text.parse_math": False,  # a name with two $ is not a formula
     "xtick.color": MUTED,
@@ -56,7 +56,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save inside this block; outside, matplotlib's settings are as they were."""
+    """Draw and save inside this block; matplotlib's settings outside do not change."""
     with rc_context(_SETTINGS), warnings.catch_warnings():
         # Matplotlib's own font may lack a glyph of a name; the browser's has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -64,26 +64,26 @@ def styled() -> Iterator[None]:
 
 
 def axes_of(width: float, height: float) -> tuple[Figure, Axes]:
-    """Make a figure of one plot, sized in CSS pixels."""
+    """Return a figure with one plot; sizes in CSS pixels."""
     figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def markup(figure: Figure, name: str, description: str) -> Markup:
-    """Give a figure as an <svg> element.
+    """Return a figure, drawn inside `styled`, as an <svg> element.
 
     Args:
-        figure: Drawn and saved inside `styled`.
-        name: Sets its ids apart from those of the page's other figures.
-        description: What it shows, for those who cannot see it.
+        figure: The figure.
+        name: The prefix of its ids, unique in the page.
+        description: The text for screen readers.
     """
     text = io.StringIO()
-    # No date, no version, no salt drawn by lot: the same figure gives the same bytes.
+    # No date, no version, no random salt: the same figure gives the same bytes.
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    # Licence links, and a rule of style that would hold for the whole page.
+    # Remove licence links, and a style rule that would apply to the entire page.
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="([^"]*)"', svg)
     assert view, "matplotlib writes a viewBox"
@@ -103,19 +103,13 @@ def markup(figure: Figure, name: str, description: str) -> Markup:
 
 
 WIDTH = 460
-
-
 _MARKERS = ("o", "s", "D", "^", "v", "P")
-
-
 _DASHES = ("-", "--", ":", "-.")
-
-
 _CENTRE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10.5}
 
 
 def tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
-    """Write below or above a point, towards `middle`, where there is room."""
+    """Label a point, below or above it, on the side of `middle`, which has room."""
     right, high = x > middle, y > 0.5
     axes.annotate(
         text,
@@ -129,5 +123,5 @@ def tag(axes: Axes, x: float, y: float, text: str, middle: float) -> None:
 
 
 def style(index: int) -> dict[str, Any]:
-    """Tell curves apart by colour and, for those who do not see it, by dashes."""
+    """Return the colour and the dashes of a curve: colour alone is not accessible to all."""
     return {"color": SERIES[index % len(SERIES)], "linestyle": _DASHES[index % len(_DASHES)]}

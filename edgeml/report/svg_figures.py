@@ -1,7 +1,4 @@
-"""Figures written as SVG by hand: those of many cells, and those that come in great numbers.
-
-Matplotlib would need a hundred times the bytes and the time. Colours are those of the page.
-"""
+"""Figures written as SVG without matplotlib, which would take 100 times the bytes and the time."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ from numpy.typing import NDArray
 
 from edgeml.report.page import MINUS
 
-# Names longer than this are cut in a figure; whoever points at them sees them whole.
-_LONGEST = 22
+# Longer names are cut; the tooltip shows all of them.
+_MAX_NAME = 22
 
-# Numbers fit into the cells of a heatmap up to so many columns.
-_MOST_NUMBERED = 26
+# Cells of a heatmap with more columns are too small for numbers.
+_MAX_NUMBERED = 26
 
 
 def heatmap(
@@ -35,25 +32,22 @@ def heatmap(
     """Draw a square table of counts.
 
     Args:
-        counts: (L, L); 0 is left blank.
-        shades: (L, L) shares of 1, how strongly a cell is painted.
-        names: Of the L rows, and of the columns.
+        counts: (L, L); 0 is blank.
+        shades: (L, L) shares of 1, the strength of the colour of a cell.
+        names: The names of the L rows and columns.
         cell_text: The tooltip of a cell, with {row}, {column}, {count} and {share}.
-        between: What the rows are to the columns, for example `truth ↓ · prediction →`.
-        description: What it shows, for those who cannot see it.
-        diagonal: The class of the cells on the diagonal.
+        between: The meaning of rows and columns, for example `truth ↓ · prediction →`.
+        description: The text for screen readers.
+        diagonal: The CSS class of the cells on the diagonal.
     """
-    side = 30 if len(names) <= 12 else 25 if len(names) <= _MOST_NUMBERED else 15
+    side = 30 if len(names) <= 12 else 25 if len(names) <= _MAX_NUMBERED else 15
     short = [_cut(name) for name in names]
     letter = 6.6 if side > 20 else 5.8
     margin = 14 + letter * max(map(len, short))
-    left, top = margin, 18 + 0.75 * margin  # names of columns lean by 45 degrees
+    left, top = margin, 18 + 0.75 * margin  # names of columns are rotated by 45 degrees
     width = left + side * len(names) + 0.75 * margin
     height = top + side * len(names) + 2
-    parts = [
-        _row_names(short, names, left, top, side),
-        _column_names(short, names, left, top, side),
-    ]
+    parts = _names(short, names, left, top, side)
     for row, column in np.argwhere(counts > 0):
         count, share = int(counts[row, column]), float(np.clip(shades[row, column], 0, 1))
         x, y = left + side * column, top + side * row
@@ -66,7 +60,7 @@ def heatmap(
             f'<rect{kind} x="{x + 1:g}" y="{y + 1:g}" width="{side - 2}" height="{side - 2}" '
             f'fill-opacity="{opacity:.2f}"><title>{escape(title)}</title></rect>'
         )
-        if len(names) <= _MOST_NUMBERED:
+        if len(names) <= _MAX_NUMBERED:
             # On a dark cell the number takes the colour of the card.
             on = ' class="on"' if opacity > 0.6 else ""
             parts.append(
@@ -82,6 +76,36 @@ def heatmap(
     )
 
 
+def cooccurrence_heatmap(
+    counts: NDArray[np.integer], names: Sequence[str], most_often: Sequence[tuple[str, str, int]]
+) -> Markup:
+    """Draw the number of images that have two labels; shades are shares of the row."""
+    pairs = ", ".join(f"{row} and {column} {count}" for row, column, count in most_often)
+    return heatmap(
+        counts,
+        counts / np.maximum(counts.diagonal()[:, None], 1),
+        names,
+        cell_text="{row} with {column}: {count} images, {share} of those with {row}",
+        between="with ↓ … also →",
+        description=f"Which labels occur together. Most often: {pairs or 'none do'}.",
+        diagonal="alone",
+    )
+
+
+def frequent_pairs(
+    counts: NDArray[np.integer], names: Sequence[str], limit: int
+) -> list[tuple[str, str, int]]:
+    """Return the pairs of labels that most often occur together, with the number of images."""
+    above = np.triu(counts, 1)
+    order = np.argsort(-above, axis=None, kind="stable")[:limit]
+    rows, columns = np.unravel_index(order, above.shape)
+    return [
+        (names[row], names[column], int(above[row, column]))
+        for row, column in zip(rows, columns, strict=True)
+        if above[row, column]
+    ]
+
+
 def curve(
     recall: Sequence[float],
     precision: Sequence[float],
@@ -94,10 +118,10 @@ def curve(
 
     Args:
         recall: Rising shares of 1.
-        precision: At each of them.
-        mark: (recall, precision) of the decisions; marked by a dot.
-        prevalence: The precision of chance; a dotted line.
-        description: What it shows, for those who cannot see it.
+        precision: The precision at each recall.
+        mark: (recall, precision) of the decisions, a dot.
+        prevalence: The precision of random guessing, a dotted line.
+        description: The text for screen readers.
     """
     width, height, left, top = 150, 96, 22, 6
 
@@ -146,21 +170,21 @@ class Scale:
     width: int = 210
 
     def x(self, value: float) -> float:
-        """Give the place of a value in pixels; what lies beyond an end is put there."""
+        """Return the position of a value in pixels; values beyond an end are moved to it."""
         inside = min(max(value, self.low), self.high)
         return round(8 + (self.width - 16) * (inside - self.low) / (self.high - self.low), 1)
 
     def ticks(self) -> list[float]:
-        """Give three to eight round values, 0 among them."""
-        most = (self.high - self.low) / 3
-        power = 10.0 ** math.floor(math.log10(most))
-        step = max(power * factor for factor in (1, 2, 5) if power * factor <= most)
+        """Return three to eight round values, including 0."""
+        limit = (self.high - self.low) / 3
+        power = 10.0 ** math.floor(math.log10(limit))
+        step = max(power * factor for factor in (1, 2, 5) if power * factor <= limit)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [step * number for number in range(first, last + 1)]
 
 
 def axis(scale: Scale) -> Markup:
-    """Draw the values of a scale, to stand above a column of whiskers."""
+    """Draw the values of a scale, for the head of a column of whiskers."""
     texts = "".join(
         f'<text x="{scale.x(tick):g}" y="11">{f"{tick:g}".replace("-", MINUS)}</text>'
         for tick in scale.ticks()
@@ -174,18 +198,18 @@ def axis(scale: Scale) -> Markup:
 def whisker(
     points: float, low: float, high: float, scale: Scale, limit: float | None, *, over: bool
 ) -> Markup:
-    """Draw a loss as a bar from 0, its interval as a line, and what is allowed as a dotted one.
+    """Draw a loss as a bar from 0, its interval as a line, and its limit as a dotted line.
 
     Args:
         points: The loss; a gain is negative and goes to the left. NaN is not drawn.
         low: The lower end of its interval; NaN is not drawn.
         high: The upper end.
-        scale: Of the column.
-        limit: What may be lost; None draws none.
-        over: Whether that is exceeded.
+        scale: The axis of the column.
+        limit: The points that may be lost; None or infinity is not drawn.
+        over: Whether the loss exceeds the limit.
     """
-    zero, parts = scale.x(0), []
-    parts.append(f'<path class="zero" d="M{zero:g} 0V22"/>')
+    zero = scale.x(0)
+    parts = [f'<path class="zero" d="M{zero:g} 0V22"/>']
     if math.isfinite(points):
         end = scale.x(points)
         kind = "over" if over else "lost" if points > 0 else "won"
@@ -195,7 +219,7 @@ def whisker(
         )
     if math.isfinite(low) and math.isfinite(high):
         a, b = scale.x(low), scale.x(high)
-        ends = "".join(  # an interval that goes on beyond the edge has no end there
+        ends = "".join(  # an interval that extends beyond the edge has no end there
             f"M{scale.x(end):g} 7V15" for end in (low, high) if scale.low <= end <= scale.high
         )
         parts.append(f'<path class="range" d="M{a:g} 11H{b:g}{ends}"/>')
@@ -210,73 +234,67 @@ def whisker(
 def density(
     across: NDArray[np.floating], up: NDArray[np.floating], names: tuple[str, str], description: str
 ) -> Markup:
-    """Draw where pairs of probabilities lie, each cell by the logarithm of its count.
+    """Draw the density of pairs of probabilities, each cell by the logarithm of its count.
 
     Args:
         across: (K,) from 0 to 1.
         up: (K,) from 0 to 1.
-        names: Of the two axes.
-        description: What it shows, for those who cannot see it.
+        names: The names of the two axes.
+        description: The text for screen readers.
     """
     cells, side, left, top = 40, 7, 44, 8
     counts, _, _ = np.histogram2d(across, up, bins=cells, range=((0, 1), (0, 1)))
-    most = math.log1p(float(counts.max())) or 1.0
-    whole = cells * side
+    highest = math.log1p(float(counts.max())) or 1.0
+    extent = cells * side
     parts = []
     for column, row in np.argwhere(counts > 0):
         count = int(counts[column, row])
-        opacity = 0.15 + 0.85 * math.log1p(count) / most
+        opacity = 0.15 + 0.85 * math.log1p(count) / highest
         parts.append(
             f'<rect x="{left + side * column}" y="{top + side * (cells - 1 - row)}" '
             f'width="{side}" height="{side}" fill-opacity="{opacity:.2f}">'
             f"<title>{count}</title></rect>"
         )
     ticks = "".join(
-        f'<text x="{left + whole * share:g}" y="{top + whole + 15}">{share:g}</text>'
-        f'<text class="end" x="{left - 6}" y="{top + whole * (1 - share) + 4:g}">{share:g}</text>'
+        f'<text x="{left + extent * share:g}" y="{top + extent + 15}">{share:g}</text>'
+        f'<text class="end" x="{left - 6}" y="{top + extent * (1 - share) + 4:g}">{share:g}</text>'
         for share in (0, 0.5, 1)
     )
     first, second = (_cut(name) for name in names)
-    middle = top + whole / 2
+    middle = top + extent / 2
     return Markup(
         f'<svg class="plot heat" role="img" aria-label="{escape(description)}" '
-        f'viewBox="0 0 {left + whole + 8} {top + whole + 36}" style="max-width: 420px">'
-        f'<rect class="ground" x="{left}" y="{top}" width="{whole}" height="{whole}"/>'
-        f'<path class="same" d="M{left} {top + whole}L{left + whole} {top}"/>'
+        f'viewBox="0 0 {left + extent + 8} {top + extent + 36}" style="max-width: 420px">'
+        f'<rect class="ground" x="{left}" y="{top}" width="{extent}" height="{extent}"/>'
+        f'<path class="same" d="M{left} {top + extent}L{left + extent} {top}"/>'
         f"{''.join(parts)}{ticks}"
-        f'<text x="{left + whole / 2:g}" y="{top + whole + 32}">{escape(first)}</text>'
+        f'<text x="{left + extent / 2:g}" y="{top + extent + 32}">{escape(first)}</text>'
         f'<text transform="translate(12 {middle:g}) rotate(-90)">{escape(second)}</text></svg>'
     )
 
 
-def _row_names(
+def _names(
     short: Sequence[str], names: Sequence[str], left: float, top: float, side: int
-) -> str:
+) -> list[str]:
     small = "" if side > 20 else " small"
-    return "".join(
+    rows = [
         f'<text class="end{small}" x="{left - 6:g}" y="{top + side * (row + 0.5) + 4:g}">'
-        f"{escape(cut)}{_whole(cut, name)}</text>"
+        f"{escape(cut)}{_tooltip(cut, name)}</text>"
         for row, (cut, name) in enumerate(zip(short, names, strict=True))
-    )
-
-
-def _column_names(
-    short: Sequence[str], names: Sequence[str], left: float, top: float, side: int
-) -> str:
-    small = ' class="start small"' if side <= 20 else ' class="start"'
-    return "".join(
-        f'<text{small} transform="translate({left + side * (column + 0.6):g} {top - 6:g}) '
-        f'rotate(-45)">{escape(cut)}{_whole(cut, name)}</text>'
+    ]
+    return rows + [
+        f'<text class="start{small}" transform="translate({left + side * (column + 0.6):g} '
+        f'{top - 6:g}) rotate(-45)">{escape(cut)}{_tooltip(cut, name)}</text>'
         for column, (cut, name) in enumerate(zip(short, names, strict=True))
-    )
+    ]
 
 
-def _whole(cut: str, name: str) -> str:
+def _tooltip(cut: str, name: str) -> str:
     return "" if cut == name else f"<title>{escape(name)}</title>"
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def _number(count: int) -> str:

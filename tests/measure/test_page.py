@@ -26,14 +26,18 @@ GARMENTS = ("grün", "Überrock", "a name that is far longer than any column has
 
 
 def outputs(labels: int, images: int = 120, seed: int = 0) -> Outputs:
-    """Logits of a model and of one that is a little beside it; nothing shows the last label."""
+    """Return logits of two slightly different models; no image shows the last label."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((images, labels)) < 0.3).astype(np.int8)
     targets[:, -1] = 0
     logits = (4.0 * targets - 2 + rng.normal(0, 1.5, targets.shape)).astype(np.float32)
-    beside = (logits + rng.normal(0, 0.5, logits.shape)).astype(np.float32)
+    candidate = (logits + rng.normal(0, 0.5, logits.shape)).astype(np.float32)
     return Outputs(
-        reference=logits, candidate=beside, targets=targets, inputs_equal=images, inputs_max_abs=0.0
+        reference=logits,
+        candidate=candidate,
+        targets=targets,
+        inputs_equal=images,
+        inputs_max_abs=0.0,
     )
 
 
@@ -47,11 +51,11 @@ def fidelity(labels: tuple[str, ...] = GARMENTS) -> Fidelity:
 
 
 def comparison(**changes: Any) -> Comparison:
-    """Give what an export of FP32 shows at the least."""
-    made = Comparison(
+    """Return a comparison with the required fields only."""
+    minimal = Comparison(
         title="m.onnx", reference="FP32", candidate="INT8", fidelity=fidelity(), facts={}
     )
-    return replace(made, **changes)
+    return replace(minimal, **changes)
 
 
 def calibrated(images: int, without: tuple[str, ...] = ()) -> Calibration:
@@ -60,25 +64,25 @@ def calibrated(images: int, without: tuple[str, ...] = ()) -> Calibration:
     )
 
 
-def whole(labels: tuple[str, ...] = GARMENTS, nodes: int = 8) -> Comparison:
-    """Give a comparison that has everything."""
-    given, old, new = outputs(len(labels)), spec(labels), spec(labels, 0.4375)
-    found, unfitted = measure(given, old, new), measure(given, old, old)
+def full_comparison(labels: tuple[str, ...] = GARMENTS, nodes: int = 8) -> Comparison:
+    """Return a comparison with all fields."""
+    both, old, new = outputs(len(labels)), spec(labels), spec(labels, 0.4375)
+    fitted, unfitted = measure(both, old, new), measure(both, old, old)
     ranked = [
         RankedNode(name=f"/block.{i}/conv", damage=10.0 ** (1 - i), in_float=i < 2, measured=i != 3)
         for i in range(nodes)
     ]
     return comparison(
         kind="export",
-        fidelity=replace(found, passed=False),
+        fidelity=replace(fitted, passed=False),
         findings=["mAP fell by 1.50 points, allowed are 0.5 (--max-drop)"],
         max_drop=0.5,
         max_label_drop=3.0,
-        scores=given.scores(old, new),
+        scores=both.scores(old, new),
         recovery=Recovery(
             before=unfitted.reference,
             unfitted=unfitted.exported,
-            fitted=found.exported,
+            fitted=fitted.exported,
             images=321,
             objective="macro_f1",
         ),
@@ -103,21 +107,22 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "report.html"
 
 
-def said(path: Path) -> str:
+def text_of(path: Path) -> str:
     return " ".join(check_page(path).text.split())
 
 
-def test_everything_that_was_given_is_on_the_page(out: Path) -> None:
-    export_report(whole(), out)
-    text = said(out)
+def test_all_fields_are_on_the_page(out: Path) -> None:
+    export_report(full_comparison(), out)
+    text = text_of(out)
     for shown in (
         "m.onnx", "Refused", "mAP fell by 1.50 points, allowed are 0.5 (--max-drop)",
         "120of 120 inputs are equal", "In every byte", "p99.9", "0.500 → 0.438",
         "321 other images, for macro_f1", "old thresholds", "exact match",
-        "2 of 8 nodes compute in floating point again", "It took 12.3 s", "/block.7/conv",
+        "2 of 8 nodes compute in floating point,", "It took 12.3 s", "/block.7/conv",
         "≈ 0.010",
-        "0.012", "0.0045", "✓ taken", "INT8 is 2.81 times as fast as FP32 here", "21 rounds",
-        "300images gave the ranges", "No image shows Überrock", "7 of them also served",
+        "0.012", "0.0045", "✓ chosen", "INT8 is 2.81 times as fast as FP32 here", "21 rounds",
+        "300images were used to measure the ranges", "No image shows Überrock", 
+        "7 of them were also used",
         calibrated(300).digest[:16], "One thread.", "Targetx86",
     ):  # fmt: skip
         assert shown in text, shown
@@ -125,9 +130,9 @@ def test_everything_that_was_given_is_on_the_page(out: Path) -> None:
 
 
 def test_the_figures_are_those_of_the_comparison(out: Path) -> None:
-    given = whole()
+    given = full_comparison()
     export_report(given, out)
-    text, drops = said(out), given.fidelity.drops
+    text, drops = text_of(out), given.fidelity.drops
     for drop in (drops.mAP, drops.labels["grün"]):
         low, high = (f"{end:.2f}".replace("-", "\N{MINUS SIGN}") for end in (drop.low, drop.high))
         assert f"{drop.points:.2f}".replace("-", "\N{MINUS SIGN}") in text
@@ -138,17 +143,17 @@ def test_the_figures_are_those_of_the_comparison(out: Path) -> None:
             assert f"{100 * one.summary()[name]:.2f}" in text
 
 
-def test_labels_stand_by_what_they_lost(out: Path) -> None:
+def test_labels_are_sorted_by_loss(out: Path) -> None:
     labels = tuple("abcdef")
     export_report(comparison(fidelity=fidelity(labels)), out)
     drops = fidelity(labels).drops.labels
     expected = sorted("abcde", key=lambda name: -drops[name].points)
     shown = re.findall(r'<th scope="row"><div class="named">(.*?)</div>', out.read_text("utf-8"))
-    assert shown == ["mAP", *expected, "f"]  # nothing shows f
-    assert "Without a positive here, and so without an AP: f." in said(out)
+    assert shown == ["mAP", *expected, "f"]  # no image shows f
+    assert "Labels without a positive here have no AP: f." in text_of(out)
 
 
-def test_a_label_is_held_to_its_limit_only_where_its_loss_is_sure(out: Path) -> None:
+def test_a_label_exceeds_its_limit_only_if_its_interval_is_above_zero(out: Path) -> None:
     given = fidelity(("sure", "doubtful", "absent"))
     drops = {
         **given.drops.labels,
@@ -164,11 +169,12 @@ def test_a_label_is_held_to_its_limit_only_where_its_loss_is_sure(out: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "leave", ["findings", "scores", "recovery", "methods", "mixed", "speed", "calibration", "notes"]
+    "omitted",
+    ["findings", "scores", "recovery", "methods", "mixed", "speed", "calibration", "notes"],
 )
-def test_any_part_may_be_missing(leave: str, out: Path) -> None:
+def test_any_part_may_be_missing(omitted: str, out: Path) -> None:
     nothing: dict[str, Any] = {"findings": (), "methods": {}, "notes": ()}
-    export_report(replace(whole(), **{leave: nothing.get(leave)}), out)
+    export_report(replace(full_comparison(), **{omitted: nothing.get(omitted)}), out)
     page = check_page(out)
     links = {link["href"] for link in page.all("a")}
     assert links <= {f"#{part['id']}" for part in page.all("h2")}
@@ -200,32 +206,34 @@ def test_any_part_may_be_missing(leave: str, out: Path) -> None:
         {"calibration": calibrated(1)},
     ],
 )  # fmt: skip
-def test_extremes_make_a_page(changes: dict[str, Any], out: Path) -> None:
+def test_extreme_values_make_a_page(changes: dict[str, Any], out: Path) -> None:
     export_report(comparison(**changes), out)
     check_page(out)
 
 
-def test_a_difference_of_the_inputs_is_told(out: Path) -> None:
+def test_a_difference_of_the_inputs_is_shown(out: Path) -> None:
     export_report(
         comparison(fidelity=replace(fidelity(), inputs_equal=3, inputs_max_abs=2.5e-6)), out
     )
-    assert "3of 120 inputs are equal" in said(out)
-    assert "The largest difference is 2.5 × 10⁻⁶" in said(out)
+    assert "3of 120 inputs are equal" in text_of(out)
+    assert "The largest difference is 2.5 × 10⁻⁶" in text_of(out)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "told"),
-    [(0.7, 0.9, "INT8 is not faster than FP32 here"), (0.9, 1.1, "cannot be told")],
+    ("low", "high", "verdict"),
+    [(0.7, 0.9, "INT8 is not faster than FP32 here"), (0.9, 1.1, "no clear difference")],
 )
-def test_what_is_not_faster_is_called_so(low: float, high: float, told: str, out: Path) -> None:
+def test_a_candidate_that_is_not_faster_is_reported(
+    low: float, high: float, verdict: str, out: Path
+) -> None:
     speed = Speedup(ratio=0.8, low=low, high=high, slow_ms=8.0, fast_ms=10.0, rounds=9)
     export_report(comparison(speed=speed), out)
-    assert told in said(out)
+    assert verdict in text_of(out)
 
 
-def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path) -> None:
+def test_markup_in_a_name_is_escaped(out: Path) -> None:
     given = replace(
-        whole((EVIL, "b", EVIL + "c")),
+        full_comparison((EVIL, "b", EVIL + "c")),
         title=EVIL, reference=EVIL, candidate=EVIL, findings=[EVIL], notes=[EVIL],
         facts={EVIL: EVIL}, methods={EVIL: 1.0}, method=EVIL,
         mixed=MixedPrecision(
@@ -239,28 +247,28 @@ def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path) -> None:
 
 
 def test_eighty_labels_and_two_hundred_nodes_stay_a_page(out: Path) -> None:
-    export_report(whole(tuple(f"label {i}" for i in range(80)), nodes=200), out)
-    text = said(out)
+    export_report(full_comparison(tuple(f"label {i}" for i in range(80)), nodes=200), out)
+    text = text_of(out)
     assert "And 188 more, in INT8, that cost less." in text
     assert "label 79" in text
     assert out.stat().st_size < 500_000
 
 
 def test_the_same_comparison_gives_the_same_bytes(out: Path, tmp_path: Path) -> None:
-    export_report(whole(), out)
-    export_report(whole(), tmp_path / "again.html")
+    export_report(full_comparison(), out)
+    export_report(full_comparison(), tmp_path / "again.html")
     assert out.read_bytes() == (tmp_path / "again.html").read_bytes()
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Cannot write"):
         export_report(comparison(), tmp_path / "file" / "report.html")
 
 
-def test_a_scale_puts_values_where_they_belong() -> None:
+def test_a_scale_maps_values_to_pixels() -> None:
     scale = Scale(low=-2, high=8, width=116)
-    # 100 pixels for 10 points, after a margin of 8; beyond the ends nothing is drawn.
+    # 100 pixels for 10 points, after a margin of 8; values beyond the ends are moved to them.
     assert [scale.x(value) for value in (-2, 0, 8, -5, 90)] == [8, 28, 108, 8, 108]
     assert scale.ticks() == [-2, 0, 2, 4, 6, 8]
     assert len(Scale(low=-4.8, high=3.7).ticks()) >= 3

@@ -1,4 +1,4 @@
-"""A page taken apart, and what holds for every page."""
+"""A parser of pages, and the checks of every page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ EVIL = "<script>alert('$x$ & $y$')</script>"
 
 
 class Page(HTMLParser):
-    """A page taken apart: elements, their attributes, and the text outside <style>.
+    """A parsed page: elements, their attributes, and the text outside <style>.
 
-    `text` is that text as it stands, `pieces` the same from tag to tag.
+    `text` is that text unchanged, `pieces` the same split at tags.
     """
 
     VOID = frozenset({"meta", "link", "img", "br"})
@@ -50,10 +50,10 @@ class Page(HTMLParser):
 
 
 def check_page(path: Path) -> Page:
-    """Check what holds for every report."""
+    """Check a page: it is valid, accessible and self-contained."""
     page = Page(path)
     without_data = re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", "", page.source)
-    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", without_data), "asks the network"
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", without_data), "uses the network"
     for tag, attributes in page.elements:
         assert tag not in {"script", "iframe", "object", "embed", "base"}
         for name, value in attributes.items():
@@ -61,7 +61,7 @@ def check_page(path: Path) -> Page:
             if name in {"src", "href", "xlink:href", "srcset", "action", "data"}:
                 assert value.startswith(("data:", "#")), f"{tag} {name}={value[:60]}"
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids)), "an id stands twice"
+    assert len(ids) == len(set(ids)), "an id is duplicated"
     for target in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', page.source):
         assert (target[0] or target[1]) in ids
     for plot in (one for one in page.all("svg") if one.get("class") == "plot"):

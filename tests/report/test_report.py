@@ -94,7 +94,7 @@ def test_the_demo_shows_every_number_of_its_table(out: Path) -> None:
     assert capture_host().os in text
 
 
-def test_a_prediction_says_right_wrong_and_missed_in_words(out: Path) -> None:
+def test_a_prediction_states_right_wrong_and_missed(out: Path) -> None:
     demo_report(demo(), out)
     text = " ".join(check_page(out).text.split())
     for shown in ("right: ✓ red", "wrong: ✗ dress", "missed: ? shirt"):
@@ -102,7 +102,7 @@ def test_a_prediction_says_right_wrong_and_missed_in_words(out: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["label", "title", "path", "command"])
-def test_markup_in_a_name_is_shown_and_not_obeyed(out: Path, place: str) -> None:
+def test_markup_in_a_name_is_escaped(out: Path, place: str) -> None:
     changes: dict[str, dict[str, Any]] = {
         "label": {"metrics": metrics({EVIL: 0.5}), "samples": (sample((EVIL,), (EVIL,)),)},
         "title": {"title": EVIL},
@@ -137,9 +137,7 @@ def test_names_of_any_script_are_shown(out: Path) -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_what_is_missing_is_left_out_or_shown_as_unknown(
-    out: Path, changes: dict[str, Any]
-) -> None:
+def test_missing_values_are_omitted_or_shown_as_unknown(out: Path, changes: dict[str, Any]) -> None:
     demo_report(demo(**changes), out)
     check_page(out)
 
@@ -157,7 +155,7 @@ def test_speed_is_against_the_fp32_of_the_same_format(out: Path) -> None:
     assert re.findall(r"(\S) (\d\.\d\d)×", text) == [("≈", "0.97"), ("▼", "0.50")]
 
 
-def test_the_sentence_at_the_top_says_what_the_fastest_costs(out: Path) -> None:
+def test_the_lead_states_the_cost_of_the_fastest_model(out: Path) -> None:
     demo_report(demo(), out)
     lead = "onnx int8 is the fastest of 2 models: 2.50 ms per image, 1.60 times the speed of its"
     text = " ".join(check_page(out).text.split())
@@ -236,7 +234,7 @@ def test_the_bench_report_shows_models_and_explains_their_flags(out: Path) -> No
     assert "one synthetic JPEG" in page.text
 
 
-def test_models_of_one_file_name_are_told_apart_by_their_folders(out: Path) -> None:
+def test_models_of_one_file_name_are_named_by_their_folders(out: Path) -> None:
     models = [timed(f"{folder}/model.onnx") for folder in ("runs/a", "runs/b", "runs/a")]
     bench_report(bench(*models), out)
     text = check_page(out).text

@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from edgeml.errors import ImageError
 from edgeml.files import write_text
-from edgeml.image.jpeg import jpeg_url
-from edgeml.image.reading import read_image
-from edgeml.report.page import UNKNOWN, Tile, figure, is_known, percent, write_page
-from edgeml.report.svg_figures import curve, heatmap
+from edgeml.report.page import UNKNOWN, Tile, figure, image_url, is_known, percent, write_page
+from edgeml.report.svg_figures import cooccurrence_heatmap, curve, frequent_pairs, heatmap
 from edgeml.training.report.files import jsonable, per_label_csv, report_json
 from edgeml.training.report.findings import (
     Findings,
@@ -63,9 +60,9 @@ class _Chip:
 
 @dataclass(frozen=True, kw_only=True)
 class _WrongImage:
-    """An image with a wrong prediction; `url` is None if the file cannot be read."""
+    """An image with a wrong prediction; `url` is empty if the file cannot be read."""
 
-    url: str | None
+    url: str
     alt: str
     file: str
     chips: tuple[_Chip, ...]
@@ -84,6 +81,8 @@ def train_report(training: Training, out: Path) -> None:
     names |= {split: f"{name}{after}" for split, name in _SPLITS.items()}
     diagrams = [(names[name], one) for name, one in findings.reliability.items()]
     curves, omitted = _curves(training, findings)
+    together = findings.cooccurrence
+    pairs = frequent_pairs(together, spec.labels, _MAX_PAIRS)
     write_text(out.with_name("report.json"), report_json(training, findings))
     write_text(out.with_name("per_label.csv"), per_label_csv(training, findings))
     write_page(
@@ -118,8 +117,10 @@ def train_report(training: Training, out: Path) -> None:
             "reliability": reliability_plot(dict(diagrams)),
             "diagrams": diagrams,
             "least_reliable": _least_reliable(findings, spec.labels),
-            "pairs": _pairs(findings, spec.labels),
-            "cooccurrence": _cooccurrence(findings, spec.labels),
+            "pairs": pairs,
+            "cooccurrence": cooccurrence_heatmap(together, spec.labels, pairs)
+            if together.any()
+            else None,
             "confusions": [(one, _confusion(one)) for one in findings.confusions],
             "images": [_wrong_image(one) for one in findings.worst],
             "config": json.dumps(jsonable(dict(training.config)), indent=2, ensure_ascii=False),
@@ -256,35 +257,6 @@ def _curves(training: Training, findings: Findings) -> tuple[list[_Curve], int]:
     return drawn, len(findings.curves) - len(drawn)
 
 
-def _cooccurrence(findings: Findings, labels: tuple[str, ...]) -> Markup | None:
-    counts = findings.cooccurrence
-    if not counts.any():
-        return None
-    shares = counts / np.maximum(counts.diagonal()[:, None], 1)
-    pairs = [f"{row} and {column} {count}" for row, column, count in _pairs(findings, labels)]
-    return heatmap(
-        counts,
-        shares,
-        labels,
-        cell_text="{row} with {column}: {count} images, {share} of those with {row}",
-        between="with ↓ … also →",
-        description=f"Which labels occur together. Most often: {', '.join(pairs) or 'none do'}.",
-        diagonal="alone",
-    )
-
-
-def _pairs(findings: Findings, labels: tuple[str, ...]) -> list[tuple[str, str, int]]:
-    """Return the pairs of labels that most often occur together, with the number of images."""
-    above = np.triu(findings.cooccurrence, 1)
-    order = np.argsort(-above, axis=None, kind="stable")[:_MAX_PAIRS]
-    rows, columns = np.unravel_index(order, above.shape)
-    return [
-        (labels[row], labels[column], int(above[row, column]))
-        for row, column in zip(rows, columns, strict=True)
-        if above[row, column]
-    ]
-
-
 def _least_reliable(findings: Findings, labels: tuple[str, ...]) -> list[tuple[str, float]]:
     """Return the labels with the highest calibration error, and that error."""
     errors = np.nan_to_num(findings.reliability[findings.split].label_ece)
@@ -309,10 +281,6 @@ def _confusion(one: GroupConfusion) -> Markup | None:
 
 
 def _wrong_image(mistake: Mistake) -> _WrongImage:
-    try:
-        url = jpeg_url(read_image(mistake.path, at_least=(192, 192)))
-    except ImageError:
-        url = None
     kinds = {
         "right": [one for one in mistake.predicted if one in mistake.truth],
         "wrong": [
@@ -322,7 +290,7 @@ def _wrong_image(mistake: Mistake) -> _WrongImage:
         "unknown": [one for one in mistake.predicted if one in mistake.unknown],
     }
     return _WrongImage(
-        url=url,
+        url=image_url(mistake.path, 192),
         alt=f"Image with {', '.join(mistake.truth) or 'no label'}",
         file=mistake.path.name,
         chips=tuple(
