@@ -19,9 +19,7 @@ _SEQUENCE_HEADER = 1
 def avif_size(data: bytes) -> tuple[int, int, bool]:
     """Return the largest (height, width) that a decoder meets, and whether there is an alpha.
 
-    Raises:
-        ImageError: It is damaged, has no size, or must be rotated, which OpenCV does not do.
-        struct.error, IndexError: It is cut short.
+    Raises ImageError for a damaged file; struct.error or IndexError for one that is cut short.
     """
     sizes, alpha = [], False
     for kind, start, end in _walk(data, 0, len(data), (b"meta", b"iprp", b"ipco")):

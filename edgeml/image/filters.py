@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from edgeml.image.modes import Interpolation
 
 Matrix = NDArray[np.float32]
-
 Products = list[tuple[Matrix, Matrix, Matrix]]
 """Blocks of weights, the data to multiply them by, and where the result goes."""
 
@@ -25,13 +24,9 @@ _MAX_RUNS = 16
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Blocks of output points at equal distances that have the same weights.
+    """Blocks of output points at equal distances that have the same weights (points, taps).
 
-    Attributes:
-        count: How many blocks.
-        first: The first point and the first tap of the first block.
-        step: Points and taps from one block to the next.
-        weights: (points, taps) of each block.
+    `first` is the first point and the first tap of the first block; `step`, those to the next.
     """
 
     count: int
@@ -117,10 +112,11 @@ def weights_of(
     taps *= point < high[:, None]
     taps /= taps.sum(axis=1, keepdims=True)
     low, high = low - low[0], high - low[0]
-    choices = (_runs(low, high, taps, size) for size in _BLOCKS)
-    runs = next((candidate for candidate in choices if len(candidate) <= _MAX_RUNS), None)
-    source = slice(int(point[0, 0]), int(point[0, 0] + high[-1]))
-    return Weights(source, stop - start, runs or _runs(low, high, taps, _BLOCKS[-1]))
+    for size in _BLOCKS:
+        runs = _runs(low, high, taps, size)
+        if len(runs) <= _MAX_RUNS:
+            break
+    return Weights(slice(int(point[0, 0]), int(point[0, 0] + high[-1])), stop - start, runs)
 
 
 def _runs(

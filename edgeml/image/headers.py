@@ -16,9 +16,7 @@ from edgeml.image.avif import avif_size
 from edgeml.image.tiff import orientation_of, tiff_tags
 
 FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
-
 Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif"]
-
 Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
 """How a file stores colours; `rgba` is anything with transparency, grey images included."""
 

@@ -15,7 +15,6 @@ import numpy as np
 # Options of mallopt(3) in glibc, and their defaults.
 _M_TRIM_THRESHOLD, _TRIM_THRESHOLD = -1, 128 * 1024
 _M_MMAP_MAX, _MMAP_MAX = -4, 65536
-
 _NEVER = 2**31 - 1
 
 

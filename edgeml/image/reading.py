@@ -134,12 +134,7 @@ def _read(file: FileIO) -> bytes | None:
 def decode_image(
     data: bytes, source: str | None = None, *, at_least: tuple[int, int] | None = None
 ) -> Frame:
-    """Decode the bytes of an image file, as `read_image` does.
-
-    Args:
-        data: The file's bytes.
-        source: Its path, for errors.
-        at_least: As in `read_image`.
+    """Decode the bytes of an image file, as `read_image` does; `source` is its path, for errors.
 
     Raises:
         ImageError: It cannot be decoded, or is too large.

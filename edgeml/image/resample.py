@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edgeml.image.frame import Frame
 
 Plane = NDArray[np.uint8]
-
 Window = tuple[slice, slice]
 """Rows and columns."""
 

@@ -17,11 +17,9 @@ _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 
 
 def tiff_tags(data: bytes) -> dict[int, int]:
-    """Return the tags above with their largest first values; none if `data` is no TIFF.
+    """Return the tags above with their largest first values; none if `data` is not a TIFF.
 
-    Raises:
-        ImageError: The directory claims an absurd number of tags.
-        struct.error: It is cut short.
+    Raises ImageError if it claims an absurd number of tags, struct.error if it is cut short.
     """
     if not data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return {}

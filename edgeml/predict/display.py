@@ -25,7 +25,6 @@ _NAMES = 24
 
 # A contrast of 3:1 and more to white and to #111 (WCAG 2.2, 1.4.11: graphics).
 _PRESENT = "#1f9d6b"
-
 _QUIET = "opacity:.66"
 
 

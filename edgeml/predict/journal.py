@@ -21,7 +21,6 @@ except ImportError:  # on Windows two runs can write one file
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = "edgeml.predict/1"
-
 UNFINISHED = ".unfinished"
 """The suffix of the file next to a journal until its run is finished."""
 
@@ -30,11 +29,9 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stamp:
-    """Distinguishes versions of a file; None if the file cannot be read.
+    """Distinguishes versions of a file: size, and seconds since 1970 UTC of the last write.
 
-    Attributes:
-        bytes: Its size.
-        modified: When it was last written, in seconds since 1970, UTC.
+    Both are None if the file cannot be read.
     """
 
     bytes: int | None
@@ -83,11 +80,7 @@ class Journal:
         return remaining, self.entries()
 
     def append(self, entry: Entry) -> None:
-        """Add an entry; it is in the file when this returns.
-
-        Raises:
-            InputError: The disk is full, or the file cannot be written for another reason.
-        """
+        """Add an entry; it is in the file when this returns. Raises InputError on a full disk."""
         assert self._file is not None, "resume comes first"
         line = to_line(entry)
         with as_input_error(
@@ -184,11 +177,7 @@ def to_line(entry: Mapping[str, Any]) -> bytes:
 
 @contextmanager
 def as_input_error(path: Path, advice: str = "") -> Iterator[None]:
-    """Turn an OSError, for example a full disk, into an InputError of one line.
-
-    Raises:
-        InputError: The block raised an OSError.
-    """
+    """Turn an OSError, for example a full disk, into an InputError of one line."""
     try:
         yield
     except OSError as err:
@@ -216,11 +205,7 @@ def _without(done: Counter[bytes], files: Sequence[str]) -> Iterator[str]:
 
 
 def _locked(marker: Path) -> int:
-    """Open the marker for this process alone; it may be empty, or from an earlier run.
-
-    Raises:
-        InputError: Another process has it, or it cannot be written.
-    """
+    """Open the marker for this process alone; it may be empty, or from an earlier run."""
     while True:
         with as_input_error(marker):
             marker.parent.mkdir(parents=True, exist_ok=True)

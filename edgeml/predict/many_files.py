@@ -220,9 +220,8 @@ def classify(
     with ExitStack() as stack:
         journal, remaining = None, files
         if outputs.journal and outputs.marker:
-            settings = key or resume_key(predictor)
-            opened = open_journal(outputs.journal, settings, marker=outputs.marker)
-            journal = stack.enter_context(opened)
+            run = open_journal(outputs.journal, key or resume_key(predictor), marker=outputs.marker)
+            journal = stack.enter_context(run)
             stack.enter_context(_noting_interrupts(journal, len(files), progress))
             remaining, done = journal.resume(files)
             for entry in done:

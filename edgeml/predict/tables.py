@@ -12,7 +12,6 @@ from edgeml.files import staged
 from edgeml.predict.journal import Entry, as_input_error
 
 _FIXED = ("source", "labels", "error")
-
 _ROWS_AT_ONCE = 4096
 
 
@@ -22,11 +21,7 @@ def columns_of(labels: Sequence[str]) -> list[str]:
 
 
 def write_csv(entries: Iterable[Entry], labels: Sequence[str], target: Path) -> None:
-    """Write source, labels, error and a column for each score: all of it or nothing.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+    """Write source, labels, error and a column for each score: all of it, or raise InputError."""
     with (
         as_input_error(target),
         staged(target) as temporary,

@@ -19,7 +19,6 @@ from edgeml.spec.labels import Decisions, Scores
 from edgeml.spec.model_spec import ModelSpec
 
 NOT_FINITE = "The model returned a score that is not a finite number."
-
 _MAX_ROW_LABELS = 256
 """Up to here plain Python is faster than numpy for one image."""
 

@@ -33,6 +33,5 @@ Targets = NDArray[np.int8]
 """(N, labels): 1 where an image has a label, 0 where it does not, UNKNOWN where nobody looked."""
 
 UNKNOWN = -1
-
 Decisions = NDArray[np.bool_]
 """(N, labels): whether a label is present."""

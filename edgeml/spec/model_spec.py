@@ -123,18 +123,14 @@ class ModelSpec:
     @cached_property
     def threshold_list(self) -> list[float]:
         """The thresholds as float32 holds them."""
-        thresholds: list[float] = self.threshold_array.tolist()
-        return thresholds
+        return list(map(float, self.threshold_array))
 
     @cached_property
     def exclusive_groups(self) -> list[list[int]]:
         """The columns of each group that has exactly one label present."""
         column = {label: i for i, label in enumerate(self.labels)}
-        return [
-            [column[label] for label in group.labels]
-            for group in self.groups
-            if group.rule == "one"
-        ]
+        groups = (group.labels for group in self.groups if group.rule == "one")
+        return [[column[label] for label in labels] for labels in groups]
 
     def softmax_groups(self) -> list[list[int]]:
         """Return the columns of each group whose probabilities are a softmax."""
@@ -177,11 +173,9 @@ class ModelSpec:
         return planes.astype(np.float32, copy=False)
 
     def _to_layout(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Bring a batch to the network's layout, colour order and type.
+        """Bring a batch to the network's layout, colour order and type; copy only if it must.
 
-        Args:
-            batch: (N, H, W, 3) uint8 BGR for `uint8` input, else (N, 3, H, W) float32 normalised.
-                A batch that is in order already is returned as it is.
+        It is (N, H, W, 3) uint8 BGR for `uint8` input, else (N, 3, H, W) float32 normalised.
         """
         if self.input == "uint8":
             batch = batch[..., ::-1] if self.raw_channels == "rgb" else batch
@@ -250,10 +244,8 @@ def first_fault(error: ValidationError, document: str) -> str:
 
 def labels_summary(labels: Sequence[str], limit: int) -> str:
     """Return how many labels there are and the names of the first `limit`, on one line."""
-    names = ", ".join(map(printable_label, labels[:limit])) + (
-        ", ..." if len(labels) > limit else ""
-    )
-    return f"{len(labels)} label{'s' if len(labels) > 1 else ''}: {names}"
+    names = [*map(printable_label, labels[:limit]), *(["..."] if len(labels) > limit else [])]
+    return f"{len(labels)} label{'s' if len(labels) > 1 else ''}: {', '.join(names)}"
 
 
 def printable_label(label: str) -> str:

@@ -24,12 +24,8 @@ class UnusualValueError(ValueError):
 def read_plain(kind: Any, value: Any) -> Any:
     """Convert a value from `json.loads` to the declared type.
 
-    Reads dataclasses, str, int, float, bool, None, unions, Literal, tuple and Mapping. Undeclared
-    and missing fields are refused.
-
-    Raises:
-        UnusualValueError: The value needs a closer look.
-        ValueError, TypeError: A dataclass refuses its fields.
+    Reads dataclasses, str, int, float, bool, None, unions, Literal, tuple and Mapping. Raises
+    UnusualValueError for others, or what a dataclass raises, which refuses its fields.
     """
     arguments = get_args(kind)
     match get_origin(kind) or kind:

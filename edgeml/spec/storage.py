@@ -27,21 +27,13 @@ def spec_metadata(spec: ModelSpec) -> dict[str, str]:
 
 
 def spec_in(metadata: Mapping[str, str]) -> ModelSpec | None:
-    """Return the spec inside a model's metadata; None if there is none.
-
-    Raises:
-        SpecError: It is malformed, or of a newer format.
-    """
+    """Return the spec inside a model's metadata; None if there is none. Raises SpecError."""
     text = metadata.get(METADATA_KEY)
     return ModelSpec.from_json(text) if text else None
 
 
 def find_spec(path: Path | None, metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
-    """Return the spec next to a model's file, else the one in its metadata, and where it was.
-
-    Raises:
-        SpecError: It is malformed, or of a newer format.
-    """
+    """Return the spec next to a file, or else in its metadata, and where. Raises SpecError."""
     if path is not None and path.suffix.lower() != ".engine":
         sidecar = sidecar_path(path)
         if sidecar.is_file():
@@ -87,9 +79,7 @@ def write_spec(model: Path, spec: ModelSpec, *, inside: bool = False) -> Path:
 def write_spec_into_xml(model: Path, spec: ModelSpec) -> None:
     """Set the spec in the rt_info of an OpenVINO .xml and leave its network alone.
 
-    Raises:
-        ModelLoadError: The file is not an OpenVINO model.
-        InputError: It cannot be written.
+    Raises ModelLoadError if it is not an OpenVINO model, InputError if it cannot be written.
     """
     from xml.etree import ElementTree
 

@@ -23,9 +23,7 @@ from edgeml.spec.storage import sidecar_path
 
 GRAPH = "the graph"
 DEFAULT = "default"
-
 _DEFAULTS = stated(DEFAULT, interpolation="linear", antialias=True, crop=1.0, pad=114)
-
 _NO_END = ("unknown", "nothing")
 
 _OPTIONS = {

@@ -10,18 +10,14 @@ from typing import Literal
 from edgeml.spec.model_spec import Precision
 
 End = Literal["softmax", "log_softmax", "sigmoid", "linear", "unknown"]
-
 _MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """An input or output.
+    """An input or output, as a runtime names it; `dtype` is numpy's name, or `unknown`.
 
-    Attributes:
-        name: As a runtime names it.
-        dtype: numpy's name of the type, or `unknown`.
-        shape: None for a side of any size; None instead of the tuple if the file does not state it.
+    A side of the shape is None if any size is right, the shape if the file does not state it.
     """
 
     name: str
@@ -52,10 +48,10 @@ class Graph:
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) of an NCHW input if both are fixed, else None."""
-        shape = self.inputs[0].shape if self.inputs else None
-        if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None:
-            return None
-        return shape[2], shape[3]
+        match self.inputs:
+            case [Port(shape=(_, _, int(height), int(width))), *_]:
+                return height, width
+        return None
 
 
 class DamagedError(Exception):
@@ -86,7 +82,6 @@ _LINEAR = frozenset(
 )  # fmt: skip
 
 _SUMS = frozenset({"Add", "Sub", "Sum", "Mean", "Subtract", "Concat"})
-
 _SCALED = frozenset({"Mul", "Div", "Multiply", "Divide"})
 
 _ACTIVATIONS: Mapping[str, End] = {

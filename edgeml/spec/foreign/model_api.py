@@ -12,7 +12,6 @@ from edgeml.spec.foreign.values import one_of, three_numbers
 from edgeml.spec.model_spec import ModelSpec
 
 _RESIZES = {"standard": "squash", "fit_to_window_letterbox": "letterbox", "crop": "crop"}
-
 _FILTERS = {"LINEAR": "linear", "CUBIC": "cubic", "NEAREST": "nearest"}
 
 

@@ -7,7 +7,7 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from edgeml.errors import ModelLoadError
@@ -18,16 +18,12 @@ _MAX_FIELDS = 2_000_000
 
 
 def with_onnx_metadata(data: memoryview, key: str, value: str) -> Iterator[memoryview | bytes]:
-    """Yield an ONNX file's bytes in pieces, with one entry of its metadata_props replaced.
-
-    Raises:
-        ModelLoadError: The bytes are not an ONNX model.
-    """
+    """Yield an ONNX file's bytes in pieces, with one entry of its metadata_props replaced."""
     try:
-        for number, _, content, field_bytes in _Fields(data).walk(0, len(data)):
-            if number == 14 and _entry(data, content)[0] == key:
-                continue
-            yield data[field_bytes]
+        fields = _Fields(data)
+        for number, _, content, field_bytes in fields.walk(0, len(data)):
+            if number != 14 or fields.text(fields.last(content), 1) != key:
+                yield data[field_bytes]
     except DamagedError as err:
         raise ModelLoadError(f"The model is damaged: {err}.") from err
     entry = _delimited(1, key.encode()) + _delimited(2, value.encode())
@@ -42,6 +38,9 @@ _DTYPES = {
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 )
+
+
+_MISSING = (0, slice(0, 0))
 
 
 class _Fields:
@@ -80,6 +79,19 @@ class _Fields:
             yield key >> 3, value, slice(position, after), slice(begin, after)
             position = after
 
+    def last(self, where: slice) -> dict[int, tuple[int, slice]]:
+        """Return a message's fields by number: varint and content of the last of each."""
+        walked = self.walk(where.start, where.stop)
+        return {number: (value, content) for number, value, content, _ in walked}
+
+    def decode(self, where: slice) -> str:
+        """Return a text."""
+        return bytes(self.data[where]).decode("utf-8", "replace")
+
+    def text(self, message: Mapping[int, tuple[int, slice]], number: int) -> str:
+        """Return a field of the message as text; empty if it is missing."""
+        return self.decode(message.get(number, _MISSING)[1])
+
 
 def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
     value = 0
@@ -103,19 +115,6 @@ def _as_varint(value: int) -> bytes:
     return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80]) + _as_varint(value >> 7)
 
 
-def _text(data: memoryview, where: slice) -> str:
-    return bytes(data[where]).decode("utf-8", "replace")
-
-
-def _entry(data: memoryview, where: slice) -> tuple[str, str]:
-    """Read a StringStringEntryProto."""
-    pair = {1: "", 2: ""}
-    for number, _, content, _ in _Fields(data).walk(where.start, where.stop):
-        if number in pair:
-            pair[number] = _text(data, content)
-    return pair[1], pair[2]
-
-
 @dataclass
 class _Parts:
     nodes: list[Node] = field(default_factory=list)
@@ -133,24 +132,23 @@ def read_onnx_graph(data: memoryview) -> Graph:
         if number == 7:
             parts = _graph(fields, content)
         elif number == 14:
-            key, value = _entry(data, content)
-            metadata[key] = value
+            entry = fields.last(content)
+            metadata[fields.text(entry, 1)] = fields.text(entry, 2)
         elif number in producer:
-            producer[number] = _text(data, content)
+            producer[number] = fields.decode(content)
     if parts is None or not parts.outputs:
         raise DamagedError("it has no graph, so it is not an ONNX model")
     producer_of = {name: node for node in parts.nodes for name in node.outputs}
     constants = parts.constants | {
         name for node in parts.nodes if node.op == "Constant" for name in node.outputs
     }
+    quantized = any(node.op in _QUANTIZED for node in parts.nodes)
     return Graph(
         inputs=tuple(port for port in parts.inputs if port.name not in parts.constants),
         outputs=tuple(parts.outputs),
         ends={port.name: end_of(port.name, producer_of.get, constants) for port in parts.outputs},
         metadata=metadata,
-        precision=precision_of(
-            parts.stored, quantized=any(node.op in _QUANTIZED for node in parts.nodes)
-        ),
+        precision=precision_of(parts.stored, quantized=quantized),
         producer=" ".join(filter(None, producer.values())),
     )
 
@@ -162,10 +160,10 @@ def _graph(fields: _Fields, where: slice) -> _Parts:
         match number:
             case 1:
                 parts.nodes.append(_node(fields, content))
-            case 5:
-                name, dtype = _tensor(fields, content)
-                parts.constants.add(name)
-                parts.stored[dtype] += content.stop - content.start
+            case 5:  # a TensorProto: data_type 2, name 8
+                tensor = fields.last(content)
+                parts.constants.add(fields.text(tensor, 8))
+                parts.stored[_dtype(tensor, 2)] += content.stop - content.start
             case 11:
                 parts.inputs.append(_value_info(fields, content))
             case 12:
@@ -178,62 +176,30 @@ def _node(fields: _Fields, where: slice) -> Node:
     for number, _, content, _ in fields.walk(where.start, where.stop):
         match number:
             case 1:
-                node.inputs.append(_text(fields.data, content))
+                node.inputs.append(fields.decode(content))
             case 2:
-                node.outputs.append(_text(fields.data, content))
+                node.outputs.append(fields.decode(content))
             case 4:
-                node.op = _text(fields.data, content)
-            case 5:
-                # Only `axis` is read, which has few bytes.
-                if content.stop - content.start < 40:
-                    node.axis = _axis(fields, content, node.axis)
+                node.op = fields.decode(content)
+            case 5 if content.stop - content.start < 40:  # `axis`, which has few bytes
+                attribute = fields.last(content)
+                if fields.text(attribute, 1) == "axis":
+                    value = attribute.get(3, _MISSING)[0]
+                    node.axis = value - (1 << 64) if value >> 63 else value
     return node
-
-
-def _axis(fields: _Fields, where: slice, known: int | None) -> int | None:
-    name, number_of = "", None
-    for number, value, content, _ in fields.walk(where.start, where.stop):
-        if number == 1:
-            name = _text(fields.data, content)
-        elif number == 3:
-            number_of = value - (1 << 64) if value >> 63 else value
-    return number_of if name == "axis" else known
-
-
-def _tensor(fields: _Fields, where: slice) -> tuple[str, str]:
-    name, dtype = "", "unknown"
-    for number, value, content, _ in fields.walk(where.start, where.stop):
-        if number == 2:
-            dtype = _DTYPES.get(value, "unknown")
-        elif number == 8:
-            name = _text(fields.data, content)
-    return name, dtype
 
 
 def _value_info(fields: _Fields, where: slice) -> Port:
     """Read a ValueInfoProto: name 1, type 2 > tensor_type 1 > elem_type 1, shape 2 > dim 1."""
-    name, dtype, shape = "", "unknown", None
-    for number, _, content, _ in fields.walk(where.start, where.stop):
-        if number == 1:
-            name = _text(fields.data, content)
-        elif number == 2:
-            for tensor in _inside(fields, content, 1):
-                for part, value, inner, _ in fields.walk(tensor.start, tensor.stop):
-                    if part == 1:
-                        dtype = _DTYPES.get(value, "unknown")
-                    elif part == 2:
-                        shape = tuple(_dim(fields, dim) for dim in _inside(fields, inner, 1))
-    return Port(name=name, dtype=dtype, shape=shape)
+    info = fields.last(where)
+    tensor = fields.last(fields.last(info.get(2, _MISSING)[1]).get(1, _MISSING)[1])
+    shape = None
+    if 2 in tensor:
+        dims = fields.walk(tensor[2][1].start, tensor[2][1].stop)
+        sides = (fields.last(dim).get(1, _MISSING)[0] for number, _, dim, _ in dims if number == 1)
+        shape = tuple(side if 0 < side < 1 << 31 else None for side in sides)
+    return Port(name=fields.text(info, 1), dtype=_dtype(tensor, 1), shape=shape)
 
 
-def _dim(fields: _Fields, where: slice) -> int | None:
-    for number, value, _, _ in fields.walk(where.start, where.stop):
-        if number == 1 and 0 < value < 1 << 31:
-            return value
-    return None
-
-
-def _inside(fields: _Fields, where: slice, wanted: int) -> Iterator[slice]:
-    for number, _, content, _ in fields.walk(where.start, where.stop):
-        if number == wanted:
-            yield content
+def _dtype(message: Mapping[int, tuple[int, slice]], number: int) -> str:
+    return _DTYPES.get(message.get(number, _MISSING)[0], "unknown")

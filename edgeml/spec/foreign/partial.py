@@ -16,17 +16,10 @@ ARGUMENT = "argument"
 
 @dataclass(frozen=True, kw_only=True)
 class SpecFields:
-    """Fields of a spec and its preprocessing; None is not stated.
+    """Fields of `ModelSpec` and its `Preprocess`; None is not stated.
 
-    Attributes:
-        labels: One name for each output.
-        threshold: One for all labels.
-        size: (height, width).
-        mean, std: Of three channels on a scale of 0 to 1, in the order of `channels`.
-        activation: What is applied to the output: `none` if the graph ends in it.
-        output: The name of the output with the scores, of a network that has several.
-
-    The others are those of `Preprocess` and `ModelSpec`.
+    There is one threshold for all labels. The output is named if a network has several, and its
+    activation is `none` if the graph ends in it.
     """
 
     labels: Sequence[str] | None = None
@@ -50,8 +43,7 @@ class SpecFields:
 class SpecOverrides(SpecFields):
     """What a person states about a model; it wins over what the files state.
 
-    Attributes:
-        like: A member of one of torchvision's enums of weights, whose transforms are taken.
+    `like` is a member of one of torchvision's enums of weights, whose transforms are used.
     """
 
     like: Any = None
@@ -62,12 +54,7 @@ NO_OVERRIDES = SpecOverrides()
 
 @dataclass(frozen=True, kw_only=True)
 class PartialSpec(SpecFields):
-    """Fields of a spec, each with its source.
-
-    Attributes:
-        input: The type of the graph's input.
-        sources: Where each field that is not None comes from.
-    """
+    """Fields of a spec, and the source of each that is not None."""
 
     input: InputType | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -88,19 +75,16 @@ def merge(*parts: PartialSpec) -> PartialSpec:
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for part in reversed(parts):
-        values.update(part.values())
-        sources.update(part.sources)
+        values |= part.values()
+        sources |= part.sources
     return PartialSpec(**values, sources=sources)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpecWithSources:
-    """A spec, and the source of each of its fields.
+    """A spec, and the source of each of its fields and those of its preprocessing.
 
-    Attributes:
-        spec: The spec.
-        sources: By field of the spec and its preprocessing: a file and key, `the graph`,
-            `argument` or `default`.
+    A source is a file and key, `the graph`, `argument` or `default`.
     """
 
     spec: ModelSpec

@@ -19,7 +19,6 @@ from edgeml.spec.foreign.values import (
 )
 
 _FILTERS = {"bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos", "nearest": "nearest"}
-
 _CROP_MODES: Mapping[str, Resize] = {"center": "crop", "squash": "squash_crop"}
 
 
