@@ -28,13 +28,7 @@ _MAX_FLIPS = 6
 # The share of labels whose intervals fit the axis entirely.
 _SHARE_OF_INTERVALS = 0.85
 
-_RECOVERED = {
-    "CF1": "CF1",
-    "OF1": "OF1",
-    "macro_F1": "macro F1",
-    "exact_match": "exact match",
-    "mAP": "mAP",
-}
+_RECOVERED = ("CF1", "OF1", "macro_F1", "exact_match", "mAP")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -247,9 +241,7 @@ def _recovered(recovery: Recovery | None) -> list[tuple[str, float, float, float
     before, unfitted, fitted = (
         one.summary() for one in (recovery.before, recovery.unfitted, recovery.fitted)
     )
-    return [
-        (title, before[name], unfitted[name], fitted[name]) for name, title in _RECOVERED.items()
-    ]
+    return [(n.replace("_", " "), before[n], unfitted[n], fitted[n]) for n in _RECOVERED]
 
 
 def _plots(comparison: Comparison) -> list[tuple[str, Markup]]:
