@@ -37,9 +37,11 @@ class Setting:
     panel: str = ""
 
 
-def _setting(default: Any, *args: Any, panel: str = "") -> Any:
-    """Return a field of TrainConfig; `args` are those of its `Setting`."""
-    metadata = {"setting": Setting(*args, panel=panel)}
+def _setting(
+    default: Any, help: str, low: float = -math.inf, high: float = math.inf, panel: str = ""
+) -> Any:
+    """Return a field of TrainConfig with its `Setting`."""
+    metadata = {"setting": Setting(help, low, high, panel)}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
