@@ -91,7 +91,7 @@ def speedup(
 
     Args:
         slow: The runtime to compare with.
-        fast: The runtime that is expected to be faster.
+        fast: The runtime that should be faster.
         batch: The input of every call.
         seconds: Time for both, including pauses; there are at least 6 rounds.
         block_s: Length of a turn; at least three calls, after one that does not count.
@@ -107,21 +107,20 @@ def speedup(
     if not 0 < seconds < math.inf:
         raise InputError(f"seconds is {seconds}; it must be above 0, and finite.")
 
-    def block(runtime: Runtime, length_s: float) -> float:
+    def block(runtime: Runtime, length_s: float = block_s) -> float:
         sleep(pause_s)
         runtime.run(batch)  # refills the caches after the other runtime
         return statistics.median(_time_calls(runtime, batch, length_s, clock))
 
-    for runtime in (slow, fast):
-        block(runtime, warmup_s)
+    block(slow, warmup_s)
+    block(fast, warmup_s)
     rng = random.Random(0)
-    rounds: list[tuple[float, float]] = []
-    start = clock()
+    start, rounds = clock(), list[tuple[float, float]]()
     while len(rounds) < _MIN_ROUNDS or clock() - start < 1e9 * seconds:
         if rng.random() < 0.5:
-            slow_ns, fast_ns = block(slow, block_s), block(fast, block_s)
+            slow_ns, fast_ns = block(slow), block(fast)
         else:
-            fast_ns, slow_ns = block(fast, block_s), block(slow, block_s)
+            fast_ns, slow_ns = block(fast), block(slow)
         rounds.append((slow_ns, fast_ns))
     ratios = [slow_ns / fast_ns for slow_ns, fast_ns in rounds]
     low, high = median_interval(ratios)
