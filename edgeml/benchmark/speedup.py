@@ -85,16 +85,16 @@ def speedup(
 ) -> Speedup:
     """Run two runtimes in turns on the same batch and compare their times round by round.
 
-    A turn is a block of calls, after a pause: two runtimes that alternate call by call measure
-    each other's spinning threads. Which one begins a round is random. Other work on the machine
-    slows both turns of a round, so the ratio stays the same. No outlier is removed.
+    A turn is a block of calls after a pause, since runtimes that alternate call by call measure
+    each other's spinning threads. Which one begins a round is random. Other work slows both turns
+    of a round, so the ratio stays. No outlier is removed.
 
     Args:
         slow: The runtime to compare with.
         fast: The runtime that should be faster.
         batch: The input of every call.
         seconds: Time for both, including pauses; there are at least 6 rounds.
-        block_s: Length of a turn; at least three calls, after one that does not count.
+        block_s: Length of a turn, of at least three calls.
         pause_s: Pause before each turn.
         warmup_s: Time that each runs before anything counts.
         clock: Returns nanoseconds.
@@ -122,8 +122,7 @@ def speedup(
         else:
             fast_ns, slow_ns = block(fast), block(slow)
         rounds.append((slow_ns, fast_ns))
-    ratios = [slow_ns / fast_ns for slow_ns, fast_ns in rounds]
-    low, high = median_interval(ratios)
+    low, high = median_interval(ratios := [slow_ns / fast_ns for slow_ns, fast_ns in rounds])
     return Speedup(
         ratio=statistics.median(ratios),
         low=low,
