@@ -38,7 +38,7 @@ class Setting:
 
 
 def _setting(
-    default: Any, help: str, low: float = -math.inf, high: float = math.inf, panel: str = ""
+    default: Any, help: str, low: float = -math.inf, high: float = math.inf, *, panel: str = ""
 ) -> Any:
     """Return a field of TrainConfig with its `Setting`."""
     metadata = {"setting": Setting(help, low, high, panel)}
