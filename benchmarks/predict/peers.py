@@ -21,9 +21,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Peer:
     """A tool's process: `peer.py` in another Python, which reads and writes JSON lines."""
 
     process: subprocess.Popen[str]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def ask(self, **command: object) -> dict[str, Any]:
         """Send a command and wait for the answer.
@@ -135,7 +136,7 @@ def python_of(tool: str) -> Path:
 
 @contextmanager
 def open_peer(tool: str, model: Path, threads: int, where: str) -> Iterator[Peer]:
-    """Start a tool's process with a model and a folder of images."""
+    """Start a tool's process with a model and a folder of images, and make its first call."""
     command = [str(python_of(tool)), str(HERE / "peer.py"), tool, str(model), str(threads), where]
     environment = {
         **child_environment(threads),
@@ -148,15 +149,14 @@ def open_peer(tool: str, model: Path, threads: int, where: str) -> Iterator[Peer
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
-            yield Peer(process)
+            peer = Peer(process)
+            yield replace(peer, about=peer.ask(do="open"))
         finally:
             process.kill()
 
 
 def reference(where: Sequence[Path], resize: Resize) -> list[Any]:
     """Give what a full decode and Pillow's antialiased bilinear resize lead to: (1000,) each."""
-    from dataclasses import replace
-
     from usual import bare_ort, pillow_way
 
     from edgeml import Predictor
@@ -204,14 +204,13 @@ def measure(tools: Sequence[str], kind: str, threads: int, pace: Pace) -> dict[s
             try:
                 source = f"{where[0].parent}{suffix}"
                 peer = stack.enter_context(open_peer(tool, for_tool(tool), threads, source))
-                about = peer.ask(do="open")
                 cropped = tool in ("ultralytics", "edgeml-crop")
                 found = agreement(peer.answers(), references["crop" if cropped else "squash"])
             except (InferenceError, subprocess.CalledProcessError) as err:
                 row["failures"][tool] = str(err)
                 continue
             peers[tool] = peer
-            row["about"][tool] = {**about, "agreement": found}
+            row["about"][tool] = {**peer.about, "agreement": found}
         blocks = take_turns({tool: peer.block for tool, peer in peers.items()}, pace)
     row["ways"] = {
         tool: {**told(taken), **row["about"][tool]["agreement"]} for tool, taken in blocks.items()

@@ -103,6 +103,13 @@ def export(source: Path, fmt: Format, *, progress: Progress = SILENT, **options:
 
     Raises:
         EdgemlError: See `run_export`.
+
+    Example:
+        >>> from edgeml.data import read_dataset
+        >>> data = read_dataset(Path("split.csv"))
+        >>> exported = export(Path("model.onnx"), "openvino", precision="fp16", check=data)
+        >>> exported.path.name, exported.checks.passed
+        ('model.fp16.xml', True)
     """
     request = ExportRequest(source=source, fmt=fmt, **options)
     return run_export(request, progress=progress)

@@ -335,7 +335,7 @@ class TestRefusedBeforeWork:
     @pytest.mark.parametrize("role", ["calib", "check"])
     def test_labels_that_the_model_does_not_know(self, role: str, own: Path, data: Dataset) -> None:
         others = replace(data, labels=("ball", "blue", "box", "green", "violet"))
-        with pytest.raises(NotComparableError, match="does not know 'violet'"):
+        with pytest.raises(NotComparableError, match="violet"):
             export(own, "onnx", precision="int8", **{"calib": data, role: others})
 
     @pytest.mark.parametrize("points", [float("nan"), -1.0])
