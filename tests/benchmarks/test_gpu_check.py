@@ -60,6 +60,7 @@ def test_a_step_that_dies_of_an_exception_tells_its_last_line(tmp_path: Path) ->
     assert (found.status, found.reason) == ("crashed", "it ended with status 1: SystemError: odd")
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     body = (
         "import subprocess\n"
@@ -143,6 +144,7 @@ def test_the_json_holds_every_step_and_a_summary() -> None:
     assert "no GPU" in line(found[1])
 
 
+@pytest.mark.slow
 def test_without_a_gpu_steps_that_need_one_are_skipped_with_a_reason(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = subprocess.run(

@@ -166,6 +166,7 @@ class TestWithAModel:
         shutil.copytree(data / "red", data / "purple")
         assert "'purple'" in edgeml.refused("eval", tiny_onnx, data)
 
+    @pytest.mark.train
     def test_int8_without_calibration_images_is_refused(
         self, edgeml: Command, tmp_path: Path
     ) -> None:
@@ -174,6 +175,7 @@ class TestWithAModel:
         assert "--calib" in line
         assert list(tmp_path.iterdir()) == [model]
 
+    @pytest.mark.train
     def test_trt_without_tensorrt_names_the_extra(self, edgeml: Command, tmp_path: Path) -> None:
         model = make_tiny_onnx(tmp_path / "model.onnx")
         assert "edgeml[trt]" in edgeml.refused("export", model, "--fmt", "trt")
@@ -220,11 +222,13 @@ class TestBadInput:
         assert "openvino is not an engine" in line
         assert not out.exists()
 
+    @pytest.mark.train
     def test_an_empty_folder_is_refused(self, edgeml: Command, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         assert "empty" in edgeml.refused("train", tmp_path / "empty", "--out", tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.train
     def test_one_label_only_is_refused(self, edgeml: Command, tmp_path: Path) -> None:
         data = colour_folders(tmp_path / "photos")
         shutil.rmtree(data / "red")

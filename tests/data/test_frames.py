@@ -231,6 +231,7 @@ def _filling(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.slow
 def test_the_frames_of_a_killed_run_are_used(tmp_path: Path, decoded: list[str]) -> None:
     paths = write_images(tmp_path / "in", 60)
     with _filling(tmp_path, seconds=0.05) as process:

@@ -332,6 +332,7 @@ def test_known_targets_are_spread_like_positives() -> None:
         np.testing.assert_allclose(known, share, atol=0.03)
 
 
+@pytest.mark.slow
 def test_photographers_of_the_real_photos_stay_on_one_side_and_labels_are_spread(
     clothing: Path,
 ) -> None:

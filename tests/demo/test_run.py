@@ -49,6 +49,7 @@ def test_real_photos_are_learnt_with_each_sender_on_one_side(
     assert all(len(side) == 1 for side in sides.values())
 
 
+@pytest.mark.train
 def test_the_demo_leaves_a_folder_that_it_did_not_make_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="not empty"):

@@ -160,6 +160,7 @@ def test_a_bare_machine_lists_how_to_install_each_part(machine: Any) -> None:
         assert found[name].fix == f"pip install 'edgeml[{extra}]'"
 
 
+@pytest.mark.runtime
 def test_this_machine_is_examined_as_json() -> None:
     found = examine()
     document = json.loads(json.dumps([finding.to_dict() for finding in found]))

@@ -246,6 +246,7 @@ def test_markup_in_a_name_is_escaped(out: Path) -> None:
     assert EVIL in check_page(out).text
 
 
+@pytest.mark.slow
 def test_eighty_labels_and_two_hundred_nodes_stay_a_page(out: Path) -> None:
     export_report(full_comparison(tuple(f"label {i}" for i in range(80)), nodes=200), out)
     text = text_of(out)
@@ -254,6 +255,7 @@ def test_eighty_labels_and_two_hundred_nodes_stay_a_page(out: Path) -> None:
     assert out.stat().st_size < 500_000
 
 
+@pytest.mark.slow
 def test_the_same_comparison_gives_the_same_bytes(out: Path, tmp_path: Path) -> None:
     export_report(full_comparison(), out)
     export_report(full_comparison(), tmp_path / "again.html")

@@ -79,6 +79,7 @@ def pooled_f1(case: Case, thresholds: tuple[float, ...]) -> float:
 
 @settings(deadline=None)
 @given(cases())
+@pytest.mark.slow
 def test_macro_f1_gives_each_label_the_best_f1_there_is(case: Case) -> None:
     for column, threshold in enumerate(fit_thresholds(*case, "macro_f1", few=1)):
         scores, targets = column_of(case, column)
@@ -132,6 +133,7 @@ def test_micro_f1_pools_better_than_macro_f1_which_serves_each_label_better() ->
 
 @settings(deadline=None)
 @given(cases(), st.sampled_from([0.3, 0.5, 0.75, 0.9, 1.0]))
+@pytest.mark.slow
 def test_a_precision_is_kept_at_the_most_recall_or_missed_by_the_least(
     case: Case, floor: float
 ) -> None:
@@ -160,6 +162,7 @@ def test_a_precision_is_kept_at_the_most_recall_or_missed_by_the_least(
 
 @settings(deadline=None)
 @given(cases(), st.sampled_from([0.3, 0.5, 0.75, 0.9, 1.0]))
+@pytest.mark.slow
 def test_a_recall_is_kept_with_as_little_claimed_as_possible(case: Case, floor: float) -> None:
     fitted = fit_thresholds(*case, f"recall>={floor}", few=1)
     assert labels_below_floor(*case, fitted, f"recall>={floor}") == ()

@@ -182,6 +182,7 @@ def test_a_sidecar_wins_over_the_spec_inside(tmp_path: Path) -> None:
         ("broken.xml", b"<net", "refuses"),
     ],
 )
+@pytest.mark.runtime
 def test_a_file_that_is_no_model_is_refused(
     tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:

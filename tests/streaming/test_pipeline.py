@@ -347,6 +347,7 @@ def test_a_network_stream_ends_as_lost_with_a_note_and_no_repeated_frames() -> N
     assert "broke off" in notes.lines[-1]
 
 
+@pytest.mark.slow
 def test_latency_of_a_network_stream_does_not_grow_with_a_slow_model() -> None:
     # A naive read loop falls behind here by 20 ms a frame: 600 ms at the end.
     sink, ages = Collect(), []
