@@ -19,7 +19,7 @@ from hypothesis import settings
 from edgeml.doctor.probes import Finding
 from tests.command import Command
 from tests.doctor.machines import examined
-from tests.heavy import RUNTIMES_AND_TORCH
+from tests.heavy import REPORTS, RUNTIMES_AND_TORCH
 from tests.tiny import make_tiny_onnx
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ LIGHT = os.environ.get("EDGEML_TESTS") == "light"
 
 
 def is_heavy(module: str) -> bool:
-    return module.split(".")[0] in RUNTIMES_AND_TORCH
+    return module.split(".")[0] in (*RUNTIMES_AND_TORCH, *REPORTS)
 
 
 class Absent(MetaPathFinder):
@@ -60,10 +60,7 @@ class LightModule(pytest.Module):
         except self.CollectError as err:
             cause: BaseException | None = err
             while cause := cause.__cause__:
-                if (
-                    isinstance(cause, ImportError)
-                    and (cause.name or "").split(".")[0] in RUNTIMES_AND_TORCH
-                ):
+                if isinstance(cause, ImportError) and is_heavy(cause.name or ""):
                     pytest.skip(f"needs {cause.name}", allow_module_level=True)
             raise
 

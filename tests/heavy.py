@@ -5,7 +5,8 @@ RUNTIMES_AND_TORCH = (
     "onnxslim", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda",
 )  # fmt: skip
 
+REPORTS = ("matplotlib", "jinja2", "markupsafe")
+
 HEAVY = (
-    *RUNTIMES_AND_TORCH,
-    "matplotlib", "jinja2", "markupsafe", "sklearn", "pyarrow", "yaml", "kagglehub",
+    *RUNTIMES_AND_TORCH, *REPORTS, "sklearn", "pyarrow", "yaml", "kagglehub",
 )  # fmt: skip

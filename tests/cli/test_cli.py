@@ -332,6 +332,7 @@ def test_split_holds_out_a_combination(edgeml: Command, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_audit_is_shown_as_text_as_json_and_as_a_page(edgeml: Command, tmp_path: Path) -> None:
     table = make_dirty(tmp_path / "data")
     page = tmp_path / "audit.html"

@@ -23,6 +23,8 @@ from edgeml.data.synth.shapes import draw_garment
 from edgeml.errors import InputError
 from edgeml.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 
 def contents(root: Path) -> dict[str, bytes]:
     return {
@@ -39,7 +41,6 @@ def apparel(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return read_dataset(out, group_names=GROUP_NAMES)
 
 
-@pytest.mark.slow
 def test_all_pairs_are_drawn_equally_often(apparel: Dataset) -> None:
     folders = Counter(path.parent.name for path in apparel.paths)
     assert set(folders) == {f"{colour}_{garment}" for colour in COLOURS for garment in GARMENTS}
@@ -87,7 +88,6 @@ def test_another_seed_draws_other_images(tmp_path: Path) -> None:
     assert all(first[name] != second[name] for name in first)
 
 
-@pytest.mark.slow
 def test_the_table_has_a_second_garment_in_a_third_of_the_images(tmp_path: Path) -> None:
     synthesize(tmp_path / "data", images=300, size=16, seed=0, layout="csv")
     dataset = read_dataset(tmp_path / "data" / "labels.csv")
@@ -225,7 +225,6 @@ def pixels(dataset: Dataset, side: int) -> NDArray[np.float64]:
     return np.stack(small).reshape(len(dataset), -1) / 127.5 - 1
 
 
-@pytest.mark.slow
 def test_a_linear_model_on_pixels_fails(apparel: Dataset) -> None:
     divided = split_dataset(apparel, SplitPlan())
     train, test = divided.part("train"), divided.part("test")
