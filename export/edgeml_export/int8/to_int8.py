@@ -78,7 +78,7 @@ def quantize(
     """
     chosen = {name for name in quantizable(model, layout) if name not in keep}
     if not chosen:
-        raise ExportError("The network has no layer to quantise besides its last one.")
+        raise ExportError("The network has no layer to quantise apart from its last one.")
     _Quantizer(model, RECIPES[layout], ranges.by(method), ranges.means, chosen).rewrite()
 
 
