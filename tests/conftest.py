@@ -71,7 +71,11 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave what needs a runtime, torch or many seconds out of the light tier."""
+    """Leave what needs a runtime, torch or many seconds out of the light tier.
+
+    The README's commands run first, since one worker takes minutes for them.
+    """
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
     if LIGHT:
         heavy = [item for item in items if any(map(item.get_closest_marker, HEAVY_MARKERS))]
         config.hook.pytest_deselected(items=heavy)

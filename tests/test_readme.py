@@ -50,6 +50,10 @@ def run(command: str, folder: Path, **extra: str) -> subprocess.CompletedProcess
     )
 
 
+def check(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, f"{done.args}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
 def test_the_first_screen_shows_the_two_commands() -> None:
     first_screen = "\n".join((ROOT / "README.md").read_text("utf-8").splitlines()[:24])
     assert "make demo" in first_screen
@@ -60,25 +64,31 @@ def test_every_block_is_of_a_kind_that_this_test_runs() -> None:
     assert {kind for kind, _ in BLOCKS} == {"sh", "python"}
 
 
+@pytest.mark.nightly
 @pytest.mark.train
 @pytest.mark.runtime
-def test_every_block_runs(place: Path) -> None:
+def test_make_demo_runs(tmp_path: Path) -> None:
+    """The same target with less data."""
+    done = run("make demo", ROOT, ARGS="--images 300 --epochs 1", OUT=str(tmp_path / "demo"))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_make_test_runs_the_tests() -> None:
+    done = run("make --dry-run test", ROOT)
+    assert "-m pytest" in done.stdout
+
+
+@pytest.mark.train
+@pytest.mark.runtime
+def test_every_other_block_runs(place: Path) -> None:
     for kind, block in BLOCKS:
         if kind == "python":
-            done = subprocess.run(
+            check(subprocess.run(
                 [sys.executable, "-c", block], cwd=place, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
+            ))  # fmt: skip
             continue
         for command in commands(block):
             if command.startswith("make"):
-                # The same targets on less: a small demo, and the tests collected, not run again.
-                done = run(
-                    command, ROOT, ARGS="--images 300 --epochs 1",
-                    OUT=str(place / "demo"), PYTEST_ADDOPTS="--collect-only -q",
-                )  # fmt: skip
-            elif command.startswith("edgeml train"):
-                done = run(f"{command} --epochs 2 --size 32", place)
-            else:
-                done = run(command, place)
-            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+                continue
+            less = " --epochs 2 --size 32" if command.startswith("edgeml train") else ""
+            check(run(f"{command}{less}", place))

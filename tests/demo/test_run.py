@@ -1,4 +1,4 @@
-"""What the project promises of a complete run. The README's test runs a small demo every time."""
+"""What the project promises of a complete run. tests/test_readme.py runs a small demo."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def int8(fp32: Path, photos: list[Path]) -> Path:
     return int8_from_onnx(fp32, fp32.with_name("m.int8.onnx"), ranges, layout="tensorrt")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.nightly), "int8"])
 def test_no_label_of_200_photos_flips(
     precision: str, photos: list[Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
