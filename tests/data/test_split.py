@@ -85,6 +85,7 @@ def datasets(draw: st.DrawFn) -> Dataset:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(dataset=datasets(), seed=st.integers(0, 5))
 def test_every_row_has_a_side_and_groups_stay_together(dataset: Dataset, seed: int) -> None:
@@ -102,6 +103,7 @@ def test_every_row_has_a_side_and_groups_stay_together(dataset: Dataset, seed: i
     assert split_dataset(dataset, plan).split == divided.split
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     rows=st.integers(40, 400),

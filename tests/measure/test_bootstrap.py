@@ -59,6 +59,7 @@ def one_by_one(pair: Pair, resamples: int, seed: int) -> tuple[NDArray[np.float6
     return labels, np.quantile(np.nanmean(lost, axis=1), (0.025, 0.975))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("digits", [6, 1])
 @pytest.mark.parametrize("unknown", [0.0, 0.4])
 def test_intervals_are_those_of_scikit_learn_on_each_resample(digits: int, unknown: float) -> None:

@@ -114,6 +114,7 @@ def random_case(
     return scores, targets, present, spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(4))
 def test_metrics_are_those_of_scikit_learn_on_what_is_known(block: int) -> None:
     for seed in range(50 * block, 50 * block + 50):
