@@ -11,7 +11,6 @@ import hashlib
 import logging
 import re
 import threading
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -180,25 +179,12 @@ def _build_in_thread(job: _Job, progress: Progress) -> tuple[bytes, Built]:
         progress.task(f"Build with {NAMES[job.library]}", total=100, unit="%") as advance,
         ThreadPoolExecutor(1, thread_name_prefix="edgeml-build") as pool,
     ):
-        building = pool.submit(_build_and_release, job, advance)
+        building = pool.submit(_build, job, advance)
         try:
             return building.result()
         except BaseException:
             job.cancelled.set()
             raise
-
-
-def _build_and_release(job: _Job, advance: Advance) -> tuple[bytes, Built]:
-    """Build, and leave no object of TensorRT behind if that fails.
-
-    The frames of an error's traceback hold the builder, the network and the configuration. A
-    later garbage collection would free them in any order, perhaps during another build.
-    """
-    try:
-        return _build(job, advance)
-    except BaseException as err:
-        traceback.clear_frames(err.__traceback__)
-        raise
 
 
 def _build(job: _Job, advance: Advance) -> tuple[bytes, Built]:
