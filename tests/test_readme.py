@@ -69,12 +69,12 @@ def test_every_block_is_of_a_kind_that_this_test_runs() -> None:
 @pytest.mark.runtime
 def test_make_demo_runs(tmp_path: Path) -> None:
     """The same target with less data."""
-    done = run("make demo", ROOT, ARGS="--images 300 --epochs 1", OUT=str(tmp_path / "demo"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    check(run("make demo", ROOT, ARGS="--images 300 --epochs 1", OUT=str(tmp_path / "demo")))
 
 
 def test_make_test_runs_the_tests() -> None:
     done = run("make --dry-run test", ROOT)
+    check(done)
     assert "-m pytest" in done.stdout
 
 
