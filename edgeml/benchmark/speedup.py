@@ -94,7 +94,7 @@ def speedup(
         fast: The runtime that should be faster.
         batch: The input of every call.
         seconds: Time for both, including pauses; there are at least 6 rounds.
-        block_s: Length of a turn, of at least three calls.
+        block_s: Length of a turn; at least three calls, after one that does not count.
         pause_s: Pause before each turn.
         warmup_s: Time that each runs before anything counts.
         clock: Returns nanoseconds.
@@ -115,14 +115,21 @@ def speedup(
     block(slow, warmup_s)
     block(fast, warmup_s)
     rng = random.Random(0)
-    start, rounds = clock(), list[tuple[float, float]]()
+    rounds: list[tuple[float, float]] = []
+    start = clock()
     while len(rounds) < _MIN_ROUNDS or clock() - start < 1e9 * seconds:
         if rng.random() < 0.5:
             slow_ns, fast_ns = block(slow), block(fast)
         else:
             fast_ns, slow_ns = block(fast), block(slow)
         rounds.append((slow_ns, fast_ns))
-    low, high = median_interval(ratios := [slow_ns / fast_ns for slow_ns, fast_ns in rounds])
+    return _comparison(rounds)
+
+
+def _comparison(rounds: Sequence[tuple[float, float]]) -> Speedup:
+    """Compare the times of each round: the slow runtime's and the fast one's, in nanoseconds."""
+    ratios = [slow_ns / fast_ns for slow_ns, fast_ns in rounds]
+    low, high = median_interval(ratios)
     return Speedup(
         ratio=statistics.median(ratios),
         low=low,
