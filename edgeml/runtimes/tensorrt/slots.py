@@ -210,8 +210,7 @@ def _new_context(model: Model) -> Any:
     if not model.records_itself:
         return model.engine.create_execution_context()
     config = model.engine.create_runtime_config()
-    strategies = model.trt.CudaGraphStrategy
-    config.cuda_graph_strategy = getattr(strategies, "WHOLE_GRAPH_CAPTURE")  # noqa: B009
+    config.cuda_graph_strategy = model.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     return model.engine.create_execution_context(config)
 
 
