@@ -214,12 +214,19 @@ def test_no_worker_outlives_its_parent(
     assert errors.count(b"KeyboardInterrupt") <= 1  # the parent's own, none from a worker
 
 
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "--multiprocessing-fork" in process.cmdline()
+    except psutil.NoSuchProcess:  # another child, which ended meanwhile; also if it is a zombie
+        return False
+
+
 def wait_for_workers(parent: subprocess.Popen[bytes], count: int) -> list[psutil.Process]:
     """Wait until workers run; return them and multiprocessing's resource tracker."""
     until = time.monotonic() + 60
     while True:
         children = psutil.Process(parent.pid).children()
-        workers = [one for one in children if "--multiprocessing-fork" in one.cmdline()]
+        workers = [one for one in children if is_worker(one)]
         if len(workers) == count:
             time.sleep(0.5)  # until they measure
             return children
