@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,17 @@ with without_telemetry():
 _WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 
 
+@cache
+def _core() -> ov.Core:
+    """Return OpenVINO's entry point, one for as long as the process lives.
+
+    The CPU plugin of each Core gives its thread a stack for signal handlers, and restores the one
+    before when it is freed. Two of them, freed in the order of their creation, leave a stack that
+    no longer exists, and the next signal, such as Ctrl-C, ends in a segmentation fault.
+    """
+    return ov.Core()
+
+
 class OpenVinoRuntime:
     """A compiled model. Each thread that calls `run` gets its own inference request.
 
@@ -56,7 +68,7 @@ class OpenVinoRuntime:
             InputError: OpenVINO has no such device here.
             ModelLoadError: OpenVINO refuses the file.
         """
-        core = ov.Core()
+        core = _core()
         self._device = "CPU" if options.device == "auto" else options.device.upper()
         devices = core.available_devices
         if self._device.split(".")[0] not in {name.split(".")[0] for name in devices}:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +84,27 @@ def test_an_xml_without_its_weights_is_an_error(net: Path, tmp_path: Path) -> No
     (tmp_path / "model.bin").unlink()
     with pytest.raises(ModelLoadError):
         OpenVinoRuntime(tmp_path / "model.xml")
+
+
+_INTERRUPTED = """
+import os, signal, sys
+from edgeml import Predictor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+first, second = (Predictor(sys.argv[1], runtime="openvino") for _ in range(2))
+first.close()
+del first
+second.close()
+del second
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets signal stacks on Linux only")
+def test_ctrl_c_after_two_models_are_closed_in_the_order_of_opening(tmp_path: Path) -> None:
+    model = make_tiny_onnx(tmp_path / "model.onnx", spec=tiny_spec(["a", "b"]))
+    child = [sys.executable, "-c", _INTERRUPTED, str(model)]
+    ended = subprocess.run(child, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr

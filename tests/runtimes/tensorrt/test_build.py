@@ -358,9 +358,6 @@ def captured() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-# After many other tests in one process, a cancelled build of TensorRT-RTX often ends in a
-# segmentation fault, for a reason not yet known. Alone it passes.
-@pytest.mark.nightly
 @pytest.mark.usefixtures("captured")
 def test_ctrl_c_ends_a_build_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
     progress = Interrupting()
