@@ -3,7 +3,7 @@
     python benchmarks/scaled_decode.py [--photos FOLDER] [--model FILE.onnx ...]
 
 A photo is decoded at each scale that leaves its short side at least as long as the target's, then
-fitted as `Preprocess` does. Fidelity is told against Pillow: decoded in full, resized with its
+fitted as `Preprocess` does. Fidelity is measured against Pillow: decoded in full, resized with its
 antialiased filter of the model. The ratio is the short side after decoding over the target's;
 `edgeml.image.reading` scales while it is at least 2. Scores are probabilities, the largest
 difference of any label. Time is CPU time of the thread, the 20th percentile of turns.

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 def bar(
     what: str, found: Estimate, *, at_most: float | None = None, at_least: float | None = None
 ) -> Row:
-    """Judge a figure by its median; without a limit it is only told."""
+    """Judge a figure by its median; without a limit there is no verdict."""
     holds = None
     if at_most is not None:
         holds = found.value <= at_most
@@ -25,12 +25,12 @@ def bar(
 
 
 def line(judged: Row) -> str:
-    """Say what a figure is and whether it holds."""
+    """Describe a figure and whether it is within its limit."""
     limit = f" <= {judged['at_most']}" if judged["at_most"] is not None else ""
     limit = f" >= {judged['at_least']}" if judged["at_least"] is not None else limit
-    said = {True: "holds", False: "MISSED", None: "told"}[judged["holds"]]
+    verdict = {True: "holds", False: "MISSED", None: "no limit"}[judged["holds"]]
     interval = f"({judged['low']:.3f} to {judged['high']:.3f})"
-    return f"{judged['what']}: {judged['value']:.3f} {interval}{limit}: {said}"
+    return f"{judged['what']}: {judged['value']:.3f} {interval}{limit}: {verdict}"
 
 
 def show(name: str, row: Row) -> None:

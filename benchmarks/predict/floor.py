@@ -3,7 +3,7 @@
     python benchmarks/predict/floor.py [--only ROW ...] [--threads 2 1] [--json FILE]
 
 Each row runs in a process of its own, once for each number of threads, with nothing set that tunes
-a BLAS. What was measured before stays in the JSON file; `--only` measures some rows anew.
+a BLAS. What was measured before stays in the JSON file; `--only` repeats some rows.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from turns import (
     Pace,
     cpu_ms,
     difference,
+    figures,
     here,
     ratio,
     take_turns,
-    told,
     wall_ms,
 )
 from usual import SCALES, Run, area_way, bare_openvino, bare_ort, numpy_way, pillow_way, reduced
@@ -98,7 +98,7 @@ def jpeg(threads: int, pace: Pace) -> Row:
         )
     }
     row = {
-        "ways": {name: told(taken) for name, taken in blocks.items()},
+        "ways": {name: figures(taken) for name, taken in blocks.items()},
         "bits a pixel": bits_a_pixel(files),
         "scores, to Pillow's": differences,
         "stages ms": _stages(predictor, files),
@@ -147,7 +147,7 @@ def frame(threads: int, pace: Pace) -> Row:
     ort.close()
     ov.close()
     return {
-        "ways": {name: told(taken) for name, taken in blocks.items()},
+        "ways": {name: figures(taken) for name, taken in blocks.items()},
         "bars": _over_bare(blocks),
     }
 
@@ -180,7 +180,7 @@ def overhead(threads: int, pace: Pace) -> Row:
         ("ONNX Runtime, 1000 labels", network("imagenet"), bare_ort, None),
     ):
         ours, parts = _object_and_parts(model, bare(model, threads), threads, pace)
-        row["ways"] |= {f"predict, {name}": told(ours), f"its parts, {name}": told(parts)}
+        row["ways"] |= {f"predict, {name}": figures(ours), f"its parts, {name}": figures(parts)}
         wall, cpu = (difference(of(ours), of(parts)) for of in (wall_ms, cpu_ms))
         row["bars"].append(bar(f"us, {name}", wall.times(1e3), at_most=most))
         row["bars"].append(bar(f"CPU us, {name}", cpu.times(1e3)))

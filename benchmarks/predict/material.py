@@ -1,6 +1,6 @@
 """What the scripts beside this share: networks, pictures, and the environment of a child process.
 
-All that is made lies in build/predict and is made once; delete it to begin anew.
+Everything is made once, in build/predict; delete that folder to make it again.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def _for_ultralytics(target: Path) -> Path:
     graph.node.insert(0, helper.make_node("Mul", ["images", "two"], ["doubled"]))
     graph.node.insert(1, helper.make_node("Sub", ["doubled", "one"], ["normal"]))
     graph.node.append(helper.make_node("Softmax", ["raw"], ["output0"], axis=1))
-    told = {
+    metadata = {
         "task": "classify",
         "stride": "1",
         "batch": "1",
@@ -239,7 +239,7 @@ def _for_ultralytics(target: Path) -> Path:
         "channels": "3",
         "names": str({number: f"class {number}" for number in range(1000)}),
     }
-    helper.set_model_props(model, told)
+    helper.set_model_props(model, metadata)
     onnx.save(model, target)
     return target
 

@@ -180,8 +180,8 @@ def _usual(model: str, threads: int) -> Tool:
     import onnxruntime
     from usual import bare_ort, numpy_way
 
-    told = onnxruntime.InferenceSession(model).get_modelmeta().custom_metadata_map["edgeml"]
-    preprocess: Any = SimpleNamespace(**json.loads(told)["preprocess"])
+    stored = onnxruntime.InferenceSession(model).get_modelmeta().custom_metadata_map["edgeml"]
+    preprocess: Any = SimpleNamespace(**json.loads(stored)["preprocess"])
     run = bare_ort(Path(model), threads)
     return Tool(lambda path: run(numpy_way(cv2.imread(path), preprocess)), lambda logits: [], {})
 

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from bars import bar, conclude, line, show
 from material import OUT, child_environment, for_tool, merge_json, network, pictures
-from turns import Block, Pace, cpu_ms, ratio, take_turns, told, wall_ms
+from turns import Block, Pace, cpu_ms, figures, ratio, take_turns, wall_ms
 
 from edgeml.errors import InferenceError
 from edgeml.image.modes import Resize
@@ -213,7 +213,8 @@ def measure(tools: Sequence[str], kind: str, threads: int, pace: Pace) -> dict[s
             row["about"][tool] = {**peer.about, "agreement": found}
         blocks = take_turns({tool: peer.block for tool, peer in peers.items()}, pace)
     row["ways"] = {
-        tool: {**told(taken), **row["about"][tool]["agreement"]} for tool, taken in blocks.items()
+        tool: {**figures(taken), **row["about"][tool]["agreement"]}
+        for tool, taken in blocks.items()
     }
     for tool, ours in AGAINST.items():
         if tool in blocks and ours in blocks:

@@ -15,45 +15,45 @@ HERE = Path(__file__).parent
 
 
 def bars(rows: dict[str, Any]) -> Iterator[str]:
-    """Give the figures that have a limit, and those that are told beside them."""
+    """Yield the lines of a table of all figures, with their limits where there are any."""
     yield "| row | what | median | 95 % | asked for | |"
     yield "| --- " * 6 + "|"
     for title, row in rows.items():
         for bar in row["bars"]:
             limit = "" if bar["at_most"] is None else f"at most {bar['at_most']:g}"
             limit = limit if bar["at_least"] is None else f"at least {bar['at_least']:g}"
-            said = {True: "holds", False: "**missed**", None: ""}[bar["holds"]]
+            verdict = {True: "holds", False: "**missed**", None: ""}[bar["holds"]]
             digits = 0 if "us, " in bar["what"] else 4 if "score" in bar["what"] else 2
             value, low, high = (f"{bar[key]:.{digits}f}" for key in ("value", "low", "high"))
             interval = "" if low == high == value else f"{low} to {high}"
-            yield f"| {title} | {bar['what']} | {value} | {interval} | {limit} | {said} |"
+            yield f"| {title} | {bar['what']} | {value} | {interval} | {limit} | {verdict} |"
 
 
 def ways(rows: dict[str, Any]) -> Iterator[str]:
-    """Give the times of each way, in milliseconds."""
+    """Yield the lines of a table of times, in milliseconds."""
     yield "| row | way | ms | CPU ms | p95 ms | p99 ms |"
     yield "| --- " * 6 + "|"
     for title, row in rows.items():
-        for way, told in row.get("ways", {}).items():
-            if "p95_ms" in told:
+        for way, figures in row.get("ways", {}).items():
+            if "p95_ms" in figures:
                 keys = ("ms", "cpu_ms", "p95_ms", "p99_ms")
-                cells = [_number(told[key]) for key in keys]
+                cells = [_number(figures[key]) for key in keys]
                 yield f"| {title} | {way} | {' | '.join(cells)} |"
 
 
 def peers(rows: dict[str, Any]) -> Iterator[str]:
-    """Give each tool's time and how far its answers are from the reference."""
+    """Yield the lines of a table of tools: time, and distance from the reference."""
     head = ["pictures, threads", "tool", "ms", "CPU ms", "times edgeml (95 %)", "same best class"]
     head += ["max lost", "max change of p"]
     yield f"| {' | '.join(head)} |"
     yield "| --- " * len(head) + "|"
     for title, row in rows.items():
         beside = {bar["what"].split(" over ")[0]: bar for bar in row["bars"] if bar["at_least"]}
-        for tool, told in row["ways"].items():
-            cells = [title, tool, _number(told["ms"]), _number(told["cpu_ms"])]
+        for tool, figures in row["ways"].items():
+            cells = [title, tool, _number(figures["ms"]), _number(figures["cpu_ms"])]
             cells.append(_times(beside[tool]) if tool in beside else "")
-            cells.append(f"{told['same best class']} of {told['pictures']}")
-            cells += [f"{told['max lost']:.3f}", f"{told['max |dp|']:.3f}"]
+            cells.append(f"{figures['same best class']} of {figures['pictures']}")
+            cells += [f"{figures['max lost']:.3f}", f"{figures['max |dp|']:.3f}"]
             yield f"| {' | '.join(cells)} |"
 
 

@@ -67,7 +67,7 @@ Way = Callable[[float], Block]
 
 
 def time_block(call: Callable[[], object], seconds: float) -> Block:
-    """Time calls one by one until the time is over and there are enough; one before is not told."""
+    """Time single calls until the time is over and there are enough; the first does not count."""
     call()
     taken: list[int] = []
     thread, process, end = thread_time_ns(), process_time_ns(), perf_counter() + seconds
@@ -111,8 +111,8 @@ def cpu_ms(blocks: Sequence[Block]) -> list[float]:
     return [block.process_ms for block in blocks]
 
 
-def told(blocks: Sequence[Block]) -> dict[str, Any]:
-    """Sum one way up: the median over rounds, and percentiles over all its calls."""
+def figures(blocks: Sequence[Block]) -> dict[str, Any]:
+    """Return the medians over rounds, and percentiles over all calls, of one way."""
     samples = np.concatenate([np.asarray(block.wall_ns, np.int64) for block in blocks])
     return {
         "ms": statistics.median(wall_ms(blocks)),

@@ -252,7 +252,7 @@ def test_a_tool_in_its_process_says_what_edgeml_says(
 
 
 @pytest.mark.runtime
-def test_an_error_of_a_tool_is_told_and_ends_nothing(
+def test_an_error_of_a_tool_is_recorded_and_the_others_go_on(
     script: Script, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peers, turns = script("peers"), script("turns")

@@ -273,9 +273,9 @@ def test_unknown_and_absent_labels_do_not_break_a_comparison(data: Dataset) -> N
 def test_a_comparison_on_pictures_of_which_nothing_is_known_has_no_metrics(data: Dataset) -> None:
     blank = replace(data, targets=np.full_like(data.targets, UNKNOWN))
     found = compare(Predictor(TinyRuntime()), Predictor(Shifted(0.5)), blank)
-    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert told["max_abs"] == pytest.approx(0.5)
-    assert told["metrics"]["reference"]["mAP"] is None
+    as_dict = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert as_dict["max_abs"] == pytest.approx(0.5)
+    assert as_dict["metrics"]["reference"]["mAP"] is None
 
 
 def test_models_with_other_labels_are_refused(data: Dataset) -> None:

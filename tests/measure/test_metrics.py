@@ -137,8 +137,8 @@ def test_metrics_are_those_of_scikit_learn_on_what_is_known(block: int) -> None:
         pooled = reference.precision_recall_fscore_support(
             targets[known], present[known], average="binary", zero_division=0, labels=[0, 1]
         )
-        told = known.any(axis=1)
-        completed = np.where(known, targets, present)[told]
+        labelled = known.any(axis=1)
+        completed = np.where(known, targets, present)[labelled]
         assert measured.summary() == pytest.approx(
             {
                 "mAP": AP,
@@ -149,8 +149,8 @@ def test_metrics_are_those_of_scikit_learn_on_what_is_known(block: int) -> None:
                 "OP": pooled[0],
                 "OR": pooled[1],
                 "OF1": pooled[2],
-                "exact_match": reference.accuracy_score(completed, present[told])
-                if told.any()
+                "exact_match": reference.accuracy_score(completed, present[labelled])
+                if labelled.any()
                 else math.nan,
             },
             abs=1e-6,
@@ -172,7 +172,7 @@ def test_metrics_are_those_of_torchmetrics_on_what_is_known(block: int) -> None:
             continue
         # Decisions are given as such: torchmetrics would compare with > where edgeml does with >=.
         decisions, truth = torch.from_numpy(present).long(), torch.from_numpy(targets).long()
-        told = (truth != UNKNOWN).any(dim=1)
+        labelled = (truth != UNKNOWN).any(dim=1)
         settings = {"num_labels": len(averaged), "ignore_index": UNKNOWN}
         functions = (
             theirs.multilabel_precision, theirs.multilabel_recall, theirs.multilabel_f1_score,
@@ -191,7 +191,7 @@ def test_metrics_are_those_of_torchmetrics_on_what_is_known(block: int) -> None:
         OP, OR, OF1 = (
             float(function(decisions, truth, average="micro", **settings)) for function in functions
         )
-        exact = theirs.multilabel_exact_match(decisions[told], truth[told], **settings)
+        exact = theirs.multilabel_exact_match(decisions[labelled], truth[labelled], **settings)
         assert measured.summary() == pytest.approx(
             {
                 "mAP": np.mean(AP),
@@ -218,9 +218,9 @@ def test_a_label_without_positives_is_told_and_left_out_of_every_average_over_la
     for name in ("mAP", "CP", "CR", "CF1", "macro_F1"):
         assert getattr(measured, name) == getattr(without, name), name
     assert measured.OP < without.OP  # hats that were claimed are false alarms all the same
-    told = measured.to_dict()
-    assert (told["labels_averaged"], told["absent_labels"]) == (4, ["hat"])
-    assert told["labels"]["hat"]["AP"] is None
+    as_dict = measured.to_dict()
+    assert (as_dict["labels_averaged"], as_dict["absent_labels"]) == (4, ["hat"])
+    assert as_dict["labels"]["hat"]["AP"] is None
 
 
 def test_unknown_targets_count_neither_for_nor_against() -> None:
@@ -241,12 +241,12 @@ def test_unknown_targets_count_neither_for_nor_against() -> None:
 def test_what_cannot_be_measured_is_no_number_and_none_in_json() -> None:
     for targets in (np.zeros((0, 5), np.int8), np.full((3, 5), UNKNOWN, np.int8)):
         measured = evaluate(np.zeros(targets.shape, np.float32), targets, SPEC)
-        told = measured.to_dict()
-        assert {name for name, value in told["metrics"].items() if value is None} == {
+        as_dict = measured.to_dict()
+        assert {name for name, value in as_dict["metrics"].items() if value is None} == {
             "mAP", "CP", "CR", "CF1", "macro_F1", "exact_match",
         }  # fmt: skip
-        assert (told["labels_averaged"], told["absent_labels"]) == (0, list(LABELS))
-        json.dumps(told, allow_nan=False)
+        assert (as_dict["labels_averaged"], as_dict["absent_labels"]) == (0, list(LABELS))
+        json.dumps(as_dict, allow_nan=False)
 
 
 def test_scores_that_do_not_fit_or_are_no_numbers_are_refused() -> None:
