@@ -7,6 +7,7 @@ cannot. It runs in a minute, on every supported Python, and proves that a device
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
@@ -63,6 +64,11 @@ class LightModule(pytest.Module):
                 if isinstance(cause, ImportError) and is_heavy(cause.name or ""):
                     pytest.skip(f"needs {cause.name}", allow_module_level=True)
             raise
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C tests pass in a background job too: shells start one with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:

@@ -177,8 +177,7 @@ def test_every_error_survives_the_way_between_processes(kind: type[EdgemlError])
 
 # Without `if __name__ == "__main__"`: a worker must not run the script of its parent again.
 PARENT = """
-import signal, sys; sys.path[:] = sys.argv[3:]
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+import sys; sys.path[:] = sys.argv[3:]
 from pathlib import Path
 from edgeml.benchmark import BenchPlan, run_benchmark
 print("ready", flush=True)

@@ -89,7 +89,6 @@ def test_an_xml_without_its_weights_is_an_error(net: Path, tmp_path: Path) -> No
 _INTERRUPTED = """
 import os, signal, sys
 from edgeml import Predictor
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 first, second = (Predictor(sys.argv[1], runtime="openvino") for _ in range(2))
 first.close()
 del first

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -350,15 +350,6 @@ class Interrupting(Progress):
         return opened()
 
 
-@pytest.fixture
-def captured() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("captured")
 def test_ctrl_c_ends_a_build_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
     progress = Interrupting()
     with pytest.raises(KeyboardInterrupt):
