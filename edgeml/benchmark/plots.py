@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from edgeml.benchmark.statistics import Samples, percentile_ms
 from edgeml.report.svg import (
@@ -111,7 +111,7 @@ def log_ms_axis(axes: Axes) -> None:
     axes.set_xticks(ticks or [low, high])
     axes.set_xlim(low, high)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _steps(samples: Samples, limit: int = 400) -> tuple[Any, Any]:

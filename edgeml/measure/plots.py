@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from edgeml.report.page import SUPERSCRIPTS
@@ -38,7 +38,7 @@ def difference_plot(difference: NDArray[np.floating]) -> Markup:
             FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
         )
         for one in (axes.xaxis, axes.yaxis):
-            one.set_minor_formatter(NullFormatter())
+            one.set_minor_locator(NullLocator())
         middle, tail = np.quantile(values, (0.5, 0.99))
         return markup(
             figure,
@@ -70,7 +70,7 @@ def damage_plot(nodes: Sequence[Any], unit: str) -> Markup:
         axes.grid(visible=False, axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("node, by what it costs to quantise it")
         axes.set_ylabel(unit)
         figure.legend(loc="outside lower center", ncols=2, fontsize=11)

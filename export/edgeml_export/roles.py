@@ -58,7 +58,7 @@ def assign_roles(
         if dataset is not None:
             check_labels(dataset, spec)
     same = calib is not None and check is not None and calib.paths == check.paths
-    reporting = fitting = calibration = None
+    reporting = fitting = calibration = divided = None
     if check is not None:
         divided = _divided(check, spec, default=SplitPlan() if same else None)
         reporting = check if divided is None else divided.part("test")
@@ -66,9 +66,9 @@ def assign_roles(
         if not len(reporting):
             raise DataError("The test part of the data to check with is empty.")
     if calib is not None:
-        plan = SplitPlan() if same else _CALIBRATION_SPLIT
-        enough = same or len(calib) >= _MIN_TO_DIVIDE
-        divided = _divided(calib, spec, default=plan if enough else None)
+        if not same:
+            plan = _CALIBRATION_SPLIT if len(calib) >= _MIN_TO_DIVIDE else None
+            divided = _divided(calib, spec, default=plan)
         source = calib if divided is None else divided.part("train")
         fitting = fitting if divided is None else divided.part("val")
         calibration = choose_calibration(source, spec.labels, progress=progress)

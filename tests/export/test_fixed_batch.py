@@ -33,8 +33,7 @@ def scores(path: Path, data: Dataset) -> np.ndarray:
         return predictor.probabilities(predictor.logits(frames))
 
 
-@pytest.mark.parametrize("fmt", ["onnx", "openvino"])
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(("fmt", "size"), [("onnx", 1), ("openvino", 3)])
 def test_int8_is_that_of_the_twin_with_any_batch(
     fmt: str, size: int, network: Path, data: Dataset, test_part: Dataset, tmp_path: Path
 ) -> None:

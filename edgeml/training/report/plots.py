@@ -14,7 +14,7 @@ from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
     MaxNLocator,
-    NullFormatter,
+    NullLocator,
     PercentFormatter,
 )
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ def reliability_plot(diagrams: Mapping[str, Reliability]) -> Markup:
         if last.count.max() > 50:
             below.set_yscale("log")
             below.yaxis.set_major_locator(LogLocator(numticks=4))
-            below.yaxis.set_minor_formatter(NullFormatter())
+            below.yaxis.set_minor_locator(NullLocator())
             below.yaxis.set_major_formatter(FuncFormatter(_plain))
         else:
             below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
@@ -163,7 +163,7 @@ def lr_finder_plot(
         axes.plot(x, curve, color=SERIES[0], label="smoothed")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=12))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("learning rate")
         axes.set_ylabel("loss")

@@ -120,7 +120,7 @@ def entropy_cut(counts: NDArray[np.int64], levels: int = 128) -> int:
     for cut in [*range(levels, last, max(1, (last - levels) // 128)), last]:
         inside = counts[:cut]
         if not inside.any():
-            continue  # P and Q would be the same single bin
+            continue  # nothing would be left to quantise, though P and Q are equal
         p = inside.copy()
         p[-1] += counts[cut:].sum()
         group = np.arange(cut) * levels // cut

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -79,7 +79,10 @@ def test_a_large_tensor_is_sampled_and_its_limits_are_exact() -> None:
 
 
 def literal_entropy_cut(counts: NDArray[np.int64], levels: int, cuts: list[int]) -> list[float]:
-    """Return the divergence at each cut as on Migacz's slides, element by element."""
+    """Return the divergence at each cut as on Migacz's slides, element by element.
+
+    It is infinite where everything is beyond the cut: nothing would be left to quantise.
+    """
     counts = counts.astype(np.float64)
     counts[0] = counts[1]
     divergences = []
@@ -93,11 +96,12 @@ def literal_entropy_cut(counts: NDArray[np.int64], levels: int, cuts: list[int])
             share = sum(counts[low:high]) / max(1, sum(full))
             q += [share if some else 0.0 for some in full]
         q = [1e-4 if mass > 0 and not share else share for mass, share in zip(p, q, strict=True)]
-        divergences.append(float(entropy(p, q)))
+        divergences.append(float(entropy(p, q)) if any(counts[:cut]) else math.inf)
     return divergences
 
 
 @settings(deadline=None, max_examples=25)
+@example(8, np.array([0] * 200 + [1, 2] + [0] * 60 + [1]))  # many cuts before the first value
 @given(
     st.sampled_from([8, 16, 128]),
     arrays(np.int64, st.integers(10, 320), elements=st.integers(0, 40)),

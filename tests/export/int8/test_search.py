@@ -135,10 +135,11 @@ def test_the_page_of_a_search_that_failed_shows_the_ranges_that_were_tried(
     assert all(method in page for method in METHODS)
 
 
-@pytest.mark.parametrize(("fmt", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
-@pytest.mark.parametrize("existing", [False, True], ids=["new", "over an older one"])
+@pytest.mark.parametrize(
+    ("fmt", "suffix", "existing"), [("onnx", ".onnx", False), ("openvino", ".xml", True)]
+)
 def test_a_budget_that_no_time_is_left_for_is_refused_and_writes_a_page_only(
-    existing: bool, fmt: str, suffix: str, broken: Path, data: Dataset
+    fmt: str, suffix: str, existing: bool, broken: Path, data: Dataset
 ) -> None:
     out = broken.parent / f"out{suffix}"
     if existing:

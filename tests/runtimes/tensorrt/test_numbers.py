@@ -16,7 +16,7 @@ pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 pytest.importorskip("torch", reason="torch is not installed")
 from tests.runtimes.tensorrt.engines import machine
 
-pytestmark = [pytest.mark.runtime, pytest.mark.train]
+pytestmark = [pytest.mark.runtime, pytest.mark.train, pytest.mark.nightly]
 
 SIDE = 64
 PHOTOS = 200
@@ -58,7 +58,7 @@ def int8(fp32: Path, photos: list[Path]) -> Path:
     return int8_from_onnx(fp32, fp32.with_name("m.int8.onnx"), ranges, layout="tensorrt")
 
 
-@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.nightly), "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_no_label_of_200_photos_flips(
     precision: str, photos: list[Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
