@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from edgeml.errors import ExportError, ModelLoadError, SpecError, needs
 from edgeml.files import staged
+from edgeml.runtimes.external_weights import load_external_weights
+from edgeml.runtimes.onnx_normal import normalized
 from edgeml.spec.foreign.model_api import model_info
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.spec.storage import spec_in, spec_metadata
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file that contains its weights.
+    """Read an ONNX file, and the files with its weights, in the form of `onnx_normal`.
 
     Raises:
-        ModelLoadError: There is no such file, it is not ONNX, or its weights are in another file.
+        ModelLoadError: There is no such file, it is not ONNX, or its weights cannot be read.
     """
     with needs("onnx", extra="export", to="export an ONNX model"):
         import onnx
@@ -31,11 +33,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise ModelLoadError(f"Cannot read the model {str(path)!r}: {err.strerror}.") from err
     except DecodeError as err:
         raise ModelLoadError(f"{path.name!r} is not an ONNX model, or is damaged.") from err
-    if any(tensor.external_data for tensor in model.graph.initializer):
-        raise ModelLoadError(
-            f"The weights of {path.name!r} are in another file; save it as one file first."
-        )
-    return model
+    load_external_weights(model, path)
+    return normalized(model, path.name)
 
 
 def spec_of_onnx(model: onnx.ModelProto, path: Path) -> ModelSpec:

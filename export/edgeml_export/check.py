@@ -118,7 +118,7 @@ def _opened(job: Job, written: Written) -> Iterator[Predictor]:
     if path.suffix == ".onnx" and (job.request.is_fp16 or engine is not None):
         from edgeml_export.to_fp16 import fp16_emulation_from_onnx
 
-        path = fp16_emulation_from_onnx(path, job.folder / "twin.onnx")
+        path = fp16_emulation_from_onnx(path, job.file("emulated", ".onnx"))
     runtime = "openvino" if job.request.layout == "openvino" else "auto"
     with Predictor(path, runtime=runtime) as predictor:
         yield predictor

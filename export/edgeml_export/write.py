@@ -73,6 +73,12 @@ class Job:
     progress: RecordingProgress
     started: float
 
+    def file(self, step: str, suffix: str) -> Path:
+        """Return the path of what a step writes; its name is the source's, for error messages."""
+        folder = self.folder / step
+        folder.mkdir(exist_ok=True)
+        return folder / f"{self.request.source.resolve().stem or 'model'}{suffix}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
@@ -149,7 +155,7 @@ def write_fp32(job: Job) -> Path:
         ExportError: PyTorch cannot export it.
         MissingDependencyError: A library is not installed.
     """
-    source, target = job.request.source, job.folder / "fp32.onnx"
+    source, target = job.request.source, job.file("fp32", ".onnx")
     if source.suffix == ".onnx":
         # With the spec of the Predictor, which may come from a file next to the .onnx.
         write_onnx(read_onnx(source), target, job.reference.spec)
@@ -170,7 +176,7 @@ def rewrite_source(job: Job) -> Path:
     Raises:
         ExportError: TensorRT would misread the file.
     """
-    source, target = job.request.source, job.folder / "again.onnx"
+    source, target = job.request.source, job.file("rewritten", ".onnx")
     spec = replace(job.reference.spec, precision=job.request.precision)
     if not job.request.retarget:
         network = read_onnx(source)
@@ -202,7 +208,7 @@ def _write_int8(job: Job, network: Path, quantization: Quantization) -> Path:
     layout = job.request.layout
     path = int8_from_onnx(
         network,
-        job.folder / "int8.onnx",
+        job.file("int8", ".onnx"),
         quantization.ranges,
         layout=layout,
         method=quantization.choice.method,
@@ -227,7 +233,7 @@ def _write_fp16(job: Job, network: Path, *, fp32: Path) -> Path:
         job.progress.note(f"{', '.join(sorted(keep))} overflow FP16, and stay FP32.")
     if job.request.precision == "fp16" and not job.request.library:
         job.progress.note(FP16_ON_X86)
-    return fp16_from_onnx(network, job.folder / "fp16.onnx", keep=keep)
+    return fp16_from_onnx(network, job.file("fp16", ".onnx"), keep=keep)
 
 
 def write_format(job: Job, network: Path) -> Written:
@@ -238,7 +244,7 @@ def write_format(job: Job, network: Path) -> Written:
         MissingDependencyError: A library is not installed.
     """
     request = job.request
-    target = job.folder / f"model{SUFFIXES[request.file]}"
+    target = job.file("result", SUFFIXES[request.file])
     if request.library:
         # The engine's passport names its source: a descriptive name instead of `fp16.onnx`.
         source = job.folder / "typed" / f"{request.path.stem}.onnx"

@@ -97,6 +97,8 @@ class Candidates:
         self.spec = spec = spec_of_onnx(model, network)
         self.layout = layout
         self.network, self._ranges = network, ranges
+        self._folder = network.parent / "candidate"
+        self._folder.mkdir(exist_ok=True)
         if len(fitting) > _MAX_FITTED:
             fitting = fitting.select(np.linspace(0, len(fitting) - 1, _MAX_FITTED).astype(int))
         self._targets = align_targets(fitting, spec)
@@ -134,7 +136,7 @@ class Candidates:
 
         if set(self.layers) <= set(keep):
             return self._reference[:limit]
-        path = self.network.with_name("candidate.onnx")
+        path = self._folder / self.network.name
         int8_from_onnx(
             self.network, path, self._ranges, layout=self.layout, method=method, keep=keep
         )
