@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeml.errors import ModelLoadError
+from edgeml.runtimes.constant_folding import fold_constants
 
 if TYPE_CHECKING:
     import onnx
@@ -17,7 +18,7 @@ _IR_VERSION = 4
 
 
 def normalized(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return a model without local functions, whose inputs are no constants.
+    """Return a model without local functions, whose inputs are images and whose weights constants.
 
     Args:
         model: Changed in place, or replaced by the one that is returned.
@@ -44,7 +45,9 @@ def normalized(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         del model.graph.input[:]
         model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _IR_VERSION)
-    return _with_opset(model)
+    model = _with_opset(model)
+    fold_constants(model)
+    return model
 
 
 def _with_opset(model: onnx.ModelProto) -> onnx.ModelProto:

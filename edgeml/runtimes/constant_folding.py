@@ -1,0 +1,114 @@
+"""Weights behind operators that only move or convert them, computed once when a file is read."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+# Their result is no larger than their inputs together. Q/DQ nodes are left: they are what makes a
+# layer INT8.
+_FOLDED = frozenset(
+    {"Cast", "Concat", "Flatten", "Identity", "Neg", "Reciprocal", "ReduceL2",
+     "ReduceMean", "ReduceSum", "Reshape", "Slice", "Sqrt", "Squeeze", "Transpose", "Unsqueeze"}
+)  # fmt: skip
+
+# Their result has the shape that their inputs are broadcast to.
+_ELEMENTWISE = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Put initializers in place of nodes whose inputs are all constants, in `model` itself.
+
+    Layers with such weights are quantised like others. Nodes that make an output stay, and those
+    that onnx cannot compute.
+    """
+    graph, outputs = model.graph, {value.name for value in model.graph.output}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    folded: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            tensor = _tensor_of(model, node)
+        elif outputs.isdisjoint(node.output) and _is_folded(node) and node.input:
+            inputs = [constants.get(name) for name in node.input]
+            tensor = None if None in inputs else _computed(model, node, inputs)
+            if tensor is not None:
+                folded.add(node.output[0])
+                graph.initializer.append(tensor)
+                tensor = graph.initializer[-1]
+        else:
+            continue
+        if tensor is not None:
+            constants[node.output[0]] = tensor
+    if folded:
+        _remove(graph, folded)
+
+
+def _is_folded(node: onnx.NodeProto) -> bool:
+    known = node.op_type in _FOLDED or node.op_type in _ELEMENTWISE
+    return known and node.domain in ("", "ai.onnx") and len(node.output) == 1
+
+
+def _tensor_of(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the value of a Constant node, which itself stays."""
+    if [attribute.name for attribute in node.attribute] == ["value"]:
+        tensor: onnx.TensorProto = node.attribute[0].t
+        return tensor
+    return _computed(model, node, [])
+
+
+def _computed(
+    model: onnx.ModelProto, node: onnx.NodeProto, inputs: list[Any]
+) -> onnx.TensorProto | None:
+    """Compute a node; return None if onnx cannot, or the result would be larger than its inputs."""
+    import numpy as np
+    from onnx import ValueInfoProto, helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        values = [numpy_helper.to_array(tensor) for tensor in inputs]
+        if node.op_type in _ELEMENTWISE:
+            shape = np.broadcast_shapes(*(value.shape for value in values))
+            if math.prod(shape) > sum(value.size for value in values):
+                return None
+        names = list(dict.fromkeys(node.input))
+        graph = helper.make_graph(
+            [node],
+            "constant",
+            [ValueInfoProto(name=name) for name in names],
+            [ValueInfoProto(name=node.output[0])],
+        )
+        one = helper.make_model(graph, opset_imports=model.opset_import)
+        feed = dict(zip(node.input, values, strict=True))
+        (result,) = ReferenceEvaluator(one).run(None, feed)
+        return numpy_helper.from_array(np.asarray(result), node.output[0])
+    except Exception:  # of any of onnx's operators, on any values: the node stays
+        return None
+
+
+def _remove(graph: onnx.GraphProto, folded: set[str]) -> None:
+    """Remove the nodes that make these values, and the constants that nothing reads any more."""
+    for index, node in reversed(list(enumerate(graph.node))):
+        if not folded.isdisjoint(node.output):
+            del graph.node[index]
+    read = _names_read(graph) | {value.name for value in graph.output}
+    for index, tensor in reversed(list(enumerate(graph.initializer))):
+        if tensor.name not in read:
+            del graph.initializer[index]
+    for index, node in reversed(list(enumerate(graph.node))):
+        if node.op_type == "Constant" and read.isdisjoint(node.output):
+            del graph.node[index]
+
+
+def _names_read(graph: onnx.GraphProto) -> set[str]:
+    """Return the names that the nodes of a graph read, those inside of If and Loop included."""
+    names = set()
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            for each in inner:
+                names |= _names_read(each) | {value.name for value in each.output}
+    return names
