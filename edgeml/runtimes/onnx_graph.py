@@ -16,6 +16,9 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with weights."""
 
+_PRODUCTS = ("MatMul", "Einsum")
+_FUSED_ATTENTION = ("Attention", "MultiHeadAttention")
+
 _LAYOUT_OPS = ("Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 
 
@@ -157,5 +160,18 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def has_attention(model: onnx.ModelProto) -> bool:
-    """Whether the network has attention: nothing else in a classifier has a softmax inside."""
-    return any(node.op_type == "Softmax" for node in model.graph.node)
+    """Whether the network has attention: a product of activations that reads a softmax.
+
+    A softmax alone is none: a CNN may end in one, or weigh its branches by it.
+    """
+    graph = Graph.of(model)
+    names = [name for node in model.graph.node if node.op_type == "Softmax" for name in node.output]
+    seen = set(names)
+    while names:
+        for node in graph.readers.get(names.pop(), ()):
+            if node.op_type in _PRODUCTS and len(graph.computed_inputs(node)) > 1:
+                return True
+            if node.op_type not in LAYERS:
+                names += [name for name in node.output if name not in seen]
+                seen.update(node.output)
+    return any(node.op_type in _FUSED_ATTENTION for node in model.graph.node)
