@@ -43,7 +43,10 @@ def fold_constants(model: onnx.ModelProto) -> None:
         if tensor is not None:
             constants[node.output[0]] = tensor
     if folded:
-        _remove(graph, folded)
+        for index, node in reversed(list(enumerate(graph.node))):
+            if not folded.isdisjoint(node.output):
+                del graph.node[index]
+        drop_unread(graph)
 
 
 def _is_folded(node: onnx.NodeProto) -> bool:
@@ -88,27 +91,26 @@ def _computed(
         return None
 
 
-def _remove(graph: onnx.GraphProto, folded: set[str]) -> None:
-    """Remove the nodes that make these values, and the constants that nothing reads any more."""
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove nodes, constants and inputs that no output depends on."""
+    read = {value.name for value in graph.output}
     for index, node in reversed(list(enumerate(graph.node))):
-        if not folded.isdisjoint(node.output):
+        if read.isdisjoint(node.output):
             del graph.node[index]
-    read = _names_read(graph) | {value.name for value in graph.output}
-    for index, tensor in reversed(list(enumerate(graph.initializer))):
-        if tensor.name not in read:
-            del graph.initializer[index]
-    for index, node in reversed(list(enumerate(graph.node))):
-        if node.op_type == "Constant" and read.isdisjoint(node.output):
-            del graph.node[index]
+        else:
+            read |= _names_read(node)
+    for values in (graph.initializer, graph.input):
+        for index, value in reversed(list(enumerate(values))):
+            if value.name not in read:
+                del values[index]
 
 
-def _names_read(graph: onnx.GraphProto) -> set[str]:
-    """Return the names that the nodes of a graph read, those inside of If and Loop included."""
-    names = set()
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            inner = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-            for each in inner:
-                names |= _names_read(each) | {value.name for value in each.output}
+def _names_read(node: onnx.NodeProto) -> set[str]:
+    """Return the names that a node reads, in the graphs inside of an If or Loop too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            names.update(value.name for value in inner.output)
+            for each in inner.node:
+                names |= _names_read(each)
     return names

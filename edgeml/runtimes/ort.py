@@ -12,13 +12,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError
+from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError, SpecError
 from edgeml.runtimes.ort_graphs import ReplayedSession
 from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
 from edgeml.runtimes.protocol import (
     DEFAULT_OPTIONS,
     FP16_ON_X86,
     RuntimeOptions,
+    as_rows,
     check_batch,
     check_process,
     one_line,
@@ -44,6 +45,8 @@ INT8_ON_CUDA = (
 """By what others report, see `edgeml.runtimes.known_issues`; not measured here."""
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
+
+_SCORES = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
 
 # Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
 _ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
@@ -118,7 +121,7 @@ class OrtRuntime:
         check_batch(batch, self.input_shape, self._dtype)
         try:
             if self._replayed is not None:
-                return self._replayed.run(batch)
+                return as_rows(self._replayed.run(batch), len(batch))
             feed = {self._feed: batch}
             if self._timeout is None:
                 (logits,) = session.run([self._output], feed)
@@ -128,7 +131,7 @@ class OrtRuntime:
             raise
         except Exception as err:
             raise InferenceError(f"ONNX Runtime failed: {one_line(err)}") from err
-        return np.asarray(logits, np.float32)
+        return as_rows(logits, len(batch))
 
     def _run_in_time(
         self, session: ort.InferenceSession, feed: dict[str, Any], seconds: float
@@ -150,11 +153,19 @@ class OrtRuntime:
         """Return this output from now on; None if the model has only one.
 
         Raises:
-            SpecError: There is no output of this name, or there are several and none is named.
+            SpecError: There is no output of this name, there are several and none is named, or
+                it is not a tensor.
         """
         assert self._session is not None
-        names = [one.name for one in self._session.get_outputs()]
-        self._output = names[output_index([[one] for one in names], name)]
+        outputs = self._session.get_outputs()
+        output = outputs[output_index([[one.name] for one in outputs], name)]
+        if output.type not in _SCORES:
+            raise SpecError(
+                f"The output {output.name!r} is a {output.type}, not a tensor of scores. A ZipMap, "
+                "as scikit-learn's converters add, makes dictionaries of them: convert the model "
+                "without (zipmap False), or name another output (edgeml inspect --output NAME)."
+            )
+        self._output = output.name
         self.metadata["output"] = self._output
 
     def close(self) -> None:

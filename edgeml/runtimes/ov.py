@@ -17,6 +17,7 @@ from edgeml.errors import InferenceError, InputError, ModelLoadError
 from edgeml.runtimes.protocol import (
     DEFAULT_OPTIONS,
     RuntimeOptions,
+    as_rows,
     check_batch,
     check_process,
     one_line,
@@ -139,7 +140,8 @@ class OpenVinoRuntime:
         except RuntimeError as err:
             raise InferenceError(f"OpenVINO failed: {one_line(err)[-300:]}") from err
         # A copy: the request writes its next result over this one.
-        return np.array(request.get_output_tensor(self._output).data, np.float32)
+        scores = np.array(request.get_output_tensor(self._output).data, np.float32)
+        return as_rows(scores, len(batch))
 
     def select_output(self, name: str | None) -> None:
         """Return this output from now on; None if the model has only one.

@@ -188,6 +188,19 @@ def check_batch(
     return batch
 
 
+def as_rows(output: NDArray[Any], count: int) -> NDArray[np.float32]:
+    """Return an output for `count` images as (N, labels) float32: axes of length 1 are removed.
+
+    Scores of other shapes are returned as they are, for the Predictor to refuse.
+    """
+    wide = sum(side > 1 for side in output.shape[1:])
+    if output.ndim != 2 and count == 1 and sum(side > 1 for side in output.shape) <= 1:
+        output = output.reshape(1, -1)
+    elif output.ndim != 2 and output.shape[:1] == (count,) and wide <= 1:
+        output = output.reshape(count, -1)
+    return np.asarray(output, np.float32)
+
+
 def _all_finite(numbers: NDArray[Any]) -> bool:
     # NaN or infinity makes the sum so too, which takes half the time of testing each number.
     return math.isfinite(np.einsum("i->", numbers.ravel())) or bool(np.isfinite(numbers).all())

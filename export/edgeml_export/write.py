@@ -13,6 +13,7 @@ from edgeml.errors import ExportError, needs
 from edgeml.files import user_cache
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import Advance, Progress
+from edgeml.runtimes.onnx_classifier import as_classifier
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml.runtimes.protocol import FP16_ON_X86
 from edgeml.runtimes.tensorrt.build import Built, check_legal, engine_from_onnx
@@ -158,7 +159,8 @@ def write_fp32(job: Job) -> Path:
     source, target = job.request.source, job.file("fp32", ".onnx")
     if source.suffix == ".onnx":
         # With the spec of the Predictor, which may come from a file next to the .onnx.
-        write_onnx(read_onnx(source), target, job.reference.spec)
+        spec = job.reference.spec
+        write_onnx(as_classifier(read_onnx(source), spec), target, spec)
         return target
     with (
         needs("torch", extra="export", to="export a checkpoint"),
@@ -179,7 +181,7 @@ def rewrite_source(job: Job) -> Path:
     source, target = job.request.source, job.file("rewritten", ".onnx")
     spec = replace(job.reference.spec, precision=job.request.precision)
     if not job.request.retarget:
-        network = read_onnx(source)
+        network = as_classifier(read_onnx(source), spec)
         check_legal(source.name, refused_by_tensorrt(network))
         write_onnx(network, target, spec)
         return target

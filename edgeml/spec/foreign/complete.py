@@ -173,12 +173,13 @@ def _check_width(name: str, output: Port, fields: PartialSpec) -> None:
     """Refuse an output that does not have one column for each label."""
     if output.shape is None or fields.labels is None:
         return
-    if len(output.shape) != 2:
+    wide = [side for side in output.shape[1:] if side != 1] or [1]
+    if len(wide) > 1:
         raise SpecError(
             f"The output {output.name!r} of {name} has the shape {_shape_text(output)}; a "
             "classifier has (N, labels)."
         )
-    width, count = output.shape[1], len(fields.labels)
+    width, count = wide[0], len(fields.labels)
     if width not in (None, count):
         raise SpecError(
             f"There are {count} labels ({fields.sources['labels']}), but the output "
