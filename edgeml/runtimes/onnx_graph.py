@@ -16,6 +16,17 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with weights."""
 
+_INTEGER_LAYERS = {
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+    "QGemm": 3,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+    "DynamicQuantizeMatMul": 1,
+    "MatMulIntegerToFloat": 1,
+}
+"""Operators on integers, and which of their inputs is the weight."""
+
 _PRODUCTS = ("MatMul", "Einsum")
 _FUSED_ATTENTION = ("Attention", "MultiHeadAttention")
 
@@ -157,6 +168,35 @@ def opset(model: onnx.ModelProto) -> int:
     """Return the version of ONNX's own operators, 0 if the file states none."""
     versions = (each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     return max(versions, default=0)
+
+
+@dataclass(frozen=True)
+class IntegerLayers:
+    """How many of a network's layers with weights multiply integers."""
+
+    int8: int
+    weighted: int
+
+    def sentence(self) -> str:
+        """Return both numbers as a sentence."""
+        return f"{self.int8} of {self.weighted} weighted layers are INT8."
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> IntegerLayers:
+        """Count them, in files with Q/DQ nodes and in those with operators on integers."""
+        graph, int8, weighted = Graph.of(model), 0, 0
+        for node in model.graph.node:
+            if (index := _INTEGER_LAYERS.get(node.op_type)) is not None:
+                constant = node.input[index] in graph.constants
+                int8, weighted = int8 + constant, weighted + constant
+            elif node.op_type in LAYERS:
+                makers = [graph.maker.get(graph.before_layout_ops(name)) for name in node.input[:2]]
+                integers = [one is not None and one.op_type == QUANTIZERS[1] for one in makers]
+                if graph.is_layer(node) or (
+                    makers[1] is not None and integers[1] and graph.is_weight(makers[1])
+                ):
+                    int8, weighted = int8 + all(integers), weighted + 1
+        return cls(int8, weighted)
 
 
 def has_attention(model: onnx.ModelProto) -> bool:

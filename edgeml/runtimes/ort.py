@@ -96,11 +96,13 @@ class OrtRuntime:
         self._output = session.get_outputs()[0].name
         metadata = session.get_modelmeta().custom_metadata_map
         spec = spec_inside(metadata)
-        precision = _precision(spec, provider)
+        stored = _stored_precision(path, spec)
+        half = "fp16" in (stored, spec and spec.provenance.arithmetic)
+        precision = _precision(provider, int8=stored == "int8", half=half)
         self.metadata = {**metadata, "precision": precision, "output": self._output}
-        if provider.name == CPU and _is_fp16(spec) and not _ON_ARM:
+        if provider.name == CPU and half and not _ON_ARM:
             logger.warning("%s: %s", path.name, FP16_ON_X86)
-        if provider.name == CUDA and _is_int8(spec):
+        if provider.name == CUDA and stored == "int8":
             logger.warning("%s: %s", path.name, INT8_ON_CUDA)
         if spec is not None and spec.output is not None:
             self.select_output(spec.output)
@@ -240,23 +242,27 @@ def _is_for_another_runtime(spec: ModelSpec | None) -> bool:
     return quantizer is not None and quantizer.layout in ("openvino", "tensorrt")
 
 
-def _precision(spec: ModelSpec | None, provider: Provider) -> str:
+def _stored_precision(path: Path, spec: ModelSpec | None) -> str:
+    """Return what a file is written in: as the spec inside it states, or else as its graph shows.
+
+    A spec next to the file is not read: other tools may have quantised the file since.
+    """
+    if spec is not None:
+        return spec.precision
+    from edgeml.spec.foreign.read_graph import read_graph
+
+    with suppress(ModelLoadError):  # what ONNX Runtime opened and this reader does not know
+        return read_graph(path).precision
+    return "unknown"
+
+
+def _precision(provider: Provider, *, int8: bool, half: bool) -> str:
     """Return what the provider computes in, which may differ from what the file is written in."""
-    half = _is_fp16(spec)
     if provider.name == CPU:
-        return "int8" if _is_int8(spec) else "f16" if half and _ON_ARM else "f32"
-    if provider.name != CUDA or _is_int8(spec):
+        return "int8" if int8 else "f16" if half and _ON_ARM else "f32"
+    if provider.name != CUDA or int8:
         return "unknown"
     return "f16" if half else "f32" if provider.options["use_tf32"] == "0" else "tf32"
-
-
-def _is_int8(spec: ModelSpec | None) -> bool:
-    return spec is not None and spec.precision == "int8"
-
-
-def _is_fp16(spec: ModelSpec | None) -> bool:
-    """Return whether the file computes in FP16 where it is not INT8."""
-    return spec is not None and "fp16" in (spec.precision, spec.provenance.arithmetic)
 
 
 def _saturates() -> bool:

@@ -19,6 +19,8 @@ from edgeml.network.card import licence_note
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.runtimes.model_files import staged_model
+from edgeml.runtimes.onnx_file import read_onnx
+from edgeml.runtimes.onnx_graph import IntegerLayers
 from edgeml.runtimes.tensorrt.passport import passport_path
 from edgeml.spec.model_spec import ModelSpec, Precision
 from edgeml_export.check import Checked, check_model, measure_speed
@@ -53,6 +55,7 @@ class Exported:
         checks: The comparison with its source; None if there were no images.
         recovery: What moving the thresholds recovers; None where they were not moved.
         choice: How INT8 ranges and layers were chosen; None for other precisions.
+        layers: How many layers are INT8; None for other precisions.
         speed: The speed of INT8 against FP32 on this machine; None where it was not measured.
     """
 
@@ -63,6 +66,7 @@ class Exported:
     checks: Fidelity | None
     recovery: Recovery | None = None
     choice: Choice | None = None
+    layers: IntegerLayers | None = None
     speed: Speedup | None = None
     engine: EngineReport | None = None
     report: Path | None = None
@@ -76,11 +80,18 @@ class Exported:
             "sha256": self.sha256,
             "checks": self.checks and self.checks.to_dict(),
             "thresholds": self.recovery and _recovery_json(self.recovery),
-            "int8": self.choice and self.choice.to_dict(),
+            "int8": self.choice and {**self.choice.to_dict(), **_layers_json(self.layers)},
             "speed": self.speed and self.speed.to_dict(),
             "engine": self.engine and self.engine.to_dict(),
             "report": self.report and str(self.report),
         }
+
+
+def _layers_json(layers: IntegerLayers | None) -> dict[str, Any]:
+    return {
+        "int8_layers": layers and layers.int8,
+        "weighted_layers": layers and layers.weighted,
+    }
 
 
 def _recovery_json(recovery: Recovery) -> dict[str, Any]:
@@ -190,6 +201,10 @@ def _export(job: Job) -> Exported:
             quantization = _choose_quantization(job, network)
         typed = write_typed(job, network, quantization)
     choice = quantization.choice if quantization else None
+    layers = None
+    if request.precision == "int8":
+        layers = IntegerLayers.of(read_onnx(typed))
+        job.progress.note(layers.sentence())
     written = write_format(job, typed)
     checked = check_model(job, written, choice)
     if checked.findings:
@@ -205,6 +220,7 @@ def _export(job: Job) -> Exported:
         checks=checked.fidelity,
         recovery=checked.recovery,
         choice=choice,
+        layers=layers,
         speed=speed,
         engine=written.engine,
         report=write_report(job, checked, choice=choice, engine=written.engine, speed=speed),
