@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError, SpecError
+from edgeml.runtimes.fixed_batch import rounds
 from edgeml.runtimes.ort_graphs import ReplayedSession
 from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
 from edgeml.runtimes.protocol import (
@@ -50,6 +51,10 @@ _SCORES = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat1
 
 # Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
 _ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
+
+
+class _RunError(InferenceError):
+    """The session failed on a batch that fits the declared input."""
 
 
 class OrtRuntime:
@@ -90,7 +95,7 @@ class OrtRuntime:
         self._feed, self._dtype = taken.name, _DTYPES.get(taken.type, taken.type)
         shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
         self.input_shape = cast("tuple[int | None, int, int, int]", shape)
-        self._timeout = options.timeout
+        self._timeout, self._one_by_one = options.timeout, False
         # On the CPU it does survive a fork: who calls does the work of threads that are missing.
         self._process = None if provider.name == CPU else os.getpid()
         self._output = session.get_outputs()[0].name
@@ -115,6 +120,21 @@ class OrtRuntime:
             InputError: The batch does not fit the model.
             InferenceError: The runtime is closed, the session fails, or it took too long.
         """
+        if not self._one_by_one:
+            try:
+                logits = self._run(batch)
+            except _RunError:
+                if len(batch) == 1 or self.input_shape[0] is not None:
+                    raise
+            else:
+                if len(logits) == len(batch) or self.input_shape[0] is not None:
+                    return logits
+        # A Reshape to a batch of one, in a file that declares any: each image alone is right.
+        logits = np.concatenate([self._run(part) for part in rounds(batch, 1)])
+        self._one_by_one = True
+        return logits
+
+    def _run(self, batch: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
         session = self._session
         if session is None:
             raise InferenceError("This model is closed; open it again.")
@@ -132,7 +152,7 @@ class OrtRuntime:
         except EdgemlError:
             raise
         except Exception as err:
-            raise InferenceError(f"ONNX Runtime failed: {one_line(err)}") from err
+            raise _RunError(f"ONNX Runtime failed: {one_line(err)}") from err
         return as_rows(logits, len(batch))
 
     def _run_in_time(

@@ -27,6 +27,7 @@ from edgeml_export.int8.legality import violations
 from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.retarget import retargeted_from_onnx
 from edgeml_export.int8.search import Choice
+from edgeml_export.probe import takes_any_batch
 from edgeml_export.request import SUFFIXES, ExportRequest
 from edgeml_export.roles import Roles
 
@@ -160,7 +161,14 @@ def write_fp32(job: Job) -> Path:
     if source.suffix == ".onnx":
         # With the spec of the Predictor, which may come from a file next to the .onnx.
         spec = job.reference.spec
-        write_onnx(as_classifier(read_onnx(source), spec), target, spec)
+        network = as_classifier(read_onnx(source), spec)
+        if not takes_any_batch(network):
+            del network.graph.value_info[:]
+            for value in (*network.graph.input, *network.graph.output):
+                for dim in list(value.type.tensor_type.shape.dim)[:1]:
+                    dim.dim_value = 1
+            job.progress.note(f"{source.name} runs with a batch of 1 only; so does its export.")
+        write_onnx(network, target, spec)
         return target
     with (
         needs("torch", extra="export", to="export a checkpoint"),
