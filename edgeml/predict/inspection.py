@@ -39,7 +39,7 @@ def describe(
     stated = None
     if path.suffix.lower() in (".onnx", ".xml") and path.is_file():
         stated = spec_for(path, overrides)
-    elif overrides != NO_OVERRIDES:
+    elif overrides != NO_OVERRIDES and path.exists():
         raise SpecError(
             f"{path.name} has a spec of its own, which cannot be changed: omit these options."
         )

@@ -15,6 +15,7 @@ from edgeml.image.preprocess import Preprocess
 from edgeml.spec.foreign.complete import complete
 from edgeml.spec.foreign.graph import Graph
 from edgeml.spec.foreign.hugging_face import spec_of_hugging_face
+from edgeml.spec.foreign.label_names import unique_names
 from edgeml.spec.foreign.model_api import spec_of_model_api
 from edgeml.spec.foreign.partial import (
     ARGUMENT,
@@ -105,6 +106,8 @@ def model_file(model: Path) -> Path:
 
 def _from_person(overrides: SpecOverrides) -> PartialSpec:
     values = {name: getattr(overrides, name) for name in names_of(SpecFields)}
+    if overrides.labels is not None:
+        values["labels"] = unique_names(list(overrides.labels), "labels")
     like = PartialSpec() if overrides.like is None else spec_of_torchvision(overrides.like)
     return merge(stated(ARGUMENT, **values), like)
 
@@ -112,8 +115,6 @@ def _from_person(overrides: SpecOverrides) -> PartialSpec:
 def _override(spec: ModelSpec, source: str, overrides: SpecOverrides) -> SpecWithSources:
     """Replace fields of a spec of edgeml's own."""
     values = _from_person(overrides).values()
-    if "labels" in values:
-        values["labels"] = tuple(values["labels"])
     if "threshold" in values:
         count = len(values.get("labels", spec.labels))
         values["thresholds"] = (values.pop("threshold"),) * count
