@@ -17,6 +17,7 @@ from edgeml.spec.foreign.values import (
     positive,
     three_numbers,
 )
+from edgeml.spec.model_spec import quoted_names
 
 # The filter (PIL's number) and whether the centre is cut, where a file does not say; whether one
 # number as size is the shorter side. Of transformers 4.57 and 5.24, models/*/image_processing_*.py.
@@ -90,7 +91,8 @@ def _processor(config: Mapping[str, Any], source: str) -> PartialSpec:
     if name not in _PROCESSORS:
         raise SpecError(
             f"{source}: the processor is {kind or 'not named'}; edgeml knows those of "
-            f"{', '.join(_PROCESSORS)}. State what it does with --size, --resize, --mean and --std."
+            f"{quoted_names([*_PROCESSORS])}. "
+            "State what it does with --size, --resize, --mean and --std."
         )
     resample, cut, shorter = _PROCESSORS[name]
     filter_ = one_of(_PIL_FILTERS, config.get("resample", resample), f"{source}: resample")

@@ -13,6 +13,7 @@ from pathlib import Path
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.image.preprocess import Preprocess
 from edgeml.spec.foreign.complete import complete
+from edgeml.spec.foreign.ending import Run, check_activation, check_normalisation
 from edgeml.spec.foreign.graph import Graph
 from edgeml.spec.foreign.hugging_face import spec_of_hugging_face
 from edgeml.spec.foreign.label_names import unique_names
@@ -44,7 +45,9 @@ _EXPLANATIONS = ("saliency_map", "feature_vector")
 """Outputs that model_api's classifiers have beside the scores."""
 
 
-def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSources:
+def spec_for(
+    model: Path, overrides: SpecOverrides = NO_OVERRIDES, *, run: Run | None = None
+) -> SpecWithSources:
     """Return what a model file means.
 
     A spec of edgeml's own, next to the file or inside it, comes first; then what Ultralytics,
@@ -53,6 +56,7 @@ def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSo
     Args:
         model: An .onnx or .xml file, or a folder with one and its config.json or metadata.yaml.
         overrides: What a person states.
+        run: Runs the network once where the graph does not show whether it returns probabilities.
 
     Raises:
         MissingSpecError: Fields are missing; lists them, and the option that states each.
@@ -63,7 +67,7 @@ def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSo
     graph = read_graph(path)
     stored = find_spec(path, graph.metadata)
     if stored is not None:
-        return _override(*stored, overrides)
+        return _override(*stored, overrides, graph)
     by_person = _from_person(overrides)
     try:
         by_tool = _from_tool(path, graph)
@@ -72,7 +76,7 @@ def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSo
         if not {"labels", "resize", "mean", "std", "activation"} <= by_person.sources.keys():
             raise
         by_tool = PartialSpec()
-    return complete(path.name, graph, merge(by_person, by_tool))
+    return complete(path.name, graph, merge(by_person, by_tool), run)
 
 
 def model_file(model: Path) -> Path:
@@ -99,7 +103,7 @@ def model_file(model: Path) -> Path:
     if not files:
         raise ModelLoadError(f"The folder {str(model)!r} has no .onnx or .xml file.")
     raise ModelLoadError(
-        f"The folder {str(model)!r} has several models: {', '.join(p.name for p in files)}. "
+        f"The folder {str(model)!r} has several models: {', '.join(p.name for p in files[:12])}. "
         "Name the file."
     )
 
@@ -112,9 +116,16 @@ def _from_person(overrides: SpecOverrides) -> PartialSpec:
     return merge(stated(ARGUMENT, **values), like)
 
 
-def _override(spec: ModelSpec, source: str, overrides: SpecOverrides) -> SpecWithSources:
+def _override(
+    spec: ModelSpec, source: str, overrides: SpecOverrides, graph: Graph
+) -> SpecWithSources:
     """Replace fields of a spec of edgeml's own."""
-    values = _from_person(overrides).values()
+    by_person = _from_person(overrides)
+    values = by_person.values()
+    output = overrides.output or spec.output or graph.outputs[0].name
+    if "activation" in values and output in graph.ends:
+        check_activation(*graph.ends[output], by_person)
+    check_normalisation(spec.input == "uint8", "", by_person)
     if "threshold" in values:
         count = len(values.get("labels", spec.labels))
         values["thresholds"] = (values.pop("threshold"),) * count
