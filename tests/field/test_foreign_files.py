@@ -86,6 +86,45 @@ def test_dinov3_is_read_with_its_defaults(tmp_path: Path) -> None:
         assert preprocess.std == (0.229, 0.224, 0.225)
 
 
+@pytest.mark.parametrize(
+    ("problem", "ending", "task"),
+    [
+        (None, "Sigmoid", "multilabel"),
+        (None, "Softmax", "multiclass"),
+        ("single_label_classification", "Sigmoid", "multiclass"),
+        ("multi_label_classification", "Sigmoid", "multilabel"),
+        ("multi_label_classification", "Softmax", None),
+    ],
+)
+def test_the_end_of_a_graph_overrides_a_convention_and_may_contradict_a_statement(
+    tmp_path: Path, problem: str | None, ending: str, task: str | None
+) -> None:
+    pytest.importorskip("onnx")
+    from tests.spec.foreign.nets import make_net
+
+    make_net(tmp_path / "model.onnx", ending=[ending])
+    config = {
+        "architectures": ["ViTForImageClassification"],
+        "id2label": {str(i): f"label {i}" for i in range(48)},
+        **({"problem_type": problem} if problem else {}),
+    }
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 64, "width": 64},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    if task is None:
+        with pytest.raises(SpecError, match="--task"):
+            spec_for(tmp_path)
+        assert spec_for(tmp_path, SpecOverrides(task="multiclass")).spec.activation == "none"
+    else:
+        spec = spec_for(tmp_path).spec
+        assert (spec.task, spec.activation) == (task, "none")
+
+
 def test_options_for_a_file_that_does_not_exist_are_no_other_error(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"no model .*nosuch\.onnx"):
         describe(tmp_path / "nosuch.onnx", SpecOverrides(labels=["a", "b"]))

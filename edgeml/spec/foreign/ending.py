@@ -22,6 +22,9 @@ _ROUNDING = 0.005
 _SUM_ROUNDING = 0.05
 """By which the sum of quantized shares may differ from 1."""
 
+_CONVENTIONS = ("is not set", "one label an image")
+"""How the sources end of what is usual for a tool, and not stated by its file."""
+
 
 def end_by_run(spec: ModelSpec, run: Run) -> End:
     """Return what an output is, by its values on drawn images: probabilities are from 0 to 1.
@@ -57,7 +60,8 @@ def ending_fields(end: End, op: str, fields: PartialSpec) -> PartialSpec:
     source = f"{GRAPH} ends in {op}"
     if end in ("softmax", "sigmoid", "log_softmax"):
         task: str | None = "multilabel" if end == "sigmoid" else "multiclass"
-        if fields.task and (end == "sigmoid" or fields.sources["task"] == ARGUMENT):
+        by = fields.sources.get("task", "")
+        if by == ARGUMENT or (fields.task and end == "sigmoid" and not by.endswith(_CONVENTIONS)):
             task = None
         # A softmax of logarithms of shares gives the shares.
         return stated(source, activation="softmax" if end == "log_softmax" else "none", task=task)
