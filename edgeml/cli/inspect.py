@@ -13,7 +13,7 @@ from edgeml.cli._tables import print_description
 from edgeml.errors import InputError
 from edgeml.image.modes import Interpolation, Resize
 
-Labels = Annotated[Path | None, typer.Option(help="Names, one per line, or JSON.")]
+Labels = Annotated[Path | None, typer.Option(help="Names, one per line, or JSON, YAML, .csv.")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Size of the input.")]
 ResizeMode = Annotated[Resize | None, typer.Option(help="How an image gets that size.")]
 Crop = Annotated[
@@ -76,8 +76,8 @@ def inspect(
     The options supply what the file of another tool does not state.
     """
     from edgeml.predict.inspection import describe
+    from edgeml.spec.foreign.label_names import read_labels
     from edgeml.spec.foreign.merge import SpecOverrides
-    from edgeml.spec.foreign.values import read_labels
 
     if inside and not write_spec:
         raise InputError("--inside needs --write-spec: it changes where the spec is written.")

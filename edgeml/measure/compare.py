@@ -24,7 +24,7 @@ from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.decide import decide, probabilities
 from edgeml.spec.labels import Scores, Targets
-from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec, quoted_names
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 """The quantiles of the difference of outputs that are reported."""
@@ -168,7 +168,8 @@ def run_both(
     if reference.spec.labels != candidate.spec.labels:
         raise NotComparableError(
             f"The models have different labels, or in another order: "
-            f"{', '.join(reference.spec.labels)} and {', '.join(candidate.spec.labels)}."
+            f"{quoted_names(reference.spec.labels, 5)}; and "
+            f"{quoted_names(candidate.spec.labels, 5)}."
         )
     if not len(dataset):
         raise NotComparableError(

@@ -14,7 +14,7 @@ from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
-from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec, quoted_names
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -75,9 +75,20 @@ def check_labels(dataset: Dataset, spec: ModelSpec) -> None:
     unknown = sorted(set(dataset.labels) - set(spec.labels))
     if unknown:
         raise NotComparableError(
-            f"The data have the labels {', '.join(map(repr, unknown[:5]))}, which the model does "
-            f"not know. It knows {', '.join(spec.labels)}."
+            f"The data have the labels {quoted_names(unknown, 5)}, which the model does not know."
+            f"{_delimiter_hint(dataset, spec)} It knows {quoted_names(spec.labels)}."
         )
+
+
+def _delimiter_hint(dataset: Dataset, spec: ModelSpec) -> str:
+    """Return advice where the names of folders were split, or not, unlike the model's labels."""
+    known, used = set(spec.labels), set(dataset.labels)
+    if split := sorted(known.intersection(path.parent.name for path in dataset.paths) - used):
+        return f" The folder {split[0]!r} is one of its labels: use --delimiter /."
+    joined = next((name for name in dataset.labels if known.issuperset(name.split("_"))), None)
+    if joined is not None and joined not in known:
+        return f" The folder {joined!r} joins several of them: use --delimiter _."
+    return ""
 
 
 def align_targets(dataset: Dataset, spec: ModelSpec) -> Targets:

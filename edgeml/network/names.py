@@ -47,11 +47,25 @@ def check_name(name: str) -> None:
         ModelLoadError: The model does not exist; suggests similar names. `hf-hub:` and
             `local-dir:` names are refused too, because they would load anything.
     """
+    architecture, dot, _ = name.partition(".")
     if _exists(name):
+        if dot and architecture != CNN:
+            _check_tag(name, architecture)
         return
     near = near_names(name.partition(".")[0], {CNN, *timm.list_models()})
     hint = f"; similar names are {', '.join(near)}" if near else ""
     raise ModelLoadError(f"There is no model {name!r}{hint}. Use 'cnn' or a model name of timm.")
+
+
+def _check_tag(name: str, architecture: str) -> None:
+    """Refuse a tag under which timm publishes no weights of an architecture."""
+    try:
+        timm.models.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as err:
+        known = timm.list_models(f"{architecture}.*", pretrained=True)
+        near = near_names(name, known) or known[:4]
+        hint = f"similar names are {', '.join(near)}" if near else f"use {architecture!r}"
+        raise ModelLoadError(f"timm has no weights {name!r}; {hint}.") from err
 
 
 def _exists(name: str) -> bool:

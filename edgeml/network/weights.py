@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import timm
-from safetensors import SafetensorError, safe_open
 from timm.data.config import resolve_model_data_config
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from edgeml.network.card import Card, ModelArg, card_of_config, read_card
 from edgeml.network.heads import CsraHead, Head, head_layers
 from edgeml.network.model import head_of, one_line
 from edgeml.network.names import CNN, full_name
+from edgeml.network.weight_files import adapted, read_tensors
 from edgeml.spec.model_spec import ModelSpec
 from edgeml.spec.storage import spec_in
 
@@ -89,26 +89,16 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a .safetensors file, or the one in a run folder. Pickles are never opened.
+    """Read a .safetensors file, the one in a run folder, or tensors in a checkpoint of PyTorch.
 
     Raises:
-        ModelLoadError: The file is missing, damaged, or of another format.
+        ModelLoadError: The file is missing, damaged, of another format, or holds more than tensors.
         SpecError: Its metadata are invalid.
     """
     file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
         raise ModelLoadError(f"There are no weights {str(file)!r}. Check the path.")
-    if file.suffix != ".safetensors":
-        raise ModelLoadError(
-            f"{file.name!r} is not a .safetensors file. Other formats may contain code that runs "
-            "on loading: convert it with safetensors.torch.save_file."
-        )
-    try:
-        with safe_open(file, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            metadata = dict(opened.metadata() or {})
-    except (SafetensorError, OSError) as err:
-        raise ModelLoadError(f"{file.name!r} cannot be read as safetensors: {err}.") from err
+    tensors, metadata = read_tensors(file)
     weights = Weights(file, tensors, metadata)
     card = _card_of_run(weights) if weights.spec else read_card(file, metadata)
     return replace(weights, card=card)
@@ -139,7 +129,8 @@ def load_weights(model: nn.Module, weights: Weights, labels: Sequence[str]) -> b
     """
     _check_architecture(model, weights)
     expected = model.state_dict()
-    tensors = {**weights.tensors, **_resampled_positions(model, weights)}
+    tensors = adapted(weights.tensors, model)
+    tensors |= _resampled_positions(model, tensors)
     head = {
         f"{layer}.{name}"
         for layer, module in head_layers(model).items()
@@ -160,9 +151,9 @@ def load_weights(model: nn.Module, weights: Weights, labels: Sequence[str]) -> b
     return with_head
 
 
-def _resampled_positions(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
+def _resampled_positions(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Resample position embeddings to the model's grid, as timm does with its own weights."""
-    theirs, mine = weights.tensors.get("pos_embed"), getattr(model, "pos_embed", None)
+    theirs, mine = tensors.get("pos_embed"), getattr(model, "pos_embed", None)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if theirs is None or mine is None or grid is None or theirs.shape == mine.shape:
         return {}
@@ -254,7 +245,10 @@ def preprocess_of(model: nn.Module, weights: Weights | None, size: int | None) -
 
 
 def _check_keys(file: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    missing = [key for key in expected if key not in tensors]
+    # Batches are counted for training alone, and older files do not.
+    missing = [
+        key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")
+    ]
     extra = [key for key in tensors if key not in expected]
     reshaped = [
         f"{key} {tuple(tensors[key].shape)} for {tuple(expected[key].shape)}"

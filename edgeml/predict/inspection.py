@@ -9,6 +9,7 @@ from typing import Any
 from edgeml.errors import SpecError
 from edgeml.files import sha256_of_file
 from edgeml.predict.predictor import Predictor, model_in
+from edgeml.runtimes.open import runner_of
 from edgeml.runtimes.tensorrt.passport import describe_engine
 from edgeml.spec.foreign.merge import NO_OVERRIDES, SpecOverrides, spec_for, spec_sources
 from edgeml.spec.storage import write_spec
@@ -38,8 +39,8 @@ def describe(
     path = model_in(model)
     stated = None
     if path.suffix.lower() in (".onnx", ".xml") and path.is_file():
-        stated = spec_for(path, overrides)
-    elif overrides != NO_OVERRIDES:
+        stated = spec_for(path, overrides, run=runner_of(path))
+    elif overrides != NO_OVERRIDES and path.exists():
         raise SpecError(
             f"{path.name} has a spec of its own, which cannot be changed: omit these options."
         )

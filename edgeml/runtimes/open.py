@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgeml.errors import MissingSpecError, ModelLoadError, needs
+from edgeml.errors import MissingDependencyError, MissingSpecError, ModelLoadError, needs
 from edgeml.runtimes.fixed_batch import with_any_batch_size
 from edgeml.runtimes.protocol import DEFAULT_OPTIONS, Runtime, RuntimeOptions
 from edgeml.spec.model_spec import ModelSpec
@@ -15,9 +15,13 @@ from edgeml.spec.storage import find_spec, sidecar_path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgeml.runtimes.ort import OrtRuntime
     from edgeml.runtimes.ov import OpenVinoRuntime
     from edgeml.runtimes.tensorrt.passport import Library
+    from edgeml.spec.foreign.ending import Run
 
 
 def open_runtime(
@@ -70,12 +74,28 @@ def required_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec:
     if path is not None and path.suffix.lower() in (".onnx", ".xml"):
         from edgeml.spec.foreign.merge import spec_for
 
-        return spec_for(path).spec
+        return spec_for(path, run=runner_of(path)).spec
     sidecar = f" nor next to it as {sidecar_path(path).name}" if path else ""
     raise MissingSpecError(
         f"The model's labels and preprocessing are unknown: no spec inside it{sidecar}. "
         "Export it with edgeml, or pass spec=ModelSpec(...)."
     )
+
+
+def runner_of(path: Path) -> Run:
+    """Return a function that runs a file on one input, as far as a runtime here can."""
+
+    def run(spec: ModelSpec, batch: NDArray[Any]) -> NDArray[np.float32] | None:
+        try:
+            runtime = open_runtime(path, spec=spec)
+        except MissingDependencyError:
+            return None
+        try:
+            return runtime.run(batch)
+        finally:
+            runtime.close()
+
+    return run
 
 
 def _open(

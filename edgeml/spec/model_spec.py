@@ -88,7 +88,11 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise SpecError(f"labels must be one or more different names, not {self.labels!r}.")
+            twice = [name for i, name in enumerate(self.labels) if name in self.labels[:i]]
+            raise SpecError(
+                "labels must be one or more different names"
+                + (f"; {quoted_names(twice)} occur twice." if twice else ", not none.")
+            )
         if len(self.thresholds) != len(self.labels):
             raise SpecError(
                 f"There are {len(self.labels)} labels but {len(self.thresholds)} thresholds; "
@@ -246,6 +250,12 @@ def labels_summary(labels: Sequence[str], limit: int) -> str:
     """Return how many labels there are and the names of the first `limit`, on one line."""
     names = [*map(printable_label, labels[:limit]), *(["..."] if len(labels) > limit else [])]
     return f"{len(labels)} label{'s' if len(labels) > 1 else ''}: {', '.join(names)}"
+
+
+def quoted_names(names: Sequence[str], limit: int = 12) -> str:
+    """Return names in quotes for a message, the first `limit` of them and how many there are."""
+    rest = len(names) - limit
+    return ", ".join(map(repr, names[:limit])) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def printable_label(label: str) -> str:

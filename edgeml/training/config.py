@@ -61,7 +61,7 @@ class TrainConfig:
     head: Literal["linear", "csra"] = _setting(
         "linear", "final layer; csra attends to the position of a label"
     )
-    weights: Path | None = _setting(None, "initial weights: a .safetensors file or a run folder")
+    weights: Path | None = _setting(None, "initial weights: .safetensors, .pth or .ckpt, or a run")
     pretrained: bool = _setting(False, "download timm's published weights")
     teacher: Path | None = _setting(None, "also learn from this run: knowledge distillation")
     distill: float = _setting(0.5, "share of the loss that the teacher contributes", 0, 1)

@@ -17,7 +17,7 @@ from edgeml.errors import InputError, ModelLoadError
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.checkpoint import load_checkpoint
 from edgeml.network.model import checkpoint_gradients, is_convolutional
-from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec, quoted_names
 from edgeml.training.config import TrainConfig
 from edgeml.training.initial import InitialModel
 from edgeml.training.losses import LabelCounts, Loss, build_loss, distillation, log_odds
@@ -67,7 +67,7 @@ def load_teacher(path: Path, labels: Sequence[str]) -> Teacher:
     missing = [label for label in labels if label not in spec.labels]
     if missing:
         raise ModelLoadError(
-            f"The teacher {str(path)!r} does not have the labels {', '.join(map(repr, missing))}. "
+            f"The teacher {str(path)!r} does not have the labels {quoted_names(missing)}. "
             "A teacher needs every label that its student learns."
         )
     order = tuple(spec.labels.index(label) for label in labels)

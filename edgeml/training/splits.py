@@ -22,6 +22,7 @@ from edgeml.errors import DataError
 from edgeml.image.preprocess import Preprocess
 from edgeml.progress import Progress
 from edgeml.spec.labels import UNKNOWN, LabelGroup, Targets
+from edgeml.spec.model_spec import quoted_names
 from edgeml.training import augment
 from edgeml.training.config import TrainConfig
 
@@ -122,7 +123,7 @@ def _label_groups(named: Mapping[str, tuple[str, ...]], dataset: Dataset) -> tup
         fault = None
         for label in labels:
             if label not in dataset.labels:
-                fault = f"the data have no label {label!r}, only {', '.join(dataset.labels)}"
+                fault = f"the data have no label {label!r}, only {quoted_names(dataset.labels)}"
             elif used.count(label) > 1:
                 fault = f"{label!r} is in it twice, or in another group as well"
         if len(labels) < 2:

@@ -30,7 +30,7 @@ from edgeml.runtimes.onnx_file import read_onnx
 from edgeml.runtimes.tensorrt.passport import read_engine
 from edgeml.runtimes.tensorrt.runtime import incompatibility
 from edgeml.spec.labels import Scores
-from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec, quoted_names
 from edgeml_export.int8.legality import violations
 from edgeml_export.int8.targets import TARGETS, Target
 from edgeml_export.limits import Finding, Limits, judge, limits_for
@@ -265,7 +265,7 @@ def qdq_violations(
 def spec_differences(reference: ModelSpec, candidate: ModelSpec) -> list[Finding]:
     """Return where two specs decide differently, whatever the networks give."""
     if set(reference.labels) != set(candidate.labels):
-        names = ", ".join(sorted(set(reference.labels) ^ set(candidate.labels)))
+        names = quoted_names(sorted(set(reference.labels) ^ set(candidate.labels)))
         return [Finding("labels", f"its labels are not those of its source: {names}")]
     if reference.labels != candidate.labels:
         moved = [

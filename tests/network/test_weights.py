@@ -218,9 +218,10 @@ def test_our_cnn_has_no_published_weights() -> None:
         published_weights("cnn")
 
 
-def test_no_file_of_the_package_unpickles() -> None:
+def test_no_file_of_the_package_unpickles_more_than_tensors() -> None:
     for source in Path(weights_module.__file__).parent.glob("*.py"):
-        assert "torch.load" not in source.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8")
+        assert text.count("torch.load(") == text.count("weights_only=True")
 
 
 def test_a_folder_in_timms_layout_is_read(tmp_path: Path) -> None:

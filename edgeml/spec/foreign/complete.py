@@ -7,9 +7,11 @@ from pathlib import Path
 
 from edgeml.errors import MissingSpecError, SpecError
 from edgeml.image.preprocess import Preprocess
-from edgeml.spec.foreign.graph import Graph, Port
+from edgeml.spec.foreign.ending import Run, check_normalisation, end_by_run, ending_fields
+from edgeml.spec.foreign.graph import End, Graph, Port
 from edgeml.spec.foreign.partial import (
     ARGUMENT,
+    GRAPH,
     PartialSpec,
     SpecWithSources,
     merge,
@@ -21,10 +23,9 @@ from edgeml.spec.model_spec import ModelSpec
 from edgeml.spec.provenance import Provenance
 from edgeml.spec.storage import sidecar_path
 
-GRAPH = "the graph"
 DEFAULT = "default"
 _DEFAULTS = stated(DEFAULT, interpolation="linear", antialias=True, crop=1.0, pad=114)
-_NO_END = ("unknown", "nothing")
+_NO_END: tuple[End, str] = ("unknown", "nothing")
 
 _OPTIONS = {
     "output": "which output has the scores (--output NAME)",
@@ -42,17 +43,29 @@ _OPTIONS = {
 """The fields that a spec needs, except that a network with one output needs no name for it."""
 
 
-def complete(name: str, graph: Graph, fields: PartialSpec) -> SpecWithSources:
-    """Add what a model file's graph states to what people and tools state; return the spec."""
+def complete(
+    name: str, graph: Graph, fields: PartialSpec, run: Run | None = None
+) -> SpecWithSources:
+    """Add what a model file's graph states to what people and tools state; return the spec.
+
+    `run` decides whether the output is probabilities where the graph does not.
+    """
     image = _image_input(name, graph)
     fields = merge(_input_fields(image, fields), fields, _DEFAULTS)
     output = _scores_output(name, graph, fields)
-    if output is not None:
-        _check_width(name, output, fields)
-        fields = merge(_ending_fields(*graph.ends.get(output.name, _NO_END), fields), fields)
-    if fields.input == "uint8":  # the graph normalises
+    check_normalisation(fields.input == "uint8", graph.normalises, fields)
+    if fields.input == "uint8":
         black, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         fields = merge(stated(f"{GRAPH} takes uint8", mean=black, std=one), fields)
+    if output is not None:
+        _check_width(name, output, fields)
+        end, op = graph.ends.get(output.name, _NO_END)
+        others = (one for one in _OPTIONS if one not in ("output", "activation", "task"))
+        if end == "unknown" and run and all(getattr(fields, one) is not None for one in others):
+            draft = merge(stated("", activation="none", task="multilabel", threshold=0), fields)
+            end = end_by_run(_spec(name, graph, draft, output).spec, run)
+            op += " (decided by a run)"
+        fields = merge(ending_fields(end, op, fields), fields)
     missing = [field for field in _OPTIONS if getattr(fields, field) is None]
     if output is not None and "output" in missing:
         missing.remove("output")
@@ -66,7 +79,7 @@ def complete(name: str, graph: Graph, fields: PartialSpec) -> SpecWithSources:
 def _missing_message(name: str, missing: Sequence[str], graph: Graph, output: Port | None) -> str:
     texts = {field: _OPTIONS[field] for field in missing}
     if "output" in texts:
-        texts["output"] += f": {', '.join(one.name for one in graph.outputs)}"
+        texts["output"] += f": {', '.join(one.name for one in graph.outputs[:12])}"
     if "activation" in texts and output is not None:
         _, op = graph.ends.get(output.name, _NO_END)
         texts["activation"] += f"; the graph ends in {op}, which does not decide it"
@@ -146,27 +159,6 @@ def _scores_output(name: str, graph: Graph, fields: PartialSpec) -> Port | None:
     if fields.output not in by_name:
         raise SpecError(f"{name} has no output {fields.output!r}; it has {', '.join(by_name)}.")
     return by_name[fields.output]
-
-
-def _ending_fields(end: str, op: str, fields: PartialSpec) -> PartialSpec:
-    """Return what the graph's last operation states: logits or probabilities, and of which task."""
-    source = f"{GRAPH} ends in {op}"
-    if end in ("softmax", "sigmoid", "log_softmax"):
-        twice = fields.activation in ("softmax", "sigmoid")
-        if twice and fields.sources["activation"] == ARGUMENT:
-            raise SpecError(
-                f"{source} already: a second {fields.activation} would spoil the probabilities. "
-                "Omit --activation."
-            )
-        task: str | None = "multilabel" if end == "sigmoid" else "multiclass"
-        if fields.task and (end == "sigmoid" or fields.sources["task"] == ARGUMENT):
-            task = None
-        # A softmax of logarithms of shares gives the shares.
-        return stated(source, activation="softmax" if end == "log_softmax" else "none", task=task)
-    if fields.activation in ("softmax", "sigmoid"):
-        task = "multiclass" if fields.activation == "softmax" else "multilabel"
-        return stated(fields.sources["activation"], task=task)
-    return PartialSpec()
 
 
 def _check_width(name: str, output: Port, fields: PartialSpec) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from edgeml.spec.model_spec import Precision
 
 End = Literal["softmax", "log_softmax", "sigmoid", "linear", "unknown"]
-_MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,8 @@ class Graph:
         metadata: ONNX metadata_props, or OpenVINO's rt_info by path, joined with spaces.
         precision: What most weights are stored in, `int8` as soon as anything is quantized.
         producer: The tool that wrote the file, if the file states it.
+        normalises: The operation with a constant that comes first after the input, such as Sub or
+            Div: the graph normalises. Empty if there is none.
     """
 
     inputs: tuple[Port, ...]
@@ -44,6 +45,7 @@ class Graph:
     metadata: Mapping[str, str]
     precision: Precision
     producer: str = ""
+    normalises: str = ""
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -66,56 +68,6 @@ class Node:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     axis: int | None = None
-
-
-# ONNX's names and OpenVINO's.
-_SAME_VALUES = frozenset(
-    {"Identity", "Cast", "CastLike", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout",
-     "QuantizeLinear", "DequantizeLinear", "Convert", "ConvertLike", "FakeQuantize"}
-)  # fmt: skip
-
-_LINEAR = frozenset(
-    {"Gemm", "MatMul", "Conv", "FusedGemm", "FusedMatMul", "MatMulInteger", "ConvInteger",
-     "QLinearConv", "QLinearMatMul", "QGemm", "BatchNormalization", "GlobalAveragePool",
-     "AveragePool", "ReduceMean", "ReduceSum", "Convolution", "GroupConvolution", "AvgPool",
-     "Einsum", "MatMulNBits", "FullyConnected"}
-)  # fmt: skip
-
-_SUMS = frozenset({"Add", "Sub", "Sum", "Mean", "Subtract", "Concat"})
-_SCALED = frozenset({"Mul", "Div", "Multiply", "Divide"})
-
-_ACTIVATIONS: Mapping[str, End] = {
-    "Softmax": "softmax",
-    "SoftMax": "softmax",
-    "LogSoftmax": "log_softmax",
-    "Sigmoid": "sigmoid",
-    "HardSigmoid": "sigmoid",
-}
-
-
-def end_of(
-    name: str, producer_of: Callable[[str], Node | None], constants: set[str], depth: int = 0
-) -> tuple[End, str]:
-    """Return what an output's values are, by the last operation that changes them, and its type."""
-    node = producer_of(name)
-    if node is None or depth > _MAX_DEPTH:
-        return "unknown", "nothing" if node is None else node.op
-    if node.op in _SAME_VALUES and node.inputs:
-        return end_of(node.inputs[0], producer_of, constants, depth + 1)
-    if node.op in _ACTIVATIONS:
-        # Over the labels, or over another axis: (N, labels) has them last.
-        over_labels = "oft" not in node.op or node.axis in (None, 1, -1)
-        return (_ACTIVATIONS[node.op] if over_labels else "unknown"), node.op
-    if node.op in _LINEAR:
-        return "linear", node.op
-    varying = [one for one in node.inputs if one and one not in constants]
-    if node.op in _SUMS or (node.op in _SCALED and len(varying) == 1):
-        # A hostile graph could make this walk any number of paths; a classifier has few.
-        for one in varying[:4]:
-            if end_of(one, producer_of, constants, depth + 25)[0] != "linear":
-                return "unknown", node.op
-        return "linear", node.op
-    return "unknown", node.op
 
 
 def precision_of(stored: Counter[str], *, quantized: bool) -> Precision:

@@ -8,23 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeml.errors import SpecError
+from edgeml.spec.foreign.label_names import names_by_index
 from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 from edgeml.spec.foreign.values import (
     centre_cut,
     is_size,
-    names_by_index,
     one_of,
     positive,
     three_numbers,
 )
+from edgeml.spec.model_spec import quoted_names
 
 # The filter (PIL's number) and whether the centre is cut, where a file does not say; whether one
-# number as size is the shorter side. Of transformers 4.57, models/*/image_processing_*.py.
+# number as size is the shorter side. Of transformers 4.57 and 5.24, models/*/image_processing_*.py.
 _PROCESSORS: Mapping[str, tuple[int, bool, bool]] = {
     "Beit": (3, True, False),
     "Bit": (3, True, True),
     "CLIP": (3, True, True),
     "ConvNext": (2, False, True),
+    "DINOv3ViT": (2, False, False),
     "DeiT": (3, True, False),
     "EfficientNet": (0, False, False),
     "Levit": (3, True, True),
@@ -36,6 +38,9 @@ _PROCESSORS: Mapping[str, tuple[int, bool, bool]] = {
     "Siglip": (3, False, False),
     "ViT": (2, False, False),
 }
+
+# Mean and deviation where a file does not say: ImageNet's.
+_STATISTICS = {"DINOv3ViT": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 
 _PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "linear", 3: "cubic"}
 
@@ -57,21 +62,25 @@ def spec_of_hugging_face(
         )
     table, labels_key = config.get("id2label"), f"{source}: id2label"
     labels = names_by_index(table, labels_key) if table else None
-    problem = config.get("problem_type")
-    if problem not in (None, "single_label_classification", "multi_label_classification"):
-        raise SpecError(f"{source}: problem_type is {problem!r}, which is not classification.")
-    one_label = isinstance(table, Mapping) and len(table) == 1
-    multilabel = problem == "multi_label_classification" or one_label
     return merge(
         PartialSpec() if processor is None else _processor(processor, processor_source),
         stated(f"{source}: the input of Hugging Face networks", layout="nchw"),
         stated(f"{source}: the output of Hugging Face processors", channels="rgb"),
         stated(labels_key, labels=labels),
-        stated(
-            f"{source}: problem_type" + ("" if problem else " is not set"),
-            task="multilabel" if multilabel else "multiclass",
-            activation="sigmoid" if multilabel else "softmax",
-        ),
+        problem_fields(config, source, labels=len(labels or ())),
+    )
+
+
+def problem_fields(config: Mapping[str, Any], source: str, *, labels: int) -> PartialSpec:
+    """Return task and activation by `problem_type`, as the pipeline image-classification does."""
+    problem = config.get("problem_type")
+    if problem not in (None, "single_label_classification", "multi_label_classification"):
+        raise SpecError(f"{source}: problem_type is {problem!r}, which is not classification.")
+    multilabel = problem == "multi_label_classification" or labels == 1
+    return stated(
+        f"{source}: problem_type" + ("" if problem else " is not set"),
+        task="multilabel" if multilabel else "multiclass",
+        activation="sigmoid" if multilabel else "softmax",
     )
 
 
@@ -82,7 +91,8 @@ def _processor(config: Mapping[str, Any], source: str) -> PartialSpec:
     if name not in _PROCESSORS:
         raise SpecError(
             f"{source}: the processor is {kind or 'not named'}; edgeml knows those of "
-            f"{', '.join(_PROCESSORS)}. State what it does with --size, --resize, --mean and --std."
+            f"{quoted_names([*_PROCESSORS])}. "
+            "State what it does with --size, --resize, --mean and --std."
         )
     resample, cut, shorter = _PROCESSORS[name]
     filter_ = one_of(_PIL_FILTERS, config.get("resample", resample), f"{source}: resample")
@@ -136,8 +146,10 @@ def _scale(config: Mapping[str, Any], source: str, name: str) -> PartialSpec:
     offset = 1.0 if config.get("rescale_offset") and config.get("do_rescale", True) else 0.0
     mean_key, std_key = f"{source}: image_mean", f"{source}: image_std"
     normalised = config.get("do_normalize", name != "MobileViT")
-    mean = three_numbers(config.get("image_mean"), mean_key) if normalised else (0.0,) * 3
-    std = three_numbers(config.get("image_std"), std_key) if normalised else (1.0,) * 3
+    usual = _STATISTICS.get(name, (None, None))
+    means, deviations = config.get("image_mean", usual[0]), config.get("image_std", usual[1])
+    mean = three_numbers(means, mean_key) if normalised else (0.0,) * 3
+    std = three_numbers(deviations, std_key) if normalised else (1.0,) * 3
     if name == "EfficientNet" and config.get("include_top", True):
         # A network with its last layer divides by the deviation a second time, whatever
         # do_normalize is.

@@ -13,8 +13,10 @@ from pathlib import Path
 from edgeml.errors import ModelLoadError, SpecError
 from edgeml.image.preprocess import Preprocess
 from edgeml.spec.foreign.complete import complete
+from edgeml.spec.foreign.ending import Run, check_activation, check_normalisation
 from edgeml.spec.foreign.graph import Graph
 from edgeml.spec.foreign.hugging_face import spec_of_hugging_face
+from edgeml.spec.foreign.label_names import unique_names
 from edgeml.spec.foreign.model_api import spec_of_model_api
 from edgeml.spec.foreign.partial import (
     ARGUMENT,
@@ -43,7 +45,9 @@ _EXPLANATIONS = ("saliency_map", "feature_vector")
 """Outputs that model_api's classifiers have beside the scores."""
 
 
-def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSources:
+def spec_for(
+    model: Path, overrides: SpecOverrides = NO_OVERRIDES, *, run: Run | None = None
+) -> SpecWithSources:
     """Return what a model file means.
 
     A spec of edgeml's own, next to the file or inside it, comes first; then what Ultralytics,
@@ -52,6 +56,7 @@ def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSo
     Args:
         model: An .onnx or .xml file, or a folder with one and its config.json or metadata.yaml.
         overrides: What a person states.
+        run: Runs the network once where the graph does not show whether it returns probabilities.
 
     Raises:
         MissingSpecError: Fields are missing; lists them, and the option that states each.
@@ -62,7 +67,7 @@ def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSo
     graph = read_graph(path)
     stored = find_spec(path, graph.metadata)
     if stored is not None:
-        return _override(*stored, overrides)
+        return _override(*stored, overrides, graph)
     by_person = _from_person(overrides)
     try:
         by_tool = _from_tool(path, graph)
@@ -71,7 +76,7 @@ def spec_for(model: Path, overrides: SpecOverrides = NO_OVERRIDES) -> SpecWithSo
         if not {"labels", "resize", "mean", "std", "activation"} <= by_person.sources.keys():
             raise
         by_tool = PartialSpec()
-    return complete(path.name, graph, merge(by_person, by_tool))
+    return complete(path.name, graph, merge(by_person, by_tool), run)
 
 
 def model_file(model: Path) -> Path:
@@ -98,22 +103,29 @@ def model_file(model: Path) -> Path:
     if not files:
         raise ModelLoadError(f"The folder {str(model)!r} has no .onnx or .xml file.")
     raise ModelLoadError(
-        f"The folder {str(model)!r} has several models: {', '.join(p.name for p in files)}. "
+        f"The folder {str(model)!r} has several models: {', '.join(p.name for p in files[:12])}. "
         "Name the file."
     )
 
 
 def _from_person(overrides: SpecOverrides) -> PartialSpec:
     values = {name: getattr(overrides, name) for name in names_of(SpecFields)}
+    if overrides.labels is not None:
+        values["labels"] = unique_names(list(overrides.labels), "labels")
     like = PartialSpec() if overrides.like is None else spec_of_torchvision(overrides.like)
     return merge(stated(ARGUMENT, **values), like)
 
 
-def _override(spec: ModelSpec, source: str, overrides: SpecOverrides) -> SpecWithSources:
+def _override(
+    spec: ModelSpec, source: str, overrides: SpecOverrides, graph: Graph
+) -> SpecWithSources:
     """Replace fields of a spec of edgeml's own."""
-    values = _from_person(overrides).values()
-    if "labels" in values:
-        values["labels"] = tuple(values["labels"])
+    by_person = _from_person(overrides)
+    values = by_person.values()
+    output = overrides.output or spec.output or graph.outputs[0].name
+    if "activation" in values and output in graph.ends:
+        check_activation(*graph.ends[output], by_person)
+    check_normalisation(spec.input == "uint8", "", by_person)
     if "threshold" in values:
         count = len(values.get("labels", spec.labels))
         values["thresholds"] = (values.pop("threshold"),) * count

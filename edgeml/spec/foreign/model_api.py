@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from edgeml.errors import SpecError
+from edgeml.spec.foreign.label_names import unique_names
 from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 from edgeml.spec.foreign.values import one_of, three_numbers
 from edgeml.spec.model_spec import ModelSpec
@@ -61,6 +62,7 @@ def spec_of_model_api(info: Mapping[str, str], source: str) -> PartialSpec:
         raise SpecError(f"{source}: hierarchical is set; edgeml does not run a tree of labels.")
     multilabel = _flag(info, "multilabel")
     task_source = f"{source}: multilabel" + ("" if "multilabel" in info else " is not set")
+    names, labels_key = info.get("labels", "").split(), f"{source}: labels"
     threshold, threshold_key = None, f"{source}: confidence_threshold"
     if multilabel:
         numbers = _numbers(info.get("confidence_threshold") or "0.5", threshold_key)
@@ -73,7 +75,7 @@ def spec_of_model_api(info: Mapping[str, str], source: str) -> PartialSpec:
             task="multilabel" if multilabel else "multiclass",
             activation="sigmoid" if multilabel else "softmax",
         ),
-        stated(f"{source}: labels", labels=tuple(info.get("labels", "").split()) or None),
+        stated(labels_key, labels=unique_names(names, labels_key) if names else None),
         stated(threshold_key, threshold=threshold),
         _embedded(info, source) if _flag(info, "embedded_processing") else _outside(info, source),
         _resize(info, source),

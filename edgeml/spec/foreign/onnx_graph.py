@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from edgeml.errors import ModelLoadError
-from edgeml.spec.foreign.graph import DamagedError, Graph, Node, Port, end_of, precision_of
+from edgeml.spec.foreign.ends import end_of, normalising
+from edgeml.spec.foreign.graph import DamagedError, Graph, Node, Port, precision_of
 
 _MAX_FIELDS = 2_000_000
 """In one .onnx file: some seconds of work. A network of 1,000 layers has a hundredth of it."""
@@ -39,6 +40,9 @@ _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 )
 
+_SHAPED = frozenset(
+    {"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "DequantizeLinear"}
+)
 
 _MISSING = (0, slice(0, 0))
 
@@ -142,14 +146,19 @@ def read_onnx_graph(data: memoryview) -> Graph:
     constants = parts.constants | {
         name for node in parts.nodes if node.op == "Constant" for name in node.outputs
     }
+    for node in parts.nodes:  # in order: a constant that is cast or reshaped is one as well
+        if node.op in _SHAPED and node.inputs and constants.issuperset(filter(None, node.inputs)):
+            constants.update(node.outputs)
     quantized = any(node.op in _QUANTIZED for node in parts.nodes)
+    inputs = tuple(port for port in parts.inputs if port.name not in parts.constants)
     return Graph(
-        inputs=tuple(port for port in parts.inputs if port.name not in parts.constants),
+        inputs=inputs,
         outputs=tuple(parts.outputs),
         ends={port.name: end_of(port.name, producer_of.get, constants) for port in parts.outputs},
         metadata=metadata,
         precision=precision_of(parts.stored, quantized=quantized),
         producer=" ".join(filter(None, producer.values())),
+        normalises=normalising((port.name for port in inputs), parts.nodes, constants),
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edgeml.spec.foreign.graph import DamagedError, Graph, Node, Port, end_of, precision_of
+from edgeml.spec.foreign.ends import end_of, normalising
+from edgeml.spec.foreign.graph import DamagedError, Graph, Node, Port, precision_of
 
 _MAX_BYTES = 1 << 27
 
@@ -28,6 +29,8 @@ def read_openvino_graph(path: Path) -> Graph:
         raise DamagedError("it has no layers, so it is not an OpenVINO model")
     edges = [edge.attrib for edge in root.iterfind("edges/edge")]
     nodes = {name: _node(layer) for name, layer in layers.items()}
+    for name, node in nodes.items():
+        node.outputs.append(name)
     for edge in sorted(edges, key=lambda edge: _port_number(edge.get("to-port", ""))):
         if target := nodes.get(edge.get("to-layer", "")):
             target.inputs.append(edge.get("from-layer", ""))
@@ -57,6 +60,11 @@ def read_openvino_graph(path: Path) -> Graph:
         ends=ends,
         metadata=dict(_rt_info(root.find("rt_info"))),
         precision=precision_of(stored, quantized=quantized),
+        normalises=normalising(
+            (name for name, node in nodes.items() if node.op == "Parameter"),
+            nodes.values(),
+            constants,
+        ),
     )
 
 

@@ -13,6 +13,9 @@ from edgeml.spec.model_spec import Activation, InputType, Layout, ModelSpec, Tas
 ARGUMENT = "argument"
 """The source of what a person states."""
 
+GRAPH = "the graph"
+"""The source of what a model's graph states."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpecFields:

@@ -8,6 +8,8 @@ from typing import Any
 
 from edgeml.errors import SpecError
 from edgeml.image.modes import Resize
+from edgeml.spec.foreign.hugging_face import problem_fields
+from edgeml.spec.foreign.label_names import names_by_index, unique_names
 from edgeml.spec.foreign.partial import PartialSpec, merge, stated
 from edgeml.spec.foreign.values import (
     centre_cut,
@@ -15,7 +17,6 @@ from edgeml.spec.foreign.values import (
     one_of,
     positive,
     three_numbers,
-    unique_names,
 )
 
 _FILTERS = {"bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos", "nearest": "nearest"}
@@ -47,8 +48,10 @@ def spec_of_timm(
     # timm rounds the side of the resized image down, and then cuts.
     resized = math.floor(size[0] / share)
     filter_ = one_of(_FILTERS, cfg.get("interpolation", "bilinear"), key + "interpolation")
-    names = config.get("label_names", cfg.get("label_names"))
-    names_key = f"{source}: label_names"
+    key_of_names = "id2label" if config.get("id2label") else "label_names"
+    names = config.get(key_of_names) or cfg.get(key_of_names)
+    names_key = f"{source}: {key_of_names}"
+    labels = names_by_index(names, names_key) if names else None
     return merge(
         stated("the graph" if graph_size else key + "input_size", size=size),
         stated(key + "crop_mode", resize=resize),
@@ -58,12 +61,19 @@ def spec_of_timm(
         stated(key + "mean", mean=three_numbers(cfg.get("mean"), key + "mean")),
         stated(key + "std", std=three_numbers(cfg.get("std"), key + "std")),
         stated(f"{source}: the input of timm's networks", channels="rgb", layout="nchw"),
-        stated(
-            f"{source}: timm's classifiers have one label an image",
-            task="multiclass",
-            activation="softmax",
-        ),
-        stated(names_key, labels=unique_names(names, names_key) if names else None),
+        _task(config, source, labels=len(labels or ())),
+        stated(names_key, labels=labels),
+    )
+
+
+def _task(config: Mapping[str, Any], source: str, *, labels: int) -> PartialSpec:
+    """Return task and activation: those of transformers' TimmWrapper, if it wrote the file."""
+    if any(key in config for key in ("problem_type", "architectures", "model_type")):
+        return problem_fields(config, source, labels=labels)
+    return stated(
+        f"{source}: timm's classifiers have one label an image",
+        task="multiclass",
+        activation="softmax",
     )
 
 

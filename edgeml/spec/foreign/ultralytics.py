@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping
@@ -10,26 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.errors import SpecError
+from edgeml.spec.foreign.label_names import names_by_index, parse_literal
 from edgeml.spec.foreign.partial import PartialSpec, merge, stated
-from edgeml.spec.foreign.values import is_size, names_by_index, read_text
-
-_MAX_LITERAL = 1 << 20
-"""Characters of a literal, whose reading takes many times as much memory."""
+from edgeml.spec.foreign.values import is_size, read_text
 
 
 def spec_of_ultralytics(metadata: Mapping[str, str], source: str) -> PartialSpec:
     """Read the metadata of an Ultralytics export: of an .onnx, or of a metadata.yaml.
 
     Their classifiers see the centre of the image, its shorter side resized to the input's, as
-    RGB from 0 to 1; the network ends in a softmax.
+    RGB from 0 to 1; an input that is not square gets the image resized to both its sides. The
+    network ends in a softmax.
     """
     if metadata.get("task") != "classify":
         raise SpecError(
             f"{source}: task is {metadata.get('task')!r}; edgeml runs classifiers, "
             "which Ultralytics calls 'classify'."
         )
-    names = _parse_literal(metadata.get("names", ""), f"{source}: names")
-    sides = _parse_literal(metadata.get("imgsz", ""), f"{source}: imgsz")
+    names = parse_literal(metadata.get("names", ""), f"{source}: names")
+    sides = parse_literal(metadata.get("imgsz", ""), f"{source}: imgsz")
     sides = [sides, sides] if isinstance(sides, int) else sides
     if not is_size(sides):
         raise SpecError(f"{source}: imgsz is {metadata.get('imgsz')!r}, which is not a size.")
@@ -39,7 +37,7 @@ def spec_of_ultralytics(metadata: Mapping[str, str], source: str) -> PartialSpec
         stated(
             f"{source}: task classify",
             task="multiclass",
-            resize="crop",
+            resize="crop" if sides[0] == sides[1] else "squash",
             crop=1.0,
             interpolation="linear",
             antialias=True,
@@ -89,13 +87,3 @@ def _scalar(text: str) -> Any:
         except ValueError as err:
             raise SpecError(f"{text[:60]!r} is quoted in a way that edgeml does not know.") from err
     return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text
-
-
-def _parse_literal(text: str, source: str) -> Any:
-    """Parse a Python literal, which is how Ultralytics writes tables into an .onnx."""
-    if len(text) > _MAX_LITERAL:
-        raise SpecError(f"{source} has more than {_MAX_LITERAL:,} characters; refused.")
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as err:
-        raise SpecError(f"{source} is {text[:60]!r}, which is not a Python literal.") from err

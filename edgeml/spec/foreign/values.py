@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,6 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def read_labels(path: Path) -> list[str]:
-    """Read names of labels: one a line, or a JSON list, or a JSON table of numbers and names."""
-    if path.suffix.lower() != ".json":
-        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    return list(names_by_index(_parse_json(path), path.name))
-
-
 def read_text(path: Path) -> str:
     """Read a text file."""
     try:
@@ -65,28 +57,6 @@ def _parse_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as err:
         raise SpecError(f"{path.name} is not JSON: {err}.") from err
-
-
-def names_by_index(value: Any, source: str) -> tuple[str, ...]:
-    """Return a list of names, or a table's names ordered by their numbers 0, 1, 2 and so on."""
-    if not isinstance(value, Mapping):
-        return unique_names(value, source)
-    by_number = {str(number): name for number, name in value.items()}
-    try:
-        return unique_names([by_number[str(i)] for i in range(len(by_number))], source)
-    except KeyError as err:
-        raise SpecError(f"{source} has {len(by_number)} names but none for {err}.") from err
-
-
-def unique_names(value: Any, source: str) -> tuple[str, ...]:
-    """Return a list of names; a name that occurs twice gets its number, since labels are unique.
-
-    ImageNet has two cranes, a bird and a machine.
-    """
-    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
-        raise SpecError(f"{source} is not a list of names.")
-    counts = Counter(value)
-    return tuple(f"{name} {i}" if counts[name] > 1 else name for i, name in enumerate(value))
 
 
 def one_of(table: Mapping[Any, str], value: Any, source: str) -> str:

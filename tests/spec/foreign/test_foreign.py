@@ -23,11 +23,11 @@ from edgeml.data import read_dataset
 from edgeml.errors import InputError, MissingSpecError, ModelLoadError, SpecError
 from edgeml.measure.compare import compare
 from edgeml.spec.foreign.hugging_face import spec_of_hugging_face
+from edgeml.spec.foreign.label_names import read_labels
 from edgeml.spec.foreign.merge import NO_OVERRIDES, SpecOverrides, model_file, spec_for
 from edgeml.spec.foreign.model_api import model_info, spec_of_model_api
 from edgeml.spec.foreign.timm_hub import spec_of_timm, spec_of_torchvision
 from edgeml.spec.foreign.ultralytics import read_simple_yaml, spec_of_ultralytics
-from edgeml.spec.foreign.values import read_labels
 from edgeml.spec.storage import write_spec
 from tests.command import Command, colour_folders
 from tests.spec.foreign.drawn import LABELS, block_means, drawn
@@ -297,7 +297,7 @@ def test_a_hugging_face_model_of_several_labels_gets_sigmoids(tmp_path: Path) ->
         ({"architectures": ["BertModel"]}, {}, "BertModel"),
         ({"problem_type": "regression"}, {}, "regression"),
         ({"id2label": {"0": "a", "2": "b"}}, {}, "none for '1'"),
-        ({"id2label": {str(i): i for i in range(48)}}, {}, "not a list of names"),
+        ({"id2label": {str(i): None for i in range(48)}}, {}, "not a list of names"),
         ({}, {"image_processor_type": "NewImageProcessor"}, "NewImageProcessor"),
         ({}, {"resample": 5}, "resample is 5"),
         ({}, {"do_resize": False}, "do_resize is false"),
