@@ -13,7 +13,8 @@ import numpy as np
 from edgeml.errors import ImageError
 from edgeml.image import tiff
 from edgeml.image.avif import avif_size
-from edgeml.image.tiff import orientation_of, tiff_tags
+from edgeml.image.tiff import SIGNATURES, orientation_of
+from edgeml.image.tiff_layout import read_layout
 
 FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
 Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif"]
@@ -93,7 +94,7 @@ def format_of(data: bytes) -> Format | Literal["heic"] | None:
         return "bmp"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+    if data.startswith(SIGNATURES):
         return "tiff"
     if data[4:8] == b"ftyp":
         return "heic" if data[8:12] in _HEIC else "avif"
@@ -209,7 +210,7 @@ def _jpeg_header(data: bytes, frame: int, scan: int, exif: bytes) -> Header:
         min_bytes=min_bytes,
         colours=_JPEG_COLOURS.get(components, "unknown"),
         bits=bits,
-        orientation=orientation_of(exif),
+        orientation=orientation_of(exif) or 1,
     )
 
 
@@ -265,7 +266,7 @@ def _png(data: bytes) -> Header:
         animated=animated,
         colours="rgba" if transparent and colours != "palette" else colours,
         bits=bits,
-        orientation=orientation_of(exif),
+        orientation=orientation_of(exif) or 1,
     )
 
 
@@ -320,7 +321,7 @@ def _webp(data: bytes) -> Header:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ImageError("it is a WebP without an image")
-    memory, orientation = factor * height * width, orientation_of(exif)
+    memory, orientation = factor * height * width, orientation_of(exif) or 1
     return Header("webp", height, width, memory, colours=colours, orientation=orientation)
 
 
@@ -337,35 +338,16 @@ def _webp_exif(data: bytes) -> bytes:
 
 
 def _tiff(data: bytes) -> Header:
-    """Read the first directory (TIFF 6.0, sections 2, 8 and 15; BigTIFF).
-
-    OpenCV unpacks a strip or a tile at once, and holds it twice if it was not packed.
-    """
-    tags = tiff_tags(data)
-    height, width = tags.get(tiff.HEIGHT, 0), tags.get(tiff.WIDTH, 0)
-    if not height or not width:
-        raise ImageError("it is a TIFF without a size")
-    bits = tags.get(tiff.BITS, 1)
-    if tags.get(tiff.SAMPLE_FORMAT) == 3 or bits > 16:
-        raise ImageError(
-            f"it is a TIFF with samples of {bits} bits, perhaps floating-point numbers; 8 and 16 "
-            "bits are read",
-            reason="unsupported",
-        )
-    if tiff.TILE_WIDTH in tags:
-        piece = tags[tiff.TILE_WIDTH] * tags.get(tiff.TILE_HEIGHT, 0)
-    else:
-        piece = width * min(tags.get(tiff.ROWS_PER_STRIP) or height, height)
-    unpacked = piece * tags.get(tiff.SAMPLES, 1) * bits // 8
-    colours = _TIFF_COLOURS.get(tags.get(tiff.PHOTOMETRIC, -1), "unknown")
+    layout = read_layout(data)
+    colours = _TIFF_COLOURS.get(layout.photometric, "unknown")
     return Header(
         format="tiff",
-        height=height,
-        width=width,
-        memory=6 * height * width + max(2 * unpacked, 4 * piece),
-        colours="rgba" if tiff.EXTRA_SAMPLES in tags and colours in ("grey", "rgb") else colours,
-        bits=bits,
-        orientation=orientation_of(data),
+        height=layout.height,
+        width=layout.directory.first(tiff.WIDTH),
+        memory=layout.memory,
+        colours="rgba" if layout.extra > 0 else colours,
+        bits=layout.bits,
+        orientation=orientation_of(data) or 1,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from io import FileIO
 from typing import Any, Union, cast
 
@@ -14,6 +15,8 @@ from edgeml.errors import ImageError, ImageReason
 from edgeml.image.frame import Frame, check_frame
 from edgeml.image.headers import Header, read_header, strip_animation
 from edgeml.image.quiet import quiet_opencv
+from edgeml.image.tiff import WIDTH
+from edgeml.image.tiff_layout import read_layout, readable_tiff, unmultiplied
 
 Image = Union[str, "os.PathLike[str]", bytes, Frame, Any]
 """A path, encoded bytes, a PIL image, or a frame (H, W, 3) uint8 BGR."""
@@ -53,8 +56,9 @@ def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Fram
     * Transparency is dropped, not blended with a colour.
     * Grey, one bit and palettes become BGR. CMYK is converted without a profile, as Pillow does;
       colour profiles are ignored.
-    * 16 bits are reduced to the high byte. A TIFF of 32 bits or of floating-point numbers is
-      refused, because nothing states which value is white.
+    * 16 bits are reduced to the high byte. A TIFF of 32 bits, of signed or floating-point numbers
+      is refused, because nothing states which value is white.
+    * The colours of a TIFF that are stored multiplied by their alpha are divided by it.
     * Animations give their first image.
 
     `ImageError.reason` states why an image is refused. The limits are `MAX_BYTES`, `MAX_PIXELS`,
@@ -160,17 +164,44 @@ def decode_image(
         flags = _scaled_flags(header.size, at_least)
     if header.animated:
         data = strip_animation(data)
-    frame, cause = None, None
     try:
-        with quiet_opencv():
-            frame = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as err:
-        cause = err
+        frame = _decode_tiff(data) if header.format == "tiff" else _decode(data, flags)
+    except (ImageError, cv2.error, struct.error) as err:
+        what = err if isinstance(err, ImageError) else "it is damaged or cut short"
+        raise ImageError(f"The image {name} cannot be decoded: {what}.", source=source) from err
+    return _upright(frame, header.orientation)
+
+
+def _decode(data: bytes | bytearray, flags: int) -> NDArray[Any]:
+    """Decode with OpenCV, without any rotation: it reads EXIF in fewer forms than Pillow."""
+    with quiet_opencv():
+        buffer = np.frombuffer(data, np.uint8)
+        frame = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if frame is None:
-        raise ImageError(
-            f"The image {name} cannot be decoded: it is damaged or cut short.", source=source
-        ) from cause
-    return cast("Frame", frame)
+        raise ImageError("it is damaged or cut short")
+    return frame
+
+
+def _decode_tiff(data: bytes) -> Frame:
+    layout = read_layout(data)
+    flags = cv2.IMREAD_UNCHANGED if layout.premultiplied else cv2.IMREAD_COLOR_BGR
+    frame = _decode(readable_tiff(layout), flags)
+    if layout.premultiplied:
+        frame = unmultiplied(frame)
+    width = layout.directory.first(WIDTH)
+    return frame if frame.shape[1] == width else np.ascontiguousarray(frame[:, :width])
+
+
+def _upright(frame: Frame, orientation: int) -> Frame:
+    """Apply one of the eight values of EXIF 2.3, 4.6.4 A: a transpose for 5 to 8, then flips."""
+    turned: Any = frame
+    if orientation in (5, 6, 7, 8):
+        turned = cv2.transpose(turned)
+    if orientation in (2, 3, 6, 7):
+        turned = cv2.flip(turned, 1)
+    if orientation in (3, 4, 7, 8):
+        turned = cv2.flip(turned, 0)
+    return cast("Frame", turned)
 
 
 def _check_size(header: Header, name: str, source: str | None) -> None:
@@ -227,14 +258,7 @@ def _from_pil(image: Any) -> Frame:
     # Read after decoding: PIL rotates a TIFF itself while it loads, and clears its rotation.
     orientation = image.getexif().get(0x0112, 1)
     frame = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    # The eight values of EXIF 2.3, 4.6.4 A: a transpose for 5 to 8, then flips.
-    if orientation in (5, 6, 7, 8):
-        frame = cv2.transpose(frame)
-    if orientation in (2, 3, 6, 7):
-        frame = cv2.flip(frame, 1)
-    if orientation in (3, 4, 7, 8):
-        frame = cv2.flip(frame, 0)
-    return cast("Frame", frame)
+    return _upright(cast("Frame", frame), orientation)
 
 
 def _rgb(image: Any) -> NDArray[np.uint8]:

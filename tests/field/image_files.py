@@ -1,0 +1,103 @@
+"""Write small image files of kinds that Pillow does not write: TIFF of any layout, XMP, EXIF."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CODES = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
+
+Order = Literal["<", ">"]
+Tag = tuple[int, int, Sequence[Any]]
+"""Its number, its type, its values."""
+
+
+def directory(tags: Sequence[Tag], order: Order, start: int = 8, big: bool = False) -> bytes:
+    """Give a TIFF's head and first directory (TIFF 6.0, section 2); long values follow it."""
+    mark = b"II" if order == "<" else b"MM"
+    if big:
+        start = 16
+        head = mark + struct.pack(order + "HHHQ", 43, 8, 0, start)
+        count, room, entry, code = struct.pack(order + "Q", len(tags)), 8, 20, "Q"
+    else:
+        head = mark + struct.pack(order + "HI", 42, start)
+        count, room, entry, code = struct.pack(order + "H", len(tags)), 4, 12, "I"
+    after = start + len(count) + entry * len(tags) + room
+    entries, rest = b"", b""
+    for tag, kind, values in sorted(tags):
+        content = struct.pack(f"{order}{len(values)}{_CODES[kind]}", *values)
+        entries += struct.pack(order + "HH" + code, tag, kind, len(values))
+        if len(content) > room:
+            entries += struct.pack(order + code, after + len(rest))
+            rest += content + bytes(len(content) % 2)
+        else:
+            entries += content.ljust(room, b"\0")
+    return head.ljust(start, b"\0") + count + entries + bytes(room) + rest
+
+
+def lzw(data: bytes) -> bytes:
+    """Pack as TIFF's LZW without ever using its table: codes of 9 bits, cleared in time."""
+    codes: list[int] = []
+    for first in range(0, len(data), 200):
+        codes += [256, *data[first : first + 200]]
+    bits = np.array([*codes, 257])[:, None] >> np.arange(8, -1, -1) & 1
+    return np.packbits(bits.astype(np.uint8)).tobytes()
+
+
+_PACK: dict[int, Callable[[bytes], bytes]] = {
+    1: bytes, 5: lzw, 8: zlib.compress, 32946: zlib.compress,
+}  # fmt: skip
+
+
+def tiff(
+    samples: NDArray[Any], photometric: int = 2, *, extra: Sequence[int] = (), order: Order = "<",
+    compression: int = 1, planar: bool = False, tile: int = 0, rows: int = 7, big: bool = False,
+    sample_format: int = 0, bits: int = 0, tags: Sequence[Tag] = (),
+) -> bytes:  # fmt: skip
+    """Write samples (H, W, C) as a TIFF; `tile` is a side, `bits` an 8 or less to pack into."""
+    height, width, channels = samples.shape
+    depth = bits or 8 * samples.itemsize
+    planes = np.split(samples, channels, axis=2) if planar else [samples]
+    pieces = []
+    for plane in planes:
+        if tile:
+            down, across = -(-height // tile) * tile, -(-width // tile) * tile
+            full = np.pad(plane, ((0, down - height), (0, across - width), (0, 0)))
+            parts = [
+                full[y : y + tile, x : x + tile]
+                for y in range(0, down, tile)
+                for x in range(0, across, tile)
+            ]
+        else:
+            parts = [plane[y : y + rows] for y in range(0, height, rows)]
+        pieces += [_PACK.get(compression, bytes)(_raw(part, order, bits)) for part in parts]
+    where = [(322, 4, [tile]), (323, 4, [tile])] if tile else [(278, 4, [rows])]
+    place, length = (324, 325) if tile else (273, 279)
+    entries: list[Tag] = [
+        (256, 4, [width]), (257, 4, [height]), (258, 3, [depth] * channels),
+        (259, 3, [compression]), (262, 3, [photometric]), (277, 3, [channels]),
+        (284, 3, [2 if planar else 1]), (length, 4, [len(piece) for piece in pieces]), *where,
+        *tags,
+    ]  # fmt: skip
+    if extra:
+        entries.append((338, 3, list(extra)))
+    if sample_format:
+        entries.append((339, 3, [sample_format] * channels))
+    head = b""
+    for _ in range(2):  # the first time only to learn how long it is
+        offsets = [len(head) + sum(map(len, pieces[:i])) for i in range(len(pieces))]
+        head = directory([*entries, (place, 4, offsets)], order, big=big)
+    return head + b"".join(pieces)
+
+
+def _raw(part: NDArray[Any], order: Order, bits: int) -> bytes:
+    if bits and bits < 8:
+        rows = part.reshape(len(part), -1)
+        spread = (rows[..., None] >> np.arange(bits - 1, -1, -1) & 1).reshape(len(part), -1)
+        return np.packbits(spread.astype(np.uint8), axis=1).tobytes()
+    return part.astype(part.dtype.newbyteorder(order)).tobytes()
