@@ -13,7 +13,9 @@ import numpy as np
 from edgeml.errors import ImageError
 from edgeml.image import tiff
 from edgeml.image.avif import avif_size
-from edgeml.image.tiff import SIGNATURES, orientation_of
+from edgeml.image.orientation import orientation_from
+from edgeml.image.png import MAX_CHUNKS, read_png
+from edgeml.image.tiff import SIGNATURES, XMP
 from edgeml.image.tiff_layout import read_layout
 
 FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
@@ -31,17 +33,13 @@ SUFFIXES_OF: dict[Format, tuple[str, ...]] = {
     "avif": (".avif",),
 }
 
-# Nobody makes an image beyond these limits, and reading through it would take longer than decoding
-# one: a segment or a chunk costs half a microsecond here.
+# Nobody makes an image beyond this limit, and reading through it would take longer than decoding
+# one: a segment costs half a microsecond here.
 _MAX_SEGMENTS = 10_000
-_MAX_CHUNKS = 1 << 16
 
 # A scan covers the full image, and may take 10 bytes: 17 ms each at 50 megapixels. Encoders write
 # 10 scans, those that search for the best order some 30.
 _MAX_SCANS = 64
-
-# libpng unpacks each compressed text of a PNG, up to 8 MB and 30 ms, for which 8 kB are enough.
-_MAX_PACKED_TEXTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,12 @@ def _header(data: bytes) -> Header:
             return _tiff(data)
         case "avif":
             height, width, alpha = avif_size(data)
-            return Header("avif", height, width, (28 if alpha else 19) * height * width, bits=0)
+            # Its EXIF is not to be applied; XMP is by Pillow, if there is no EXIF.
+            at = data.find(b"tiff:Orientation") if b"Exif" not in data else -1
+            return Header(
+                "avif", height, width, (28 if alpha else 19) * height * width, bits=0,
+                orientation=orientation_from(b"", data[at : at + 30]) if at >= 0 else 1,
+            )  # fmt: skip
         case "heic":
             raise ImageError(
                 f"it is HEIC, which OpenCV does not read; {FORMATS} are read", reason="unsupported"
@@ -159,7 +162,7 @@ def _header(data: bytes) -> Header:
 
 def _jpeg(data: bytes) -> Header:
     """Find the frame header and the first scan (ITU-T T.81, B.2.2, B.2.3); EXIF is in APP1."""
-    position, frame, exif = 2, 0, b""
+    position, frame, exif, xmp = 2, 0, b"", b""
     for _ in range(_MAX_SEGMENTS):
         # Codecs skip bytes between two segments, so a check that stopped there would be none.
         position = data.find(b"\xff", position)
@@ -175,17 +178,22 @@ def _jpeg(data: bytes) -> Header:
         if marker == 0xD9:
             raise ImageError("it is a JPEG that ends before its image")
         if marker == 0xDA and frame:
-            return _jpeg_header(data, frame, position, exif)
+            return _jpeg_header(data, frame, position, orientation_from(exif, xmp))
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame:
             frame = position
         length = max(struct.unpack_from(">H", data, position + 2)[0], 2)
-        if marker == 0xE1 and not frame and data.startswith(b"Exif\0\0", position + 4):
-            exif = data[position + 10 : position + 2 + length]
+        if marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
+            exif += data[position + 10 : position + 2 + length]  # parts of one block
+        elif marker == 0xE1 and data.startswith(_XMP_IN_JPEG, position + 4):
+            xmp = data[position + 4 + len(_XMP_IN_JPEG) : position + 2 + length]
         position += 2 + length
     raise ImageError(f"it is a JPEG with {_MAX_SEGMENTS} segments before its image")
 
 
-def _jpeg_header(data: bytes, frame: int, scan: int, exif: bytes) -> Header:
+_XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def _jpeg_header(data: bytes, frame: int, scan: int, orientation: int) -> Header:
     """Read the frame header; an image of several scans is held as 16-bit coefficients."""
     bits, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
     pixels = height * width
@@ -210,7 +218,7 @@ def _jpeg_header(data: bytes, frame: int, scan: int, exif: bytes) -> Header:
         min_bytes=min_bytes,
         colours=_JPEG_COLOURS.get(components, "unknown"),
         bits=bits,
-        orientation=orientation_of(exif) or 1,
+        orientation=orientation,
     )
 
 
@@ -227,71 +235,21 @@ def _scans(data: bytes, start: int) -> int:
 
 
 def _png(data: bytes) -> Header:
-    """Read IHDR, and follow the chunks to IEND (PNG 3rd ed., 11.2 and 11.3).
-
-    OpenCV trusts their lengths: 2 kB that announce a chunk of 4 GB cost it 4 GB of memory.
-    """
-    position, kind, texts, animated, transparent, exif = 8, b"", 0, False, False, b""
-    for _ in range(_MAX_CHUNKS):
-        if position + 12 > len(data):
-            raise ImageError("it is a PNG that ends early")
-        length, kind = _CHUNK.unpack_from(data, position)
-        if position == 8 and kind != b"IHDR":
-            raise ImageError("it is a damaged PNG: its first chunk is not its header")
-        content = data[position + 8 : position + 8 + (length if kind == b"eXIf" else 99)]
-        if kind in (b"zTXt", b"iCCP") or (kind == b"iTXt" and _is_packed(content[:length])):
-            texts += 1
-        elif kind == b"eXIf":
-            exif = content
-        animated |= kind == b"acTL"
-        transparent |= kind == b"tRNS"
-        position += 12 + length
-        if position > len(data):
-            raise ImageError("it is a damaged PNG: a chunk runs past its end")
-        if kind == b"IEND":
-            break
-    else:
-        raise ImageError(f"it is a PNG of more than {_MAX_CHUNKS} chunks")
-    if texts > _MAX_PACKED_TEXTS:
-        raise ImageError(
-            f"it is a PNG with {texts} compressed texts; more than {_MAX_PACKED_TEXTS} are refused"
-        )
-    width, height, bits, colour_type = struct.unpack_from(">IIBB", data, 16)
-    colours = _PNG_COLOURS.get(colour_type, "unknown")
+    facts = read_png(data)
+    colours = _PNG_COLOURS.get(facts.colour_type, "unknown")
     return Header(
         format="png",
-        height=height,
-        width=width,
-        memory=(8 if bits == 16 else 6) * height * width,
-        animated=animated,
-        colours="rgba" if transparent and colours != "palette" else colours,
-        bits=bits,
-        orientation=orientation_of(exif) or 1,
+        height=facts.height,
+        width=facts.width,
+        memory=(8 if facts.bits == 16 else 6) * facts.height * facts.width,
+        animated=facts.animated,
+        colours="rgba" if facts.transparent and colours != "palette" else colours,
+        bits=facts.bits,
+        orientation=orientation_from(facts.exif, facts.xmp),
     )
 
 
-_CHUNK = struct.Struct(">I4s")
 _PNG_COLOURS: dict[int, Colours] = {0: "grey", 2: "rgb", 3: "palette", 4: "rgba", 6: "rgba"}
-
-
-def strip_animation(data: bytes) -> bytes:
-    """Remove what makes a checked PNG an animation (PNG 3rd ed., 11.3.6), and keep its first image.
-
-    OpenCV 4.14 and 5.0 crash on some damaged animations, and take half as much memory again for
-    the others.
-    """
-    parts, position, kind = [data[:8]], 8, b""
-    while kind != b"IEND":
-        length, kind = _CHUNK.unpack_from(data, position)
-        if kind not in (b"acTL", b"fcTL", b"fdAT"):
-            parts.append(data[position : position + 12 + length])
-        position += 12 + length
-    return b"".join(parts)
-
-
-def _is_packed(text: bytes) -> bool:
-    """Return whether an iTXt chunk is compressed: a flag after its keyword (11.3.3.4)."""
-    return text[text.find(b"\0", 0, 80) + 1 :][:1] != b"\0"
 
 
 def _bmp(data: bytes) -> Header:
@@ -305,14 +263,14 @@ def _bmp(data: bytes) -> Header:
 
 def _webp(data: bytes) -> Header:
     """Read the first chunk (RFC 9649, 2.5 to 2.7). Codecs compare the sizes in it with the rest."""
-    kind, factor, exif = data[12:16], 6, b""
+    kind, factor, orientation = data[12:16], 6, 1
     colours: Colours = "rgb"
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
         flags = data[20]
         factor = 14 if flags & 2 else 8 if flags & 16 else 6  # with a canvas for animation; alpha
         colours = "rgba" if flags & 16 else "rgb"
-        exif = _webp_exif(data)
+        orientation = _webp_orientation(data)
     elif kind == b"VP8L":
         bits = struct.unpack_from("<I", data, 21)[0]
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -321,20 +279,24 @@ def _webp(data: bytes) -> Header:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ImageError("it is a WebP without an image")
-    memory, orientation = factor * height * width, orientation_of(exif) or 1
+    memory = factor * height * width
     return Header("webp", height, width, memory, colours=colours, orientation=orientation)
 
 
-def _webp_exif(data: bytes) -> bytes:
-    position = 12
-    for _ in range(_MAX_CHUNKS):
+def _webp_orientation(data: bytes) -> int:
+    """Find EXIF and XMP among the chunks; libwebp ignores those that VP8X does not announce."""
+    position, found = 12, {b"EXIF": b"", b"XMP ": b""}
+    for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
             break
         name, length = struct.unpack_from("<4sI", data, position)
-        if name == b"EXIF":
-            return data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0")
+        if data[20] & _WEBP_FLAGS.get(name, 0) and not found[name]:
+            found[name] = data[position + 8 : position + 8 + length]
         position += 8 + length + length % 2
-    return b""
+    return orientation_from(found[b"EXIF"], found[b"XMP "])
+
+
+_WEBP_FLAGS = {b"EXIF": 8, b"XMP ": 4}
 
 
 def _tiff(data: bytes) -> Header:
@@ -347,7 +309,7 @@ def _tiff(data: bytes) -> Header:
         memory=layout.memory,
         colours="rgba" if layout.extra > 0 else colours,
         bits=layout.bits,
-        orientation=orientation_of(data) or 1,
+        orientation=orientation_from(data, layout.directory.content(XMP)),
     )
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgeml.errors import ImageError, ImageReason
 from edgeml.image.frame import Frame, check_frame
-from edgeml.image.headers import Header, read_header, strip_animation
+from edgeml.image.headers import Header, read_header
+from edgeml.image.png import strip_animation
 from edgeml.image.quiet import quiet_opencv
 from edgeml.image.tiff import WIDTH
 from edgeml.image.tiff_layout import read_layout, readable_tiff, unmultiplied
@@ -52,7 +53,8 @@ def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Fram
     Files may be JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF. A file, its bytes, and the PIL image of it
     give the same frame, with OpenCV 4 and 5:
 
-    * EXIF rotation is applied. An AVIF that must be rotated is refused: OpenCV does not do it.
+    * The rotation that EXIF, or else XMP, states is applied, as by Pillow's `exif_transpose`. An
+      AVIF that must be rotated is refused: OpenCV does not do it.
     * Transparency is dropped, not blended with a colour.
     * Grey, one bit and palettes become BGR. CMYK is converted without a profile, as Pillow does;
       colour profiles are ignored.

@@ -160,7 +160,7 @@ def orientation_of(exif: bytes) -> int | None:
     try:
         directory = read_directory(exif)
         entry = directory.entries[ORIENTATION][-1] if directory else None
-        if directory is None or entry is None or entry.kind not in _NUMBERS or entry.count != 1:
+        if directory is None or entry is None or entry.kind not in _NUMBERS or not entry.count:
             return None
         found = struct.unpack_from(directory.order + _NUMBERS[entry.kind], exif, entry.at)
         value = found[0] / found[1] if len(found) == 2 else found[0]

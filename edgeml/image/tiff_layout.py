@@ -61,7 +61,7 @@ class Layout(NamedTuple):
     @property
     def changes(self) -> bool:
         """Whether OpenCV needs another directory."""
-        turned = self.directory.first(tiff.ORIENTATION, 1) != 1
+        turned = tiff.ORIENTATION in self.directory.entries
         padded = self.width != self.directory.first(tiff.WIDTH)
         return turned or padded or self.raw_tiles or self.extra > 0
 

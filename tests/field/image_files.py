@@ -101,3 +101,41 @@ def _raw(part: NDArray[Any], order: Order, bits: int) -> bytes:
         spread = (rows[..., None] >> np.arange(bits - 1, -1, -1) & 1).reshape(len(part), -1)
         return np.packbits(spread.astype(np.uint8), axis=1).tobytes()
     return part.astype(part.dtype.newbyteorder(order)).tobytes()
+
+
+def exif(value: Any, kind: int = 3, order: Order = ">", count: int = 1) -> bytes:
+    """Give an EXIF block that holds only an orientation, of any type of number."""
+    return directory([(274, kind, [value] * count)], order)
+
+
+def xmp(value: int, element: bool = False) -> bytes:
+    """Give an XMP packet with an orientation, as an attribute or an element."""
+    name = f"<tiff:Orientation>{value}</tiff:Orientation>" if element else ""
+    attribute = "" if element else f' tiff:Orientation="{value}"'
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description'
+        f"{attribute}>{name}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+def with_segments(jpeg: bytes, *contents: bytes) -> bytes:
+    """Insert APP1 segments at the start of a JPEG."""
+    parts = [b"\xff\xe1" + struct.pack(">H", len(one) + 2) + one for one in contents]
+    return jpeg[:2] + b"".join(parts) + jpeg[2:]
+
+
+def with_chunks(png: bytes, *chunks: tuple[bytes, bytes], last: bool = False) -> bytes:
+    """Insert chunks after the header of a PNG, or before its end."""
+    parts = [
+        struct.pack(">I", len(content)) + kind + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    ]  # fmt: skip
+    at = len(png) - 12 if last else 33
+    return png[:at] + b"".join(parts) + png[at:]
+
+
+def raw_profile(block: bytes) -> bytes:
+    """Give the text in which ImageMagick keeps a block in a PNG."""
+    lines = [block.hex()[i : i + 72] for i in range(0, 2 * len(block), 72)]
+    return "\n".join(["", "exif", f"{len(block):8}", *lines, ""]).encode()

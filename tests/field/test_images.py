@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,15 @@ from PIL import Image, ImageOps
 from edgeml.errors import ImageError
 from edgeml.image.frame import Frame
 from edgeml.image.reading import read_image
-from tests.field.image_files import Order, tiff
+from tests.field.image_files import (
+    Order,
+    exif,
+    raw_profile,
+    tiff,
+    with_chunks,
+    with_segments,
+    xmp,
+)
 from tests.image.corpus import encoded, picture
 
 RGB = np.asarray(picture(24, 37))
@@ -140,3 +149,92 @@ def test_a_tiff_that_cannot_be_read_correctly_is_refused_by_what_it_is() -> None
         (tiff(RGB, 2, compression=12345), "12345"),
     ):
         assert_refused(data, name)
+
+
+EXIF = b"Exif\0\0"
+XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
+XMP_IN_PNG = b"XML:com.adobe.xmp\0"
+
+
+def turned_jpegs() -> dict[str, bytes]:
+    jpeg = encoded(picture(), "JPEG", quality=95)
+    made = {
+        f"{order} {kind}": with_segments(jpeg, EXIF + exif(value, kind, order))
+        for order in ("<", ">")
+        for kind, value in ((3, 6), (4, 6), (8, 8), (9, 3), (11, 6.0), (12, 5.0), (1, 6), (3, 9))
+    }
+    block = exif(6, 4)
+    return made | {
+        "two of it": with_segments(jpeg, EXIF + exif(6, count=2)),
+        "in two parts": with_segments(jpeg, EXIF + block[:11], EXIF + block[11:]),
+        "twice marked": with_segments(jpeg, EXIF + EXIF + block),
+        "xmp": with_segments(jpeg, XMP_IN_JPEG + xmp(6)),
+        "xmp element": with_segments(jpeg, XMP_IN_JPEG + xmp(8, element=True)),
+        "xmp of none": with_segments(jpeg, XMP_IN_JPEG + xmp(0)),
+        "two xmp": with_segments(jpeg, XMP_IN_JPEG + xmp(6), XMP_IN_JPEG + xmp(3)),
+        "exif before xmp": with_segments(jpeg, XMP_IN_JPEG + xmp(6), EXIF + exif(1)),
+        "exif without it": with_segments(
+            jpeg, EXIF + exif(6).replace(b"\x01\x12", b"\x01\x13"), XMP_IN_JPEG + xmp(6)
+        ),
+        "progressive": with_segments(
+            encoded(picture(), "JPEG", progressive=True), XMP_IN_JPEG + xmp(6)
+        ),
+    }
+
+
+def turned_pngs() -> dict[str, bytes]:
+    png, packed = encoded(picture(), "PNG"), zlib.compress(xmp(6))
+    raw = b"Raw profile type exif\0"
+    return {
+        "long": with_chunks(png, (b"eXIf", exif(6, 4))),
+        "little": with_chunks(png, (b"eXIf", exif(8, 4, "<"))),
+        "at the end": with_chunks(png, (b"eXIf", exif(6)), last=True),
+        "marked": with_chunks(png, (b"eXIf", EXIF + exif(6))),
+        "text": with_chunks(png, (b"tEXt", raw + raw_profile(EXIF + exif(6)))),
+        "packed text": with_chunks(
+            png, (b"zTXt", raw + b"\0" + zlib.compress(raw_profile(EXIF + exif(5, 4))))
+        ),
+        "APP1": with_chunks(
+            png, (b"tEXt", b"Raw profile type APP1\0" + raw_profile(EXIF + exif(6)))
+        ),
+        "xmp": with_chunks(png, (b"iTXt", XMP_IN_PNG + bytes(4) + xmp(6))),
+        "packed xmp": with_chunks(png, (b"iTXt", XMP_IN_PNG + b"\1\0\0\0" + packed)),
+        "xmp as text": with_chunks(png, (b"tEXt", XMP_IN_PNG + xmp(3))),
+        "both": with_chunks(png, (b"tEXt", raw + raw_profile(EXIF + exif(6))), (b"eXIf", exif(3))),
+    }
+
+
+def turned_others() -> dict[str, bytes]:
+    made = {}
+    for kind in (3, 4):
+        for order in ("<", ">"):
+            block = exif(6, kind, order)  # type: ignore[arg-type]
+            made[f"webp {kind} {order}"] = encoded(picture(), "WEBP", lossless=True, exif=block)
+            tags = [(274, kind, [8])]
+            made[f"tiff {kind} {order}"] = tiff(RGB, 2, order=order, tags=tags)  # type: ignore[arg-type]
+    made["webp xmp"] = encoded(picture(), "WEBP", lossless=True, xmp=xmp(6))
+    silent = bytearray(encoded(picture(), "WEBP", lossless=True, exif=exif(6)))
+    silent[20] &= ~8
+    made["webp, not announced"] = bytes(silent)
+    made["tiff xmp"] = tiff(RGB, 2, tags=[(700, 1, list(xmp(6)))])
+    made["tiff xmp of 16 bits"] = tiff(sixteen(RGBA), 2, extra=(2,), tags=[(700, 1, list(xmp(5)))])
+    made["tiff, signed"] = tiff(RGB, 2, tags=[(274, 8, [6])])
+    made["avif xmp"] = encoded(picture(), "AVIF", speed=10, quality=100, xmp=xmp(6))
+    return made
+
+
+TURNED = {
+    **{f"jpeg {name}": data for name, data in turned_jpegs().items()},
+    **{f"png {name}": data for name, data in turned_pngs().items()},
+    **turned_others(),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_an_image_is_turned_as_pillow_turns_it(name: str) -> None:
+    data = TURNED[name]
+    expected = by_pillow(data)
+    assert_same(data, expected)
+    image = Image.open(io.BytesIO(data))
+    assert int(np.abs(read_image(image).astype(int) - expected).max()) <= 1
