@@ -15,11 +15,12 @@ from edgeml.image import tiff
 from edgeml.image.avif import avif_size
 from edgeml.image.orientation import orientation_from
 from edgeml.image.png import MAX_CHUNKS, read_png
+from edgeml.image.pnm import read_pnm
 from edgeml.image.tiff import SIGNATURES, XMP
 from edgeml.image.tiff_layout import read_layout
+from edgeml.image.unread import FORMATS, is_avif, unread_error, unread_format
 
-FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
-Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif"]
+Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif", "pnm"]
 Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
 """How a file stores colours; `rgba` is anything with transparency, grey images included."""
 
@@ -31,6 +32,7 @@ SUFFIXES_OF: dict[Format, tuple[str, ...]] = {
     "webp": (".webp",),
     "tiff": (".tif", ".tiff"),
     "avif": (".avif",),
+    "pnm": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 
 # Nobody makes an image beyond this limit, and reading through it would take longer than decoding
@@ -81,7 +83,7 @@ class Header:
 
 
 def format_of(data: bytes) -> Format | Literal["heic"] | None:
-    """Return the format by the first 12 bytes; None if it is no known image."""
+    """Return the format by the first bytes, 12 or more; None if it is not known."""
     if data.startswith(b"\xff\xd8"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -95,11 +97,10 @@ def format_of(data: bytes) -> Format | Literal["heic"] | None:
     if data.startswith(SIGNATURES):
         return "tiff"
     if data[4:8] == b"ftyp":
-        return "heic" if data[8:12] in _HEIC else "avif"
+        return "avif" if is_avif(data) else "heic" if unread_format(data) == "HEIC" else None
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3] in b" \t\r\n#" and len(data) > 2:
+        return "pnm"
     return None
-
-
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
 def read_header(data: bytes) -> Header:
@@ -149,11 +150,17 @@ def _header(data: bytes) -> Header:
                 "avif", height, width, (28 if alpha else 19) * height * width, bits=0,
                 orientation=orientation_from(b"", data[at : at + 30]) if at >= 0 else 1,
             )  # fmt: skip
-        case "heic":
-            raise ImageError(
-                f"it is HEIC, which OpenCV does not read; {FORMATS} are read", reason="unsupported"
-            )
-        case None:
+        case "pnm":
+            facts = read_pnm(data)
+            return Header(
+                "pnm", facts.height, facts.width,
+                8 * facts.height * facts.width + (len(data) if facts.text else 0),
+                min_bytes=facts.min_bytes, colours="rgb" if facts.samples == 3 else "grey",
+                bits=facts.bits,
+            )  # fmt: skip
+        case _ if name := unread_format(data):
+            raise unread_error(name)
+        case _:
             raise ImageError(
                 f"it is damaged or of an unknown format; {FORMATS} are read",
                 reason="unknown_format",
@@ -179,6 +186,8 @@ def _jpeg(data: bytes) -> Header:
             raise ImageError("it is a JPEG that ends before its image")
         if marker == 0xDA and frame:
             return _jpeg_header(data, frame, position, orientation_from(exif, xmp))
+        if marker == 0xF7 and not frame:
+            raise unread_error("JPEG-LS")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame:
             frame = position
         length = max(struct.unpack_from(">H", data, position + 2)[0], 2)
@@ -196,6 +205,11 @@ _XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 def _jpeg_header(data: bytes, frame: int, scan: int, orientation: int) -> Header:
     """Read the frame header; an image of several scans is held as 16-bit coefficients."""
     bits, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
+    if what := _unread_jpeg(data[frame + 1], bits, components):
+        raise ImageError(
+            f"it is {what}, which is not read; JPEG of 1, 3 or 4 components of 8 bits is",
+            reason="unsupported",
+        )
     pixels = height * width
     memory = 6 * pixels
     factors = [data[frame + 11 + 3 * i] for i in range(components)]
@@ -220,6 +234,17 @@ def _jpeg_header(data: bytes, frame: int, scan: int, orientation: int) -> Header
         bits=bits,
         orientation=orientation,
     )
+
+
+def _unread_jpeg(process: int, bits: int, components: int) -> str:
+    """Name what OpenCV does not read about a JPEG (ITU-T T.81, table B.1); empty if it does."""
+    if process in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
+        return "a hierarchical JPEG"
+    if process == 0xCB or (process == 0xC3 and (components != 3 or bits != 8)):
+        return f"a lossless JPEG of {components} components and {bits} bits"
+    if bits != 8:
+        return f"a JPEG of {bits} bits"
+    return f"a JPEG of {components} components" if components not in (1, 3, 4) else ""
 
 
 _JPEG_COLOURS: dict[int, Colours] = {1: "grey", 3: "rgb", 4: "cmyk"}

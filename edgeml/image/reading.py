@@ -37,7 +37,12 @@ MAX_SIDE = 65_535
 MAX_BYTES = 1 << 28
 """268 MB: more than an uncompressed image of 50 megapixels. /dev/zero is read up to it."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"})
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm"),
+    }
+)
 """The suffixes of images when a folder is searched."""
 
 _SCALED_DECODERS = {
@@ -50,8 +55,8 @@ _SCALED_DECODERS = {
 def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Frame:
     """Read an image as a frame (H, W, 3) uint8 BGR.
 
-    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF. A file, its bytes, and the PIL image of it
-    give the same frame, with OpenCV 4 and 5:
+    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or PPM. A file, its bytes, and the PIL image
+    of it give the same frame, with OpenCV 4 and 5:
 
     * The rotation that EXIF, or else XMP, states is applied, as by Pillow's `exif_transpose`. An
       AVIF that must be rotated is refused: OpenCV does not do it.
@@ -166,6 +171,8 @@ def decode_image(
         flags = _scaled_flags(header.size, at_least)
     if header.animated:
         data = strip_animation(data)
+    if header.format == "pnm" and data[1:2] in b"123":
+        data += b"\n"  # OpenCV reads no number that ends with the file
     try:
         frame = _decode_tiff(data) if header.format == "tiff" else _decode(data, flags)
     except (ImageError, cv2.error, struct.error) as err:

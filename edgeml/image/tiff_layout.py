@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from edgeml.errors import ImageError
 from edgeml.image import tiff
 from edgeml.image.tiff import Directory, read_directory
+from edgeml.image.unread import unread_error
 
+_SUBFILE_TYPE, _MAKE, _SUBFILES, _DNG_VERSION = 254, 271, 330, 50706
 _ROWS = 64  # of a strip, in a copy
 _ASSOCIATED = 1  # ExtraSamples: the colours are already multiplied by this alpha
 
@@ -99,6 +101,8 @@ def read_layout(data: bytes) -> Layout:
     directory = read_directory(data)
     if directory is None:
         raise ImageError("it is not a TIFF")
+    if maker := _camera(directory):
+        raise unread_error(f"camera raw ({maker})")
     height, width = directory.first(tiff.HEIGHT), directory.first(tiff.WIDTH)
     if not height or not width:
         raise ImageError("it is a TIFF without a size")
@@ -118,6 +122,21 @@ def read_layout(data: bytes) -> Layout:
     if what := _unread(layout):
         raise ImageError(f"it is a TIFF {what}", reason="unsupported")
     return layout
+
+
+def _camera(directory: Directory) -> str:
+    """Name the camera's format that has the form of a TIFF; empty if it is not one.
+
+    Its first directory holds a thumbnail, which would be read as the image.
+    """
+    if directory.data[8:10] == b"CR":
+        return "CR2"
+    if _DNG_VERSION in directory.entries:
+        return "DNG"
+    thumbnail = directory.first(_SUBFILE_TYPE) & 1
+    return (
+        "NEF, ARW or similar" if thumbnail and {_MAKE, _SUBFILES} <= set(directory.entries) else ""
+    )
 
 
 def _unread(layout: Layout) -> str:

@@ -18,6 +18,7 @@ from edgeml.image.reading import read_image
 from tests.field.image_files import (
     Order,
     exif,
+    lossless_jpeg,
     raw_profile,
     tiff,
     with_chunks,
@@ -238,3 +239,110 @@ def test_an_image_is_turned_as_pillow_turns_it(name: str) -> None:
     assert_same(data, expected)
     image = Image.open(io.BytesIO(data))
     assert int(np.abs(read_image(image).astype(int) - expected).max()) <= 1
+
+
+def container(*brands: bytes) -> bytes:
+    """Give the start of an ISO media file; its first brand is the main one."""
+    content = b"ftyp" + brands[0] + bytes(4) + b"".join(brands)
+    return (len(content) + 4).to_bytes(4, "big") + content + bytes(100)
+
+
+def of_process(marker: int, bits: int = 8) -> bytes:
+    """Give a JPEG that claims another process of ITU-T T.81, table B.1."""
+    data = bytearray(encoded(picture(), "JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 1], data[at + 4] = marker, bits
+    return bytes(data)
+
+
+FIVE = np.concatenate([RGBA, ALPHA], 2)[:8, :8]
+CAMERA = [(254, 4, [1]), (271, 1, list(b"A make")), (330, 4, [8])]
+UNREAD: dict[str, tuple[bytes, str]] = {
+    "jxl": (b"\xff\x0a\x7f\x00" + bytes(60), "JPEG XL"),
+    "jxl box": (b"\0\0\0\x0cJXL \r\n\x87\n" + container(b"jxl ")[:20], "JPEG XL"),
+    "jp2": (encoded(picture(), "JPEG2000"), "JPEG 2000"),
+    "j2k": (encoded(picture(), "JPEG2000", no_jp2=True), "JPEG 2000"),
+    "jpeg of five": (lossless_jpeg(FIVE), "5 components"),
+    "jpeg of two": (lossless_jpeg(FIVE[..., :2]), "2 components"),
+    "lossless grey": (lossless_jpeg(FIVE[..., :1]), "lossless JPEG"),
+    "lossless arithmetic": (of_process(0xCB), "lossless JPEG"),
+    "hierarchical": (of_process(0xC5), "hierarchical"),
+    "jpeg of 12 bits": (of_process(0xC1, bits=12), "12 bits"),
+    "jpeg-ls": (of_process(0xF7), "JPEG-LS"),
+    "heic": (container(b"heic", b"mif1"), "HEIC"),
+    "heic in mif1": (container(b"mif1", b"heic"), "HEIC"),
+    "heif": (container(b"mif1", b"miaf"), "HEIF"),
+    "avis": (container(b"avis", b"msf1"), "AVIF"),
+    "mp4": (container(b"isom", b"mp42"), "video"),
+    "ico": (encoded(picture(), "ICO", sizes=[(16, 16)]), "ICO"),
+    "psd": (b"8BPS\0\1" + bytes(60), "PSD"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "SVG"),
+    "svg after xml": (
+        b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- a <b> c -->\n<!DOCTYPE svg PUBLIC "-//W3C">\n'
+        b'<svg width="9"></svg>', "SVG",
+    ),
+    "pdf": (encoded(picture(), "PDF"), "PDF"),
+    "eps": (encoded(picture(), "EPS"), "PostScript"),
+    "dds": (encoded(picture(), "DDS"), "DDS"),
+    "icns": (encoded(picture(), "ICNS"), "ICNS"),
+    "sgi": (encoded(picture(), "SGI"), "SGI"),
+    "pfm": (b"PF\n2 2\n-1.0\n" + bytes(48), "PFM"),
+    "exr": (b"\x76\x2f\x31\x01" + bytes(60), "OpenEXR"),
+    "cr3": (container(b"crx "), "camera raw"),
+    "cr2": (b"II*\0\x10\0\0\0CR\2\0" + bytes(4) + tiff(RGB, 2)[8:], "camera raw"),
+    "nef": (tiff(RGB, 2, tags=CAMERA), "camera raw"),
+    "dng": (tiff(RGB, 2, tags=[(50706, 1, [1, 4, 0, 0])]), "camera raw"),
+    "raf": (b"FUJIFILMCCD-RAW 0201" + bytes(60), "camera raw"),
+    "orf": (b"IIRO\x08\0\0\0" + bytes(60), "camera raw"),
+    "rw2": (b"IIU\0\x18\0\0\0" + bytes(60), "camera raw"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_an_intact_file_of_another_format_is_refused_by_its_name(name: str) -> None:
+    assert_refused(*UNREAD[name])
+
+
+def test_a_damaged_file_is_not_taken_for_another_format() -> None:
+    for data, reason in (
+        (encoded(picture(), "JPEG")[:300], "damaged"),
+        (encoded(picture(), "PNG")[:300], "damaged"),
+        (b"<!doctype html><title>svg</title><body><svg></svg>", "unknown_format"),
+        (b"This is text about <svg> files.", "unknown_format"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            read_image(data)
+        assert caught.value.reason == reason
+
+
+def test_a_lossless_jpeg_in_colour_is_exact() -> None:
+    assert_same(lossless_jpeg(RGB), RGB[..., ::-1], limit=0)
+
+
+@pytest.mark.parametrize("kind", range(1, 7))
+@pytest.mark.parametrize("largest", [255, 65535])
+def test_a_file_of_netpbm_is_read_as_pillow_reads_it(kind: int, largest: int) -> None:
+    samples = RGB if kind in (3, 6) else GREY
+    if kind in (1, 4):
+        bits = samples[..., 0] < 128
+        expected = np.where(bits, 0, 255).astype(np.uint8)[..., None]
+        numbers, body = bits.astype(int).ravel(), np.packbits(bits, axis=1).tobytes()
+    else:
+        expected = samples
+        numbers = samples.astype(int).ravel() * (largest // 255)
+        body = numbers.astype(">u2" if largest > 255 else "u1").tobytes()
+    if kind < 4:
+        body = " ".join(map(str, numbers.tolist())).encode()
+    end = b"" if kind in (1, 4) else b"%d\n" % largest
+    data = b"P%d\n# a comment\n%d %d\n" % (kind, RGB.shape[1], RGB.shape[0]) + end + body
+    assert_same(data, np.broadcast_to(expected, RGB.shape)[..., ::-1])
+    if largest == 255 or kind in (3, 6):
+        assert_same(data, by_pillow(data))
+    with pytest.raises(ImageError) as caught:
+        read_image(data[: len(data) // 2])
+    assert caught.value.reason == "damaged"
+
+
+def test_a_file_of_netpbm_with_another_range_is_refused() -> None:
+    assert_refused(b"P5 2 2 100\n" + bytes(4), "values up to 100")
+    assert_refused(b"P6 2 2 1023\n" + bytes(24), "values up to 1023")
