@@ -169,7 +169,8 @@ def _header(data: bytes) -> Header:
 
 def _jpeg(data: bytes) -> Header:
     """Find the frame header and the first scan (ITU-T T.81, B.2.2, B.2.3); EXIF is in APP1."""
-    position, frame, exif, xmp = 2, 0, b"", b""
+    position, frame, xmp = 2, 0, b""
+    exif: list[bytes] = []
     for _ in range(_MAX_SEGMENTS):
         # Codecs skip bytes between two segments, so a check that stopped there would be none.
         position = data.find(b"\xff", position)
@@ -185,14 +186,14 @@ def _jpeg(data: bytes) -> Header:
         if marker == 0xD9:
             raise ImageError("it is a JPEG that ends before its image")
         if marker == 0xDA and frame:
-            return _jpeg_header(data, frame, position, orientation_from(exif, xmp))
+            return _jpeg_header(data, frame, position, orientation_from(b"".join(exif), xmp))
         if marker == 0xF7 and not frame:
             raise unread_error("JPEG-LS")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame:
             frame = position
         length = max(struct.unpack_from(">H", data, position + 2)[0], 2)
         if marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
-            exif += data[position + 10 : position + 2 + length]  # parts of one block
+            exif.append(data[position + 10 : position + 2 + length])  # a part of one block
         elif marker == 0xE1 and data.startswith(_XMP_IN_JPEG, position + 4):
             xmp = data[position + 4 + len(_XMP_IN_JPEG) : position + 2 + length]
         position += 2 + length

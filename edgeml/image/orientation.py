@@ -8,8 +8,8 @@ import zlib
 from edgeml.image.tiff import orientation_of
 
 _IN_XMP = re.compile(rb'tiff:Orientation(="|>)([0-9])')
-_MAX_TEXT = 1 << 20
-"""The bytes of a compressed text that are unpacked, at most: Pillow's limit."""
+MAX_TEXT = 1 << 20
+"""The bytes of a text that are looked at, at most; Pillow's limit for compressed ones."""
 
 
 def orientation_from(exif: bytes, xmp: bytes) -> int:
@@ -39,7 +39,7 @@ def png_text(kind: bytes, content: bytes) -> tuple[bytes, bytes]:
         rest = rest[2:].split(b"\0", 2)[-1]
     if packed:
         try:
-            rest = zlib.decompressobj().decompress(rest, _MAX_TEXT)
+            rest = zlib.decompressobj().decompress(rest, MAX_TEXT)
         except zlib.error:
             rest = b""
     return keyword, rest

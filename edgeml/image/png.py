@@ -6,7 +6,7 @@ import struct
 from typing import NamedTuple
 
 from edgeml.errors import ImageError
-from edgeml.image.orientation import png_text, raw_profile
+from edgeml.image.orientation import MAX_TEXT, png_text, raw_profile
 
 MAX_CHUNKS = 1 << 16
 """Nobody writes more chunks, and reading through them would take longer than decoding an image."""
@@ -59,7 +59,7 @@ def read_png(data: bytes) -> PngFacts:
             found[kind] = data[start : start + length]
         elif kind in _TEXTS and head.startswith((_XMP + b"\0", _RAW_EXIF + b"\0")):
             _check_texts(texts)
-            keyword, text = png_text(kind, data[start : start + length])
+            keyword, text = png_text(kind, data[start : start + min(length, MAX_TEXT)])
             found[keyword] = text
         if kind == b"IEND":
             break

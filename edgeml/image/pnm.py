@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edgeml.errors import ImageError
 
-_TOKEN = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d{1,10})")
+_TOKEN = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d{1,10})(?!\d)")
 
 
 class PnmFacts(NamedTuple):

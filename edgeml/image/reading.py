@@ -196,6 +196,8 @@ def _decode_tiff(data: bytes) -> Frame:
     flags = cv2.IMREAD_UNCHANGED if layout.premultiplied else cv2.IMREAD_COLOR_BGR
     frame = _decode(readable_tiff(layout), flags)
     if layout.premultiplied:
+        if frame.shape[2:] != (4,):
+            raise ImageError("it is a damaged TIFF: it has no alpha")
         frame = unmultiplied(frame)
     width = layout.directory.first(WIDTH)
     return frame if frame.shape[1] == width else np.ascontiguousarray(frame[:, :width])

@@ -61,14 +61,17 @@ class Directory:
     big: bool
     entries: Mapping[int, Sequence[Entry]]
 
-    def values(self, tag: int) -> tuple[int, ...]:
+    def values(self, tag: int, at_most: int) -> tuple[int, ...]:
         """Return the integers of a tag; none if it is absent or holds no integers.
 
-        Raises struct.error if they are not in the file.
+        Raises ImageError if there are more than `at_most`, struct.error if they are not in the
+        file.
         """
         entry = self.entries[tag][0] if tag in self.entries else None
         if entry is None or entry.kind not in _INTEGERS:
             return ()
+        if entry.count > at_most:
+            raise ImageError(f"it is a damaged TIFF: {entry.count} values of tag {tag}")
         code = _INTEGERS[entry.kind]
         if entry.at + entry.count * struct.calcsize(code) > len(self.data):
             raise struct.error

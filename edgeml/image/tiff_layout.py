@@ -19,6 +19,8 @@ from edgeml.image.tiff import Directory, read_directory
 from edgeml.image.unread import unread_error
 
 _SUBFILE_TYPE, _MAKE, _SUBFILES, _DNG_VERSION = 254, 271, 330, 50706
+_MAX_SAMPLES = 65_535
+_MAX_TILES = 1 << 18  # 50 megapixels in tiles of 16 x 16; each takes a microsecond
 _ROWS = 64  # of a strip, in a copy
 _ASSOCIATED = 1  # ExtraSamples: the colours are already multiplied by this alpha
 
@@ -153,8 +155,8 @@ def _unread(layout: Layout) -> str:
         return f"with {_SAMPLE_KINDS[kind]} samples of {bits} bits; unsigned ones are read"
     if bits not in (1, 8, 16) and (bits, photometric) != (4, 3):
         return f"with samples of {bits} bits; 8 and 16 bits are read"
-    if len(set(directory.values(tiff.BITS))) > 1:
-        return f"with samples of different bits, {directory.values(tiff.BITS)}"
+    if len(set(depths := directory.values(tiff.BITS, at_most=_MAX_SAMPLES))) > 1:
+        return f"with samples of different bits, {depths}"
     if bits == 16 and photometric not in (1, 2):
         names = {0: "grey from white to black", 3: "a palette", 5: "CMYK", 6: "YCbCr"}
         return f"with {names.get(photometric, 'colours')} of 16 bits; 8 bits are read"
@@ -201,7 +203,7 @@ def _untiled(layout: Layout) -> memoryview:
     directory, data = layout.directory, np.frombuffer(layout.directory.data, np.uint8)
     down = directory.first(tiff.TILE_HEIGHT)
     across = -(-layout.row_bytes * directory.first(tiff.TILE_WIDTH) // layout.width)
-    offsets = directory.values(tiff.TILE_OFFSETS)
+    offsets = directory.values(tiff.TILE_OFFSETS, at_most=_MAX_TILES)
     rows, columns = math.ceil(layout.height / max(down, 1)), layout.row_bytes // max(across, 1)
     planes = layout.planes
     if not down or len(offsets) != rows * columns * planes:

@@ -57,7 +57,8 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _HEIF = {b"mif1", b"mif2", b"msf1", b"miaf"}
-_SVG = re.compile(rb"\s*(?:<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE\s+svg[^>]*>|\s)*<(?:\w+:)?svg\b", re.S)
+_SVG = re.compile(rb"<(?:\w{1,20}:)?svg[\s>/]")
+_BEFORE_SVG = ((b"<?xml", b"?>"), (b"<!--", b"-->"), (b"<!DOCTYPE svg", b">"))
 
 
 def unread_error(name: str) -> ImageError:
@@ -79,8 +80,15 @@ def unread_format(data: bytes) -> str | None:
         return "DICOM"
     if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
         return "a video (AVI)"
-    head = data[:4096].removeprefix(b"\xef\xbb\xbf")
-    return "SVG" if _SVG.match(head) else None
+    return "SVG" if _is_svg(data[:4096]) else None
+
+
+def _is_svg(head: bytes) -> bool:
+    """Return whether a text's first element is SVG's, after what XML allows before it."""
+    rest = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    while found := next((end for start, end in _BEFORE_SVG if rest.startswith(start)), None):
+        rest = rest.partition(found)[2].lstrip()
+    return bool(_SVG.match(rest))
 
 
 def brands(data: bytes) -> set[bytes]:
