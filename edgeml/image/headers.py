@@ -135,7 +135,8 @@ def _header(data: bytes) -> Header:
             return _png(data)
         case "gif":
             width, height = struct.unpack_from("<HH", data, 6)
-            return Header("gif", height, width, 8 * height * width, colours="palette")
+            memory = 8 * height * width + len(data)
+            return Header("gif", height, width, memory, colours="palette")
         case "bmp":
             return _bmp(data)
         case "webp":

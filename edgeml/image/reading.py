@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeml.errors import ImageError, ImageReason
 from edgeml.image.frame import Frame, check_frame
+from edgeml.image.gif import opaque_gif
 from edgeml.image.headers import Header, read_header
 from edgeml.image.png import strip_animation
 from edgeml.image.quiet import quiet_opencv
@@ -171,6 +172,8 @@ def decode_image(
         flags = _scaled_flags(header.size, at_least)
     if header.animated:
         data = strip_animation(data)
+    if header.format == "gif":
+        data = opaque_gif(data)
     if header.format == "pnm" and data[1:2] in b"123":
         data += b"\n"  # OpenCV reads no number that ends with the file
     try:

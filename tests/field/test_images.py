@@ -285,6 +285,7 @@ UNREAD: dict[str, tuple[bytes, str]] = {
     "eps": (encoded(picture(), "EPS"), "PostScript"),
     "dds": (encoded(picture(), "DDS"), "DDS"),
     "icns": (encoded(picture(), "ICNS"), "ICNS"),
+    "pcx": (encoded(picture(), "PCX"), "PCX"),
     "sgi": (encoded(picture(), "SGI"), "SGI"),
     "pfm": (b"PF\n2 2\n-1.0\n" + bytes(48), "PFM"),
     "exr": (b"\x76\x2f\x31\x01" + bytes(60), "OpenEXR"),
@@ -307,6 +308,8 @@ def test_a_damaged_file_is_not_taken_for_another_format() -> None:
     for data, reason in (
         (encoded(picture(), "JPEG")[:300], "damaged"),
         (encoded(picture(), "PNG")[:300], "damaged"),
+        (b"GIF89a\4\0\4\0", "damaged"),
+        (b"GIF89a\4\0\4\0\0\0\0!\xf9\4", "damaged"),
         (b"<!doctype html><title>svg</title><body><svg></svg>", "unknown_format"),
         (b"This is text about <svg> files.", "unknown_format"),
     ):
@@ -346,3 +349,18 @@ def test_a_file_of_netpbm_is_read_as_pillow_reads_it(kind: int, largest: int) ->
 def test_a_file_of_netpbm_with_another_range_is_refused() -> None:
     assert_refused(b"P5 2 2 100\n" + bytes(4), "values up to 100")
     assert_refused(b"P6 2 2 1023\n" + bytes(24), "values up to 1023")
+
+
+def test_the_transparent_colour_of_a_gif_is_shown_as_pillow_shows_it() -> None:
+    palette = picture().convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    others = {"save_all": True, "append_images": [palette.rotate(180)]}
+    four = picture()
+    four.putalpha(Image.fromarray(np.arange(40 * 61).reshape(40, 61).astype(np.uint8)))
+    for data in (
+        encoded(palette, "GIF", transparency=3),
+        encoded(palette, "GIF", transparency=3, comment=b"a comment"),
+        encoded(palette, "GIF", transparency=3, **others),
+        encoded(picture().convert("L"), "GIF", transparency=100),
+        encoded(four, "GIF"),
+    ):
+        assert_same(data, by_pillow(data), limit=0)
