@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from edgeml.errors import ImageError
+from edgeml.image.unread import unread_error
 
 _MAX_ITEMS = 4096
 _MAX_OBUS = 4096
@@ -34,6 +35,8 @@ def avif_size(data: bytes) -> tuple[int, int, bool]:
                 "it is an AVIF that must be rotated, which OpenCV does not do",
                 reason="unsupported",
             )
+    if not sizes and data[8:12] == b"avis":
+        raise unread_error("an AVIF sequence without a still image")
     if not sizes:
         raise ImageError("it is an AVIF without a size")
     for stream in _streams(data):

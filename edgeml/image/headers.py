@@ -13,10 +13,14 @@ import numpy as np
 from edgeml.errors import ImageError
 from edgeml.image import tiff
 from edgeml.image.avif import avif_size
-from edgeml.image.tiff import orientation_of, tiff_tags
+from edgeml.image.orientation import orientation_from
+from edgeml.image.png import MAX_CHUNKS, read_png
+from edgeml.image.pnm import read_pnm
+from edgeml.image.tiff import SIGNATURES, XMP
+from edgeml.image.tiff_layout import read_layout
+from edgeml.image.unread import FORMATS, is_avif, unread_error, unread_format
 
-FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF"
-Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif"]
+Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif", "pnm"]
 Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
 """How a file stores colours; `rgba` is anything with transparency, grey images included."""
 
@@ -28,19 +32,16 @@ SUFFIXES_OF: dict[Format, tuple[str, ...]] = {
     "webp": (".webp",),
     "tiff": (".tif", ".tiff"),
     "avif": (".avif",),
+    "pnm": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 
-# Nobody makes an image beyond these limits, and reading through it would take longer than decoding
-# one: a segment or a chunk costs half a microsecond here.
+# Nobody makes an image beyond this limit, and reading through it would take longer than decoding
+# one: a segment costs half a microsecond here.
 _MAX_SEGMENTS = 10_000
-_MAX_CHUNKS = 1 << 16
 
 # A scan covers the full image, and may take 10 bytes: 17 ms each at 50 megapixels. Encoders write
 # 10 scans, those that search for the best order some 30.
 _MAX_SCANS = 64
-
-# libpng unpacks each compressed text of a PNG, up to 8 MB and 30 ms, for which 8 kB are enough.
-_MAX_PACKED_TEXTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Header:
 
 
 def format_of(data: bytes) -> Format | Literal["heic"] | None:
-    """Return the format by the first 12 bytes; None if it is no known image."""
+    """Return the format by the first bytes, 12 or more; None if it is not known."""
     if data.startswith(b"\xff\xd8"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -93,14 +94,13 @@ def format_of(data: bytes) -> Format | Literal["heic"] | None:
         return "bmp"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+    if data.startswith(SIGNATURES):
         return "tiff"
     if data[4:8] == b"ftyp":
-        return "heic" if data[8:12] in _HEIC else "avif"
+        return "avif" if is_avif(data) else "heic" if unread_format(data) == "HEIC" else None
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3] in b" \t\r\n#" and len(data) > 2:
+        return "pnm"
     return None
-
-
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
 def read_header(data: bytes) -> Header:
@@ -135,7 +135,8 @@ def _header(data: bytes) -> Header:
             return _png(data)
         case "gif":
             width, height = struct.unpack_from("<HH", data, 6)
-            return Header("gif", height, width, 8 * height * width, colours="palette")
+            memory = 8 * height * width + len(data)
+            return Header("gif", height, width, memory, colours="palette")
         case "bmp":
             return _bmp(data)
         case "webp":
@@ -144,12 +145,23 @@ def _header(data: bytes) -> Header:
             return _tiff(data)
         case "avif":
             height, width, alpha = avif_size(data)
-            return Header("avif", height, width, (28 if alpha else 19) * height * width, bits=0)
-        case "heic":
-            raise ImageError(
-                f"it is HEIC, which OpenCV does not read; {FORMATS} are read", reason="unsupported"
-            )
-        case None:
+            # Its EXIF is not to be applied; XMP is by Pillow, if there is no EXIF.
+            at = data.find(b"tiff:Orientation") if b"Exif" not in data else -1
+            return Header(
+                "avif", height, width, (28 if alpha else 19) * height * width, bits=0,
+                orientation=orientation_from(b"", data[at : at + 30]) if at >= 0 else 1,
+            )  # fmt: skip
+        case "pnm":
+            facts = read_pnm(data)
+            return Header(
+                "pnm", facts.height, facts.width,
+                8 * facts.height * facts.width + (len(data) if facts.text else 0),
+                min_bytes=facts.min_bytes, colours="rgb" if facts.samples == 3 else "grey",
+                bits=facts.bits,
+            )  # fmt: skip
+        case _ if name := unread_format(data):
+            raise unread_error(name)
+        case _:
             raise ImageError(
                 f"it is damaged or of an unknown format; {FORMATS} are read",
                 reason="unknown_format",
@@ -158,7 +170,8 @@ def _header(data: bytes) -> Header:
 
 def _jpeg(data: bytes) -> Header:
     """Find the frame header and the first scan (ITU-T T.81, B.2.2, B.2.3); EXIF is in APP1."""
-    position, frame, exif = 2, 0, b""
+    position, frame, xmp = 2, 0, b""
+    exif: list[bytes] = []
     for _ in range(_MAX_SEGMENTS):
         # Codecs skip bytes between two segments, so a check that stopped there would be none.
         position = data.find(b"\xff", position)
@@ -174,19 +187,31 @@ def _jpeg(data: bytes) -> Header:
         if marker == 0xD9:
             raise ImageError("it is a JPEG that ends before its image")
         if marker == 0xDA and frame:
-            return _jpeg_header(data, frame, position, exif)
+            return _jpeg_header(data, frame, position, orientation_from(b"".join(exif), xmp))
+        if marker == 0xF7 and not frame:
+            raise unread_error("JPEG-LS")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame:
             frame = position
         length = max(struct.unpack_from(">H", data, position + 2)[0], 2)
-        if marker == 0xE1 and not frame and data.startswith(b"Exif\0\0", position + 4):
-            exif = data[position + 10 : position + 2 + length]
+        if marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4):
+            exif.append(data[position + 10 : position + 2 + length])  # a part of one block
+        elif marker == 0xE1 and data.startswith(_XMP_IN_JPEG, position + 4):
+            xmp = data[position + 4 + len(_XMP_IN_JPEG) : position + 2 + length]
         position += 2 + length
     raise ImageError(f"it is a JPEG with {_MAX_SEGMENTS} segments before its image")
 
 
-def _jpeg_header(data: bytes, frame: int, scan: int, exif: bytes) -> Header:
+_XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def _jpeg_header(data: bytes, frame: int, scan: int, orientation: int) -> Header:
     """Read the frame header; an image of several scans is held as 16-bit coefficients."""
     bits, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
+    if what := _unread_jpeg(data[frame + 1], bits, components):
+        raise ImageError(
+            f"it is {what}, which is not read; JPEG of 1, 3 or 4 components of 8 bits is",
+            reason="unsupported",
+        )
     pixels = height * width
     memory = 6 * pixels
     factors = [data[frame + 11 + 3 * i] for i in range(components)]
@@ -209,8 +234,19 @@ def _jpeg_header(data: bytes, frame: int, scan: int, exif: bytes) -> Header:
         min_bytes=min_bytes,
         colours=_JPEG_COLOURS.get(components, "unknown"),
         bits=bits,
-        orientation=orientation_of(exif),
+        orientation=orientation,
     )
+
+
+def _unread_jpeg(process: int, bits: int, components: int) -> str:
+    """Name what OpenCV does not read about a JPEG (ITU-T T.81, table B.1); empty if it does."""
+    if process in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
+        return "a hierarchical JPEG"
+    if process == 0xCB or (process == 0xC3 and (components != 3 or bits != 8)):
+        return f"a lossless JPEG of {components} components and {bits} bits"
+    if bits != 8:
+        return f"a JPEG of {bits} bits"
+    return f"a JPEG of {components} components" if components not in (1, 3, 4) else ""
 
 
 _JPEG_COLOURS: dict[int, Colours] = {1: "grey", 3: "rgb", 4: "cmyk"}
@@ -226,71 +262,21 @@ def _scans(data: bytes, start: int) -> int:
 
 
 def _png(data: bytes) -> Header:
-    """Read IHDR, and follow the chunks to IEND (PNG 3rd ed., 11.2 and 11.3).
-
-    OpenCV trusts their lengths: 2 kB that announce a chunk of 4 GB cost it 4 GB of memory.
-    """
-    position, kind, texts, animated, transparent, exif = 8, b"", 0, False, False, b""
-    for _ in range(_MAX_CHUNKS):
-        if position + 12 > len(data):
-            raise ImageError("it is a PNG that ends early")
-        length, kind = _CHUNK.unpack_from(data, position)
-        if position == 8 and kind != b"IHDR":
-            raise ImageError("it is a damaged PNG: its first chunk is not its header")
-        content = data[position + 8 : position + 8 + (length if kind == b"eXIf" else 99)]
-        if kind in (b"zTXt", b"iCCP") or (kind == b"iTXt" and _is_packed(content[:length])):
-            texts += 1
-        elif kind == b"eXIf":
-            exif = content
-        animated |= kind == b"acTL"
-        transparent |= kind == b"tRNS"
-        position += 12 + length
-        if position > len(data):
-            raise ImageError("it is a damaged PNG: a chunk runs past its end")
-        if kind == b"IEND":
-            break
-    else:
-        raise ImageError(f"it is a PNG of more than {_MAX_CHUNKS} chunks")
-    if texts > _MAX_PACKED_TEXTS:
-        raise ImageError(
-            f"it is a PNG with {texts} compressed texts; more than {_MAX_PACKED_TEXTS} are refused"
-        )
-    width, height, bits, colour_type = struct.unpack_from(">IIBB", data, 16)
-    colours = _PNG_COLOURS.get(colour_type, "unknown")
+    facts = read_png(data)
+    colours = _PNG_COLOURS.get(facts.colour_type, "unknown")
     return Header(
         format="png",
-        height=height,
-        width=width,
-        memory=(8 if bits == 16 else 6) * height * width,
-        animated=animated,
-        colours="rgba" if transparent and colours != "palette" else colours,
-        bits=bits,
-        orientation=orientation_of(exif),
+        height=facts.height,
+        width=facts.width,
+        memory=(8 if facts.bits == 16 else 6) * facts.height * facts.width,
+        animated=facts.animated,
+        colours="rgba" if facts.transparent and colours != "palette" else colours,
+        bits=facts.bits,
+        orientation=orientation_from(facts.exif, facts.xmp),
     )
 
 
-_CHUNK = struct.Struct(">I4s")
 _PNG_COLOURS: dict[int, Colours] = {0: "grey", 2: "rgb", 3: "palette", 4: "rgba", 6: "rgba"}
-
-
-def strip_animation(data: bytes) -> bytes:
-    """Remove what makes a checked PNG an animation (PNG 3rd ed., 11.3.6), and keep its first image.
-
-    OpenCV 4.14 and 5.0 crash on some damaged animations, and take half as much memory again for
-    the others.
-    """
-    parts, position, kind = [data[:8]], 8, b""
-    while kind != b"IEND":
-        length, kind = _CHUNK.unpack_from(data, position)
-        if kind not in (b"acTL", b"fcTL", b"fdAT"):
-            parts.append(data[position : position + 12 + length])
-        position += 12 + length
-    return b"".join(parts)
-
-
-def _is_packed(text: bytes) -> bool:
-    """Return whether an iTXt chunk is compressed: a flag after its keyword (11.3.3.4)."""
-    return text[text.find(b"\0", 0, 80) + 1 :][:1] != b"\0"
 
 
 def _bmp(data: bytes) -> Header:
@@ -304,14 +290,14 @@ def _bmp(data: bytes) -> Header:
 
 def _webp(data: bytes) -> Header:
     """Read the first chunk (RFC 9649, 2.5 to 2.7). Codecs compare the sizes in it with the rest."""
-    kind, factor, exif = data[12:16], 6, b""
+    kind, factor, orientation = data[12:16], 6, 1
     colours: Colours = "rgb"
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
         flags = data[20]
         factor = 14 if flags & 2 else 8 if flags & 16 else 6  # with a canvas for animation; alpha
         colours = "rgba" if flags & 16 else "rgb"
-        exif = _webp_exif(data)
+        orientation = _webp_orientation(data)
     elif kind == b"VP8L":
         bits = struct.unpack_from("<I", data, 21)[0]
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -320,52 +306,37 @@ def _webp(data: bytes) -> Header:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ImageError("it is a WebP without an image")
-    memory, orientation = factor * height * width, orientation_of(exif)
+    memory = factor * height * width
     return Header("webp", height, width, memory, colours=colours, orientation=orientation)
 
 
-def _webp_exif(data: bytes) -> bytes:
-    position = 12
-    for _ in range(_MAX_CHUNKS):
+def _webp_orientation(data: bytes) -> int:
+    """Find EXIF and XMP among the chunks; libwebp ignores those that VP8X does not announce."""
+    position, found = 12, {b"EXIF": b"", b"XMP ": b""}
+    for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
             break
         name, length = struct.unpack_from("<4sI", data, position)
-        if name == b"EXIF":
-            return data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0")
+        if data[20] & _WEBP_FLAGS.get(name, 0) and not found[name]:
+            found[name] = data[position + 8 : position + 8 + length]
         position += 8 + length + length % 2
-    return b""
+    return orientation_from(found[b"EXIF"], found[b"XMP "])
+
+
+_WEBP_FLAGS = {b"EXIF": 8, b"XMP ": 4}
 
 
 def _tiff(data: bytes) -> Header:
-    """Read the first directory (TIFF 6.0, sections 2, 8 and 15; BigTIFF).
-
-    OpenCV unpacks a strip or a tile at once, and holds it twice if it was not packed.
-    """
-    tags = tiff_tags(data)
-    height, width = tags.get(tiff.HEIGHT, 0), tags.get(tiff.WIDTH, 0)
-    if not height or not width:
-        raise ImageError("it is a TIFF without a size")
-    bits = tags.get(tiff.BITS, 1)
-    if tags.get(tiff.SAMPLE_FORMAT) == 3 or bits > 16:
-        raise ImageError(
-            f"it is a TIFF with samples of {bits} bits, perhaps floating-point numbers; 8 and 16 "
-            "bits are read",
-            reason="unsupported",
-        )
-    if tiff.TILE_WIDTH in tags:
-        piece = tags[tiff.TILE_WIDTH] * tags.get(tiff.TILE_HEIGHT, 0)
-    else:
-        piece = width * min(tags.get(tiff.ROWS_PER_STRIP) or height, height)
-    unpacked = piece * tags.get(tiff.SAMPLES, 1) * bits // 8
-    colours = _TIFF_COLOURS.get(tags.get(tiff.PHOTOMETRIC, -1), "unknown")
+    layout = read_layout(data)
+    colours = _TIFF_COLOURS.get(layout.photometric, "unknown")
     return Header(
         format="tiff",
-        height=height,
-        width=width,
-        memory=6 * height * width + max(2 * unpacked, 4 * piece),
-        colours="rgba" if tiff.EXTRA_SAMPLES in tags and colours in ("grey", "rgb") else colours,
-        bits=bits,
-        orientation=orientation_of(data),
+        height=layout.height,
+        width=layout.directory.first(tiff.WIDTH),
+        memory=layout.memory,
+        colours="rgba" if layout.extra > 0 else colours,
+        bits=layout.bits,
+        orientation=orientation_from(data, layout.directory.content(XMP)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from io import FileIO
 from typing import Any, Union, cast
 
@@ -12,8 +13,12 @@ from numpy.typing import NDArray
 
 from edgeml.errors import ImageError, ImageReason
 from edgeml.image.frame import Frame, check_frame
-from edgeml.image.headers import Header, read_header, strip_animation
+from edgeml.image.gif import opaque_gif
+from edgeml.image.headers import Header, read_header
+from edgeml.image.png import strip_animation
 from edgeml.image.quiet import quiet_opencv
+from edgeml.image.tiff import WIDTH
+from edgeml.image.tiff_layout import read_layout, readable_tiff, unmultiplied
 
 Image = Union[str, "os.PathLike[str]", bytes, Frame, Any]
 """A path, encoded bytes, a PIL image, or a frame (H, W, 3) uint8 BGR."""
@@ -33,7 +38,12 @@ MAX_SIDE = 65_535
 MAX_BYTES = 1 << 28
 """268 MB: more than an uncompressed image of 50 megapixels. /dev/zero is read up to it."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"})
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm"),
+    }
+)
 """The suffixes of images when a folder is searched."""
 
 _SCALED_DECODERS = {
@@ -46,15 +56,17 @@ _SCALED_DECODERS = {
 def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Frame:
     """Read an image as a frame (H, W, 3) uint8 BGR.
 
-    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF. A file, its bytes, and the PIL image of it
-    give the same frame, with OpenCV 4 and 5:
+    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or PPM. A file, its bytes, and the PIL image
+    of it give the same frame, with OpenCV 4 and 5:
 
-    * EXIF rotation is applied. An AVIF that must be rotated is refused: OpenCV does not do it.
+    * The rotation that EXIF, or else XMP, states is applied, as by Pillow's `exif_transpose`. An
+      AVIF that must be rotated is refused: OpenCV does not do it.
     * Transparency is dropped, not blended with a colour.
     * Grey, one bit and palettes become BGR. CMYK is converted without a profile, as Pillow does;
       colour profiles are ignored.
-    * 16 bits are reduced to the high byte. A TIFF of 32 bits or of floating-point numbers is
-      refused, because nothing states which value is white.
+    * 16 bits are reduced to the high byte. A TIFF of 32 bits, of signed or floating-point numbers
+      is refused, because nothing states which value is white.
+    * The colours of a TIFF that are stored multiplied by their alpha are divided by it.
     * Animations give their first image.
 
     `ImageError.reason` states why an image is refused. The limits are `MAX_BYTES`, `MAX_PIXELS`,
@@ -160,17 +172,50 @@ def decode_image(
         flags = _scaled_flags(header.size, at_least)
     if header.animated:
         data = strip_animation(data)
-    frame, cause = None, None
+    if header.format == "gif":
+        data = opaque_gif(data)
+    if header.format == "pnm" and data[1:2] in b"123":
+        data += b"\n"  # OpenCV reads no number that ends with the file
     try:
-        with quiet_opencv():
-            frame = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as err:
-        cause = err
+        frame = _decode_tiff(data) if header.format == "tiff" else _decode(data, flags)
+    except (ImageError, cv2.error, struct.error) as err:
+        what = err if isinstance(err, ImageError) else "it is damaged or cut short"
+        raise ImageError(f"The image {name} cannot be decoded: {what}.", source=source) from err
+    return _upright(frame, header.orientation)
+
+
+def _decode(data: bytes | bytearray, flags: int) -> NDArray[Any]:
+    """Decode with OpenCV, without any rotation: it reads EXIF in fewer forms than Pillow."""
+    with quiet_opencv():
+        buffer = np.frombuffer(data, np.uint8)
+        frame = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if frame is None:
-        raise ImageError(
-            f"The image {name} cannot be decoded: it is damaged or cut short.", source=source
-        ) from cause
-    return cast("Frame", frame)
+        raise ImageError("it is damaged or cut short")
+    return frame
+
+
+def _decode_tiff(data: bytes) -> Frame:
+    layout = read_layout(data)
+    flags = cv2.IMREAD_UNCHANGED if layout.premultiplied else cv2.IMREAD_COLOR_BGR
+    frame = _decode(readable_tiff(layout), flags)
+    if layout.premultiplied:
+        if frame.shape[2:] != (4,):
+            raise ImageError("it is a damaged TIFF: it has no alpha")
+        frame = unmultiplied(frame)
+    width = layout.directory.first(WIDTH)
+    return frame if frame.shape[1] == width else np.ascontiguousarray(frame[:, :width])
+
+
+def _upright(frame: Frame, orientation: int) -> Frame:
+    """Apply one of the eight values of EXIF 2.3, 4.6.4 A: a transpose for 5 to 8, then flips."""
+    turned: Any = frame
+    if orientation in (5, 6, 7, 8):
+        turned = cv2.transpose(turned)
+    if orientation in (2, 3, 6, 7):
+        turned = cv2.flip(turned, 1)
+    if orientation in (3, 4, 7, 8):
+        turned = cv2.flip(turned, 0)
+    return cast("Frame", turned)
 
 
 def _check_size(header: Header, name: str, source: str | None) -> None:
@@ -227,14 +272,7 @@ def _from_pil(image: Any) -> Frame:
     # Read after decoding: PIL rotates a TIFF itself while it loads, and clears its rotation.
     orientation = image.getexif().get(0x0112, 1)
     frame = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    # The eight values of EXIF 2.3, 4.6.4 A: a transpose for 5 to 8, then flips.
-    if orientation in (5, 6, 7, 8):
-        frame = cv2.transpose(frame)
-    if orientation in (2, 3, 6, 7):
-        frame = cv2.flip(frame, 1)
-    if orientation in (3, 4, 7, 8):
-        frame = cv2.flip(frame, 0)
-    return cast("Frame", frame)
+    return _upright(cast("Frame", frame), orientation)
 
 
 def _rgb(image: Any) -> NDArray[np.uint8]:

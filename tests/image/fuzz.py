@@ -27,6 +27,7 @@ from PIL import Image
 
 from edgeml.errors import ImageError
 from edgeml.image.reading import read_image
+from tests.field.image_files import tiff
 from tests.image.corpus import encoded, picture
 
 _FORK = 100
@@ -66,7 +67,23 @@ def seeds() -> list[tuple[str, bytes]]:
         found.append(("JPEG CMYK", encoded(image.convert("CMYK"), "JPEG")))
         deep = Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 257)
         found += [(f"{k} 16", encoded(deep, k)) for k in ("PNG", "TIFF")]
+        found += [(f"PPM {m}", encoded(image.convert(m), "PPM")) for m in ("RGB", "1")]
+        found += _tiffs(image)
     return found  # fmt: skip
+
+
+def _tiffs(image: Image.Image) -> list[tuple[str, bytes]]:
+    """Write the layouts for which OpenCV needs another directory."""
+    four = np.asarray(image.convert("RGBA"))
+    deep = four.astype(np.uint16) * np.uint16(257)
+    grey = four[..., [0, 3]]
+    return [
+        ("TIFF tiles", tiff(four[..., :3], tile=16)),
+        ("TIFF tiles, planes", tiff(four[..., :3], tile=32, planar=True, order=">")),
+        ("TIFF alpha", tiff(four, extra=(1,), compression=5, tags=[(274, 3, [6])])),
+        ("TIFF alpha 16", tiff(deep, extra=(1,), compression=8, tile=16)),
+        ("TIFF grey, planes", tiff(grey, 1, extra=(2,), planar=True, big=True)),
+    ]
 
 
 def mutant(data: bytes, rng: random.Random) -> bytes:

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from edgeml.errors import ImageError
-from edgeml.image.headers import read_header, strip_animation
+from edgeml.image.headers import read_header
+from edgeml.image.png import strip_animation
 from edgeml.image.reading import MAX_MEMORY, MAX_PIXELS, read_image
 from tests.image.corpus import encoded, picture, png, png_header, resized_jpeg
 

@@ -1,0 +1,120 @@
+"""Formats that are recognised by their first bytes, and not read."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from edgeml.errors import ImageError
+
+FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF and PPM"
+"""The formats that are read."""
+
+_STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"II\xbc\x01", "JPEG XR"),
+    (b"\x97JB2\r\n\x1a\n", "JBIG2"),
+    (b"\x8aMNG\r\n\x1a\n", "MNG"),
+    (b"\x8bJNG\r\n\x1a\n", "JNG"),
+    (b"8BPS", "PSD"),
+    (b"gimp xcf", "XCF"),
+    (b"\x0a\x05\x01\x01", "PCX"),
+    (b"\x0a\x05\x01\x08", "PCX"),
+    (b"BLP2", "BLP"),
+    (b"%PDF-", "PDF"),
+    (b"%!PS", "PostScript"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (b"AT&TFORM", "DjVu"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\0\0\2\0", "CUR"),
+    (b"icns", "ICNS"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"#?RGBE", "Radiance HDR"),
+    (b"PF\n", "PFM"),
+    (b"Pf\n", "PFM"),
+    (b"P7\n", "PAM"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+    (b"FLIF", "FLIF"),
+    (b"BPG\xfb", "BPG"),
+    (b"\x59\xa6\x6a\x95", "Sun raster"),
+    (b"\x01\xda\x00\x01", "SGI"),
+    (b"\x01\xda\x01\x01", "SGI"),
+    (b"\xd7\xcd\xc6\x9a", "WMF"),
+    (b"/* XPM */", "XPM"),
+    (b"SIMPLE  =", "FITS"),
+    (b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
+    (b"FOVb", "camera raw (X3F)"),
+    (b"\0MRM", "camera raw (MRW)"),
+    (b"IIRO", "camera raw (ORF)"),
+    (b"IIRS", "camera raw (ORF)"),
+    (b"MMOR", "camera raw (ORF)"),
+    (b"IIU\0", "camera raw (RW2)"),
+    (b"II\x1a\0\0\0HEAPCCDR", "camera raw (CRW)"),
+    (b"\x1a\x45\xdf\xa3", "a video (Matroska or WebM)"),
+)
+_AVIF = {b"avif", b"avis"}
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_HEIF = {b"mif1", b"mif2", b"msf1", b"miaf"}
+_SVG = re.compile(rb"<(?:\w{1,20}:)?svg[\s>/]")
+_BEFORE_SVG = ((b"<?xml", b"?>"), (b"<!--", b"-->"), (b"<!DOCTYPE svg", b">"))
+
+
+def unread_error(name: str) -> ImageError:
+    """Return the error for an image of a format that is not read."""
+    return ImageError(f"it is {name}, which is not read; {FORMATS} are", reason="unsupported")
+
+
+def unread_format(data: bytes) -> str | None:
+    """Return the name of the format of an image that is not read; None if it is not known.
+
+    A few bytes at the start are enough for most formats; SVG takes up to 4 kB.
+    """
+    for start, name in _STARTS:
+        if data.startswith(start):
+            return name
+    if data[4:8] == b"ftyp":
+        return _container(data)
+    if data[128:132] == b"DICM":
+        return "DICOM"
+    if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
+        return "a video (AVI)"
+    return "SVG" if _is_svg(data[:4096]) else None
+
+
+def _is_svg(head: bytes) -> bool:
+    """Return whether a text's first element is SVG's, after what XML allows before it."""
+    rest = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    while found := next((end for start, end in _BEFORE_SVG if rest.startswith(start)), None):
+        rest = rest.partition(found)[2].lstrip()
+    return bool(_SVG.match(rest))
+
+
+def brands(data: bytes) -> set[bytes]:
+    """Return the brands of an ISO media file (ISO/IEC 14496-12, 4.3), as far as `data` has them."""
+    end = min(struct.unpack_from(">I", data)[0], len(data), 512)
+    return {data[8:12], *(data[i : i + 4] for i in range(16, end - 3, 4))}
+
+
+def is_avif(data: bytes) -> bool:
+    """Return whether an ISO media file is an AVIF; by its first brand if that is all there is."""
+    return bool(brands(data) & _AVIF) and data[8:12] not in _HEIC
+
+
+def _container(data: bytes) -> str | None:
+    found = brands(data)
+    if is_avif(data):
+        return None
+    if data[8:12] in _HEIC or found & _HEIC:
+        return "HEIC"
+    if found & _HEIF:
+        return "HEIF"
+    if data[8:12] == b"crx ":
+        return "camera raw (CR3)"
+    if data[8:12] in (b"jxl ", b"jp2 ", b"jpx "):
+        return "JPEG XL" if data[8:12] == b"jxl " else "JPEG 2000"
+    return "a video (MP4 or QuickTime)"
