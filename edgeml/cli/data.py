@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgeml.cli._formats import label_pair
-from edgeml.cli._shared import Data, Delimiter, Json, Seed, SkipBad, print_json, progress
+from edgeml.cli._shared import Data, Json, Read, Seed, SkipBad, print_json, progress, reads_data
 from edgeml.cli._tables import print_table
 from edgeml.errors import needs
 
@@ -55,12 +55,14 @@ def synth(
 
 
 @app.command()
+@reads_data
 def audit(
     data: Data,
     html: Annotated[Path | None, typer.Option(help="Write an HTML page with the images.")] = None,
-    delimiter: Delimiter = "_",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", hidden=True)] = True,  # always on
     json: Json = False,
+    *,
+    read: Read,
 ) -> None:
     """Check every row and image: broken, odd, duplicated, or with conflicting labels."""
     from edgeml.data.audit import audit as run
@@ -71,7 +73,7 @@ def audit(
         check_writable(html)
         with needs("jinja2", extra="report", to="write the page"):
             from edgeml.data.audit_page import audit_report
-    result = run(data, delimiter=delimiter, cache=cache_or_none(), progress=progress())
+    result = run(data, read=read, cache=cache_or_none(), progress=progress())
     if html:
         audit_report(result, html)
     if json:
@@ -88,22 +90,24 @@ def audit(
 
 
 @app.command()
+@reads_data
 def split(
     data: Data,
     out: Annotated[Path, typer.Option(help="The .csv to write.")],
     val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for validation.")] = 0.15,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for testing.")] = 0.15,
     seed: Seed = 0,
-    delimiter: Delimiter = "_",
     skip_bad: SkipBad = False,
     near: Annotated[bool, typer.Option(help="Also keep near duplicates together.")] = True,
     hold_out: Annotated[
         str | None,
         typer.Option(help="Two labels, such as black+dress: images with both go to the test part."),
     ] = None,
+    *,
+    read: Read,
 ) -> None:
     """Split a data set: spread labels evenly, keep duplicates and groups together."""
-    from edgeml.data import SplitPlan, read_dataset, report_skipped, split_dataset, write_split
+    from edgeml.data import SplitPlan, report_skipped, split_dataset, write_split
     from edgeml.data.framestore import cache_or_none
     from edgeml.data.screen import without_unreadable
     from edgeml.files import check_writable
@@ -111,7 +115,7 @@ def split(
     pair = label_pair(hold_out)
     check_writable(out)
     plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=pair)
-    dataset = read_dataset(data, delimiter=delimiter, skip_bad=skip_bad)
+    dataset = read(data, skip_bad=skip_bad)
     dataset = without_unreadable(
         dataset, skip_bad=skip_bad, cache=cache_or_none(), progress=progress()
     )

@@ -41,7 +41,15 @@ def train(
         from edgeml.training.loop import train as run
 
     train_config = _config(config, out, settings, resume=resume)
-    dataset = read_dataset(data, delimiter=train_config.delimiter, skip_bad=train_config.skip_bad)
+    dataset = read_dataset(
+        data,
+        delimiter=train_config.delimiter,
+        separator=train_config.separator,
+        labels=train_config.labels,
+        ignore_labels=train_config.ignore_labels,
+        skip_bad=train_config.skip_bad,
+        progress=progress(),
+    )
     if find is not None:
         search = find_lr if find == "lr" else find_batch
         best = search(dataset, train_config, out, progress=progress())

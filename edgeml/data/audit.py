@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ class Audit:
 def audit(
     source: Dataset | Path,
     *,
-    delimiter: str = "_",
+    read: Callable[..., Dataset] = read_dataset,
     threads: int | None = None,
     cache: Path | None = None,
     progress: Progress = SILENT,
@@ -242,7 +242,7 @@ def audit(
 
     Args:
         source: A data set, or its path as for `read_dataset`.
-        delimiter: Separates the labels in a folder's name.
+        read: Reads a data set at a path; given `skip_bad=True`.
         threads: None uses as many as there are processors.
         cache: A folder that stores thumbnails.
         progress: Shown the work.
@@ -253,7 +253,7 @@ def audit(
     if isinstance(source, Dataset):
         name, dataset = str(source.root), source
     else:
-        name, dataset = str(source), read_dataset(source, delimiter=delimiter, skip_bad=True)
+        name, dataset = str(source), read(source, skip_bad=True)
     dataset, kinds, sizes = _read_headers(dataset, threads, progress)
     small, faults = thumbnails(dataset, threads=threads, cache=cache, progress=progress)
     good = np.array([path not in faults for path in dataset.paths], bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 from edgeml.data.dataset import Dataset, Side
@@ -57,12 +58,13 @@ def read_folders(
     rows: list[Row] = []
     for start, side in _starts(root):
         rows += _rows(root, start, side, delimiter, skips)
-    return dataset_from_rows(
+    dataset = dataset_from_rows(
         rows,
         root=root,
         label_groups=_groups_by_position({row.present for row in rows}, group_names),
         skips=skips,
     )
+    return replace(dataset, labels_from=f"the names of folders, split at {delimiter!r}")
 
 
 def files_below(root: Path, skips: SkipLog) -> list[Path]:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ def read_yolo(source: Path, *, skips: SkipLog) -> Dataset:
     rows = list(_rows(sides, names, root, skips))
     _check_leftovers(rows, skips)
     rows = usable_rows(rows, skips)
-    return dataset_from_rows(rows, root=root, labels=set(names.by_number.values()), skips=skips)
+    dataset = dataset_from_rows(rows, root=root, labels=set(names.by_number.values()), skips=skips)
+    return replace(dataset, labels_from=f"the classes of {names.file}")
 
 
 def find_yaml(folder: Path) -> Path | None:

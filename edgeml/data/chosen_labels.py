@@ -1,0 +1,53 @@
+"""Which labels of a data set are used, and what the user learns of how they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgeml.data.dataset import Dataset
+from edgeml.errors import DataError
+from edgeml.progress import Progress
+
+_MAX_NAMES = 12
+
+
+def with_labels(dataset: Dataset, chosen: Sequence[str], ignored: Sequence[str]) -> Dataset:
+    """Return a data set with only the chosen labels, or all; without the ignored ones.
+
+    A label group stays if all of its labels do.
+
+    Raises:
+        DataError: There is no chosen label of that name.
+    """
+    if not chosen and not ignored:
+        return dataset
+    missing = [name for name in chosen if name not in dataset.labels]
+    if missing:
+        raise DataError(
+            f"There is no label {missing[0]!r} to read. The labels are: {some(dataset.labels)}."
+        )
+    kept = [name for name in dataset.labels if name not in ignored and name in (chosen or [name])]
+    columns = [dataset.labels.index(name) for name in kept]
+    return replace(
+        dataset,
+        labels=tuple(kept),
+        targets=dataset.targets[:, np.array(columns, np.intp)],
+        label_groups=tuple(g for g in dataset.label_groups if set(g.labels) <= set(kept)),
+    )
+
+
+def report_reading(dataset: Dataset, progress: Progress) -> None:
+    """Note the labels and where they come from, and what a reader chose."""
+    origin = f", from {dataset.labels_from}" if dataset.labels_from else ""
+    progress.note(f"labels: {some(dataset.labels)}{origin}")
+    for note in dataset.notes:
+        progress.note(f"note: {note}")
+
+
+def some(names: Sequence[str]) -> str:
+    """Return at most a dozen names, and the number of the others."""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
