@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
+from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.find import read_dataset
-from edgeml.data.readers.folders import files_below, is_image
+from edgeml.data.readers.folders import files_below
 from edgeml.data.screen import thumbnails
 from edgeml.errors import ImageError
 from edgeml.image.headers import Header, header_or_none
@@ -130,9 +131,11 @@ class Audit:
         """Return all findings for JSON. The keys are stable.
 
         * `schema`: `edgeml.audit/1`. `source`: the audited data set. `images`: the number of
-          usable images; all other keys are about these, except the next three.
+          usable images; all other keys are about these, except the next four.
         * `skipped`, `unreadable`: lists of `{"where", "why"}`, rows and images that cannot be
           used. `unnamed`: paths of images that no row names.
+          `left_out`: the number of files in folders of labels that are not read, by format
+          (`HEIC`, `JPEG XL`) or suffix (`.txt`).
         * `labels`: by name `{"positives", "negatives", "unknown"}`. `rare`: names of those with
           fewer than 20 positives. `without_positives`, `without_negatives`: names.
           `unknown_share`: of all targets, a share of 1. `labels_per_image`: the mean.
@@ -154,6 +157,7 @@ class Audit:
             "skipped": _as_json(self.skipped),
             "unreadable": _as_json(self.unreadable),
             "unnamed": self.unnamed_names(),
+            "left_out": dict(dataset.left_out),
             "labels": self.label_counts(),
             "rare": self.labels_with("positives", below=RARE),
             "without_positives": self.labels_with("positives", below=1),

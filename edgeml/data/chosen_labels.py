@@ -43,6 +43,10 @@ def report_reading(dataset: Dataset, progress: Progress) -> None:
     """Note the labels and where they come from, and what a reader chose."""
     origin = f", from {dataset.labels_from}" if dataset.labels_from else ""
     progress.note(f"labels: {some(dataset.labels)}{origin}")
+    formats = {name: n for name, n in dataset.left_out.items() if name[0].isupper()}
+    if formats:
+        counts = ", ".join(f"{count} {name}" for name, count in formats.items())
+        progress.note(f"left out: files in formats that are not supported: {counts}")
     for note in dataset.notes:
         progress.note(f"note: {note}")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
+from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.folders import (
     EVERY_LEVEL,
     EXPECTED,
     TABLES,
     files_below,
     hint,
-    is_image,
     read_folders,
 )
 from edgeml.data.readers.label_cells import checked_separator
@@ -117,7 +117,13 @@ def _read(
             return read_yolo(source, skips=skips)
         if files := find_coco(source):
             return read_coco(files, root=source, skips=skips)
-        return read_folders(source, delimiter=delimiter, group_names=group_names, skips=skips)
+        return read_folders(
+            source,
+            delimiter=delimiter,
+            group_names=group_names,
+            allowed=options.labels,
+            skips=skips,
+        )
     if not os.path.exists(source):
         raise DataError(f"{printable(source)!r} does not exist. {EXPECTED}.")
     if not os.path.isfile(source):
