@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeml.cli._formats import names
+from edgeml.errors import InputError
 from edgeml.progress import Progress, TerminalProgress
 
 if TYPE_CHECKING:
@@ -99,6 +100,19 @@ def _reader(
         )
 
     return read
+
+
+def check_shares(dataset: Dataset, val: float | None, test: float | None) -> None:
+    """Refuse `--val` and `--test` where an existing split decides instead; None: not entered."""
+    if dataset.split is None:
+        return
+    for side, share in (("val", val), ("test", test)):
+        if share and (side in dataset.split or side == "test"):
+            count = dataset.split.count(side)
+            raise InputError(
+                f"--{side} {share:g} would have no effect: the data have a split, with {count} "
+                f"images for {side}. Omit the option, or the split."
+            )
 
 
 def print_json(document: object) -> None:

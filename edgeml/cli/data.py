@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from edgeml.cli._formats import label_pair
-from edgeml.cli._shared import Data, Json, Read, Seed, SkipBad, print_json, progress, reads_data
+from edgeml.cli._shared import (
+    Data,
+    Json,
+    Read,
+    Seed,
+    SkipBad,
+    check_shares,
+    print_json,
+    progress,
+    reads_data,
+)
 from edgeml.cli._tables import print_table
 from edgeml.errors import needs
 
@@ -66,6 +76,7 @@ def audit(
 ) -> None:
     """Check every row and image: broken, odd, duplicated, or with conflicting labels."""
     from edgeml.data.audit import audit as run
+    from edgeml.data.chosen_labels import suggest_group
     from edgeml.data.framestore import cache_or_none
     from edgeml.files import check_writable
 
@@ -74,6 +85,7 @@ def audit(
         with needs("jinja2", extra="report", to="write the page"):
             from edgeml.data.audit_page import audit_report
     result = run(data, read=read, cache=cache_or_none(), progress=progress())
+    suggest_group(result.dataset, progress())
     if html:
         audit_report(result, html)
     if json:
@@ -94,8 +106,12 @@ def audit(
 def split(
     data: Data,
     out: Annotated[Path, typer.Option(help="The .csv to write.")],
-    val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for testing.")] = 0.15,
+    val: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share for validation; default: 0.15.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share for testing; default: 0.15.")
+    ] = None,
     seed: Seed = 0,
     skip_bad: SkipBad = False,
     near: Annotated[bool, typer.Option(help="Also keep near duplicates together.")] = True,
@@ -108,14 +124,18 @@ def split(
 ) -> None:
     """Split a data set: spread labels evenly, keep duplicates and groups together."""
     from edgeml.data import SplitPlan, report_skipped, split_dataset, write_split
+    from edgeml.data.chosen_labels import suggest_group
     from edgeml.data.framestore import cache_or_none
     from edgeml.data.screen import without_unreadable
     from edgeml.files import check_writable
 
     pair = label_pair(hold_out)
     check_writable(out)
-    plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=pair)
+    shares = {side: share for side, share in (("val", val), ("test", test)) if share is not None}
+    plan = SplitPlan(**shares, seed=seed, near=near, hold_out=pair)
     dataset = read(data, skip_bad=skip_bad)
+    check_shares(dataset, val, test)
+    suggest_group(dataset, progress())
     dataset = without_unreadable(
         dataset, skip_bad=skip_bad, cache=cache_or_none(), progress=progress()
     )

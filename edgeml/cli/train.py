@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgeml.cli._shared import Data, Json, print_json, progress
+from edgeml.cli._shared import Data, Json, check_shares, print_json, progress
 from edgeml.cli._tables import print_metrics
 from edgeml.errors import InputError, needs
 
@@ -35,6 +35,7 @@ def train(
 ) -> None:
     """Train a multi-label classifier."""
     from edgeml.data import read_dataset
+    from edgeml.data.chosen_labels import suggest_group
 
     with needs("torch", extra="train", to="train a model"):
         from edgeml.training.find import find_batch, find_lr
@@ -50,6 +51,9 @@ def train(
         skip_bad=train_config.skip_bad,
         progress=progress(),
     )
+    check_shares(dataset, settings.get("val"), settings.get("test"))
+    if not train_config.groups:
+        suggest_group(dataset, progress())
     if find is not None:
         search = find_lr if find == "lr" else find_batch
         best = search(dataset, train_config, out, progress=progress())

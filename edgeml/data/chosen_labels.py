@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from edgeml.data.dataset import Dataset
+from edgeml.data.dataset import Dataset, cooccurrence
 from edgeml.errors import DataError
 from edgeml.progress import Progress
 
 _MAX_NAMES = 12
+
+DOUBTFUL = "folder names are split"
+"""How a note begins that the words of folders' names may not be labels."""
 
 
 def with_labels(dataset: Dataset, chosen: Sequence[str], ignored: Sequence[str]) -> Dataset:
@@ -49,6 +53,33 @@ def report_reading(dataset: Dataset, progress: Progress) -> None:
         progress.note(f"left out: files in formats that are not supported: {counts}")
     for note in dataset.notes:
         progress.note(f"note: {note}")
+
+
+def suggest_group(dataset: Dataset, progress: Progress) -> None:
+    """Note the option that makes a group of labels of which every image has exactly one."""
+    if any(note.startswith(DOUBTFUL) for note in dataset.notes):
+        return  # the labels may be parts of names
+    group = exclusive_labels(dataset)
+    if group and not dataset.label_groups and not any("," in name for name in group):
+        progress.note(
+            f"note: every image has exactly one of {len(group)} labels; with this option, training "
+            f"and predictions keep to that: --groups {shlex.quote('class=' + ','.join(group))}"
+        )
+
+
+def exclusive_labels(dataset: Dataset) -> tuple[str, ...]:
+    """Return two or more labels of which every image is known to have exactly one, or none."""
+    together = cooccurrence(dataset.targets) > 0
+    np.fill_diagonal(together, False)
+    kept = dataset.present.any(axis=0)
+    others = together[:, kept].sum(axis=1)
+    while kept.any() and others[kept].any():
+        worst = int(np.argmax(np.where(kept, others, -1)))
+        kept[worst] = False
+        others = others - together[:, worst]
+    exact = (dataset.present[:, kept].sum(axis=1) == 1).all() and dataset.known[:, kept].all()
+    names = tuple(name for name, keep in zip(dataset.labels, kept, strict=True) if keep)
+    return names if exact and len(names) > 1 else ()
 
 
 def some(names: Sequence[str]) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgeml.data.chosen_labels import DOUBTFUL
 from edgeml.data.dataset import Dataset, Side
 from edgeml.data.readers.file_kinds import is_image, other_format
+from edgeml.data.readers.label_cells import shares_words
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
@@ -83,6 +85,11 @@ def read_folders(
     reading = _Reading(delimiter, allowed)
     for start, side in _starts(root, allowed, notes, skips):
         rows += _rows(root, start, side, reading, skips)
+    if delimiter != EVERY_LEVEL and _is_doubtful(rows, delimiter):
+        notes.append(
+            f"{DOUBTFUL} at {delimiter!r} though no name consists of words of the others; "
+            "--delimiter / reads each name as one label"
+        )
     dataset = dataset_from_rows(
         rows,
         root=root,
@@ -260,6 +267,13 @@ def _labels_from(folder: Path, delimiter: str, count: int, skips: SkipLog) -> tu
     why = f": {faults[0]}" if faults else f": expected one or more words joined by {delimiter!r}"
     skip_or_raise(skips, printable(folder), f"the folder of {count} images names no labels{why}.")
     return ()
+
+
+def _is_doubtful(rows: Sequence[Row], delimiter: str) -> bool:
+    """Whether folders are named by several words, of which no name shares all with others."""
+    names = {delimiter.join(row.present) for row in rows}
+    several = any(len(row.present) > 1 for row in rows)
+    return several and not shares_words(names, delimiter)
 
 
 def _groups_by_position(
