@@ -165,11 +165,7 @@ class Audit:
             "unknown_share": _share(~dataset.known),
             "labels_per_image": round(float(dataset.present.sum() / max(len(dataset), 1)), 4),
             "formats": dict(Counter(kind.format for kind in self.kinds if kind).most_common()),
-            "wrong_extension": [
-                {"path": self.name(row), "format": kind.format}
-                for row in self.wrong_suffixes()
-                if (kind := self.kinds[row])
-            ],
+            "wrong_extension": self._formats_of(self.wrong_suffixes()),
             "odd": {oddity: self._names(self.odd(oddity)) for oddity in ODDITIES},
             "duplicates": {
                 "exact": [self._names(rows) for rows in self.groups(self.duplicates.exact)],
@@ -225,6 +221,13 @@ class Audit:
 
     def _names(self, rows: Iterable[int]) -> list[str]:
         return [self.name(row) for row in rows]
+
+    def _formats_of(self, rows: Iterable[int]) -> list[dict[str, str]]:
+        return [
+            {"path": self.name(row), "format": kind.format}
+            for row in rows
+            if (kind := self.kinds[row])
+        ]
 
     def _conflict(self, pair: tuple[int, int]) -> str:
         first, second = (
