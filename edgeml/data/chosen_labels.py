@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeml.data.dataset import Dataset, cooccurrence
 from edgeml.errors import DataError
@@ -71,7 +72,7 @@ def exclusive_labels(dataset: Dataset) -> tuple[str, ...]:
     """Return two or more labels of which every image is known to have exactly one, or none."""
     together = cooccurrence(dataset.targets) > 0
     np.fill_diagonal(together, False)
-    kept = dataset.present.any(axis=0)
+    kept: NDArray[np.bool_] = np.array(dataset.present.any(axis=0))
     others = together[:, kept].sum(axis=1)
     while kept.any() and others[kept].any():
         worst = int(np.argmax(np.where(kept, others, -1)))

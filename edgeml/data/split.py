@@ -67,7 +67,7 @@ def split_dataset(
     if dataset.split is not None:
         dataset = dataset.with_hashes()
         _check_existing_split(dataset, plan)
-        if plan.val and "val" not in dataset.split and "train" in dataset.split:
+        if plan.val and not len(dataset.part("val")) and len(dataset.part("train")):
             return _with_validation(dataset, plan, threads, cache, progress)
         return dataset
     if not (dataset.targets != dataset.targets[:1]).any():
