@@ -112,6 +112,9 @@ def test_labels_with_commas_survive_a_written_split(folder: Path) -> None:
         "Image Path,Tags\n1.jpg,a\n2.jpg,b\n",
         "image_id,label\n1,a\n2,b\n",
         "id,class\n1,a\n2,b\n",
+        "Image Index,Finding Labels,Follow-up #,Patient ID\n1.jpg,a,0,1\n2.jpg,b,1,1\n",
+        "Id,Genre,a,b\n1,\"['a']\",1,0\n2,\"['b']\",0,1\n",
+        "id_code,diagnosis\n1,a\n2,b\n",
         "filename,a,b\n1.jpg,1,0\n2.jpg,0,1\n",
         "filename,label,fold,index\n1.jpg,a,0,1\n2.jpg,b,1,2\n",
         "Unnamed: 0,filename,a,b,fold,index,id\n0,1.jpg,1,0,0,1,1\n1,2.jpg,0,1,1,0,0\n",
@@ -165,6 +168,10 @@ def test_labels_can_be_chosen_and_left_out(folder: Path) -> None:
         read_dataset(table)
     assert read_dataset(table, ignore_labels=["odd"]).labels == ("a", "b")
     assert read_dataset(table, labels=["a", "fold"]).labels == ("a", "fold")
+    table = write_table(folder, "path,labels,dataset\n1.jpg,a,web\n2.jpg,b,shop\n")
+    with pytest.raises(DataError, match="--ignore-labels"):
+        read_dataset(table)
+    assert read_dataset(table, ignore_labels=["dataset"]).split is None
     text = "path,labels\n1.jpg,a;b\n2.jpg,b;c\n3.jpg,c\n"
     table = write_table(folder, text)
     assert labels_by_path(read_dataset(table, labels=["a", "b"]))["3.jpg"] == ()

@@ -16,12 +16,13 @@ logger = logging.getLogger(__name__)
 # Names are compared without case, blanks, hyphens and underscores; earlier names come first.
 _PATH = (
     "path", "filename", "file", "image", "imagepath", "imagefile", "imagename", "imagefilename",
-    "filepath", "filepaths", "img", "imgpath", "imgname", "imgfile", "picture", "photo", "imageid",
-    "imgid", "id",
+    "filepath", "filepaths", "img", "imgpath", "imgname", "imgfile", "picture", "photo",
+    "imageindex", "imageid", "imgid", "idcode", "id",
 )  # fmt: skip
 _LABELS = (
     "labels", "label", "tags", "tag", "labelname", "labelnames", "classes", "class", "classname",
-    "categories", "category", "targets", "target", "attributes",
+    "categories", "category", "targets", "target", "attributes", "findinglabels", "genres", "genre",
+    "breed", "species", "diagnosis",
 )  # fmt: skip
 _SPLIT = ("split", "subset", "partition", "dataset")
 _FLAGS = {
@@ -31,7 +32,7 @@ _NEVER_LABELS = {
     *_PATH, *_LABELS, *_SPLIT, *_FLAGS, "istrain", "fold", "folds", "kfold", "index", "idx",
     "rownumber",
     "width", "height", "source", "confidence", "url", "md5", "sha256", "hash", "filesize",
-    "imageindex", "patientid", "classid", "labelid", "categoryid",
+    "patientid", "classid", "labelid", "categoryid",
 }  # fmt: skip
 _EXTRAS = ("label_groups", "group", "split")
 _BOX = ("xmin", "ymin", "xmax", "ymax")
@@ -87,7 +88,7 @@ def columns_of(
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     chosen = [label_name(label) for label in labels]
     own = bool(chosen) and set(chosen) <= set(names)
-    free = [name for name in names if not (own and name in chosen)]
+    free = [name for name in names if not (own and name in chosen) and name not in ignored]
     path = _first(_PATH, free)
     extras = {name: names.index(name) for name in _EXTRAS if name in free}
     if "split" not in extras and (split := _first(_SPLIT, free)):
@@ -100,7 +101,7 @@ def columns_of(
         for name in free
         if _plain(name) in _FLAGS and "split" not in extras
     }
-    others = [name for name in free if name not in taken and names.index(name) not in flags]
+    others = [name for name in names if name not in taken and names.index(name) not in flags]
     named = chosen if own else [] if one else [n for n in others if _may_be_label(n, ignored)]
     _check(table, names, path, bool(one or named), repeated)
     for name in named:

@@ -49,10 +49,8 @@ def _kind(path: Path) -> str | None:
         return "HEIC" if head[8:12] in _HEIF else None  # else a video
     if name := next((name for start, name in _OTHER_IMAGES if head.startswith(start)), None):
         return name
-    # Two bytes are no proof of a BMP, nor four of a TIFF, which many cameras' formats start with.
+    # A few bytes are no proof of a BMP or a PPM, nor of a TIFF, as which cameras' formats start.
     found = format_of(head)
-    if found in SUFFIXES_OF and (found not in ("bmp", "tiff") or not suffix):
+    if found in SUFFIXES_OF and (found not in ("bmp", "tiff", "pnm") or not suffix):
         return ""
-    if head[:1] == b"P" and head[1:2] in b"1234567" and head[2:3].isspace():
-        return "PPM"
-    return None
+    return "PPM" if suffix in (".ppm", ".pgm", ".pbm", ".pnm", ".pam") else None

@@ -254,7 +254,10 @@ def _fault(texts: list[str], columns: Columns) -> str | None:
         return "the path is empty."
     split = _extra("split", texts, columns)
     if split and split.lower() not in SIDE_OF_FOLDER:
-        return f"the split is {split[:80]!r}; it must be one of {', '.join(SIDES)}."
+        return (
+            f"the split is {split[:80]!r}; it must be one of {', '.join(SIDES)}; or "
+            "leave the column out with --ignore-labels."
+        )
     for at in columns.flags:
         if _MEANINGS.get(texts[at].strip().lower()) not in (0, 1):
             return f"{texts[at][:80]!r} does not say whether it is a {columns.flags[at]} image."
