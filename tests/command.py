@@ -39,10 +39,15 @@ class Command:
         return Result(int(stopped.value.code or 0), out, err)
 
     def refused(self, *words: object) -> str:
-        """Run and check a refusal: nothing on stdout, one line on stderr, exit status 2."""
+        """Run and check a refusal: nothing on stdout, one line on stderr, exit status 2.
+
+        Lines on how the data were read, which may come before it, do not count.
+        """
         result = self(*words)
         assert (result.status, result.out) == (2, ""), result.err
+        read = ("labels: ", "note: ")
         lines = [line for line in result.err.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(read)]
         assert len(lines) == 1, result.err
         assert "Traceback" not in result.err
         return lines[0]

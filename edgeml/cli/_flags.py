@@ -93,6 +93,8 @@ def _read(name: str, value: Any) -> Any:
             return {name: _formats.names(labels, ",") for name, labels in groups}
         case "hold_out":
             return _formats.names(value, "+")
+        case "labels" | "ignore_labels":
+            return _formats.names(value, ",")
         case "mean" | "std":
             return _formats.triple(f"--{name}", value)
         case _:

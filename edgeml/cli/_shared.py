@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeml.cli._formats import names
+from edgeml.errors import InputError
 from edgeml.progress import Progress, TerminalProgress
+
+if TYPE_CHECKING:
+    from edgeml.data import Dataset
+
+Read = Callable[..., "Dataset"]
+"""Reads a data set at a path, with the options of the command line."""
 
 Data = Annotated[
     Path, typer.Argument(help="Folders named after labels, a .csv or .parquet, COCO, or YOLO.")
 ]
 Delimiter = Annotated[
     str, typer.Option(help="Between labels in a folder's name; / makes each folder a label.")
+]
+Separator = Annotated[
+    str | None, typer.Option(help="Between labels in a cell of a table, or tab; default: ;.")
+]
+Labels = Annotated[
+    str | None, typer.Option(metavar="A,B,C", help="Labels to read, or their columns.")
+]
+IgnoreLabels = Annotated[
+    str | None, typer.Option(metavar="A,B,C", help="Labels, or columns of a table, to leave out.")
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Skip bad rows and images and list them, not stop.")
@@ -44,6 +62,57 @@ MaxLabelDrop = Annotated[
 def progress() -> Progress:
     """Return the progress that all commands show on stderr."""
     return TerminalProgress()
+
+
+def reads_data(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of reading data to a command with the argument `read`, a `Read`."""
+    signature = inspect.signature(command, eval_str=True)
+    added = inspect.signature(_reader, eval_str=True).parameters
+    parameters = [p for p in signature.parameters.values() if p.name != "read"]
+    kinds = [p.replace(kind=p.KEYWORD_ONLY) for p in (*parameters, *added.values())]
+
+    def run(**values: Any) -> None:
+        options = {name: values.pop(name) for name in added}
+        command(**values, read=_reader(**options))
+
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    run.__signature__ = signature.replace(parameters=kinds)  # type: ignore[attr-defined]
+    return run
+
+
+def _reader(
+    delimiter: Delimiter = "_",
+    separator: Separator = None,
+    labels: Labels = None,
+    ignore_labels: IgnoreLabels = None,
+) -> Read:
+    def read(path: Path, *, skip_bad: bool = False) -> Dataset:
+        from edgeml.data import read_dataset
+
+        return read_dataset(
+            path,
+            delimiter=delimiter,
+            separator=separator,
+            labels=names(labels or "", ","),
+            ignore_labels=names(ignore_labels or "", ","),
+            skip_bad=skip_bad,
+            progress=progress(),
+        )
+
+    return read
+
+
+def check_shares(dataset: Dataset, val: float | None, test: float | None) -> None:
+    """Refuse `--val` and `--test` where an existing split decides instead; None: not entered."""
+    if dataset.split is None:
+        return
+    for side, share in (("val", val), ("test", test)):
+        if share and (side in dataset.split or side == "test"):
+            count = dataset.split.count(side)
+            raise InputError(
+                f"--{side} {share:g} would have no effect: the data have a split, with {count} "
+                f"images for {side}. Omit the option, or the split."
+            )
 
 
 def print_json(document: object) -> None:

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from edgeml.cli._formats import label_pair
-from edgeml.cli._shared import Data, Delimiter, Json, Seed, SkipBad, print_json, progress
+from edgeml.cli._shared import (
+    Data,
+    Json,
+    Read,
+    Seed,
+    SkipBad,
+    check_shares,
+    print_json,
+    progress,
+    reads_data,
+)
 from edgeml.cli._tables import print_table
 from edgeml.errors import needs
 
@@ -55,15 +65,18 @@ def synth(
 
 
 @app.command()
+@reads_data
 def audit(
     data: Data,
     html: Annotated[Path | None, typer.Option(help="Write an HTML page with the images.")] = None,
-    delimiter: Delimiter = "_",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", hidden=True)] = True,  # always on
     json: Json = False,
+    *,
+    read: Read,
 ) -> None:
     """Check every row and image: broken, odd, duplicated, or with conflicting labels."""
     from edgeml.data.audit import audit as run
+    from edgeml.data.chosen_labels import suggest_group
     from edgeml.data.framestore import cache_or_none
     from edgeml.files import check_writable
 
@@ -71,7 +84,8 @@ def audit(
         check_writable(html)
         with needs("jinja2", extra="report", to="write the page"):
             from edgeml.data.audit_page import audit_report
-    result = run(data, delimiter=delimiter, cache=cache_or_none(), progress=progress())
+    result = run(data, read=read, cache=cache_or_none(), progress=progress())
+    suggest_group(result.dataset, progress())
     if html:
         audit_report(result, html)
     if json:
@@ -88,30 +102,40 @@ def audit(
 
 
 @app.command()
+@reads_data
 def split(
     data: Data,
     out: Annotated[Path, typer.Option(help="The .csv to write.")],
-    val: Annotated[float, typer.Option(min=0, max=0.9, help="Share for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share for testing.")] = 0.15,
+    val: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share for validation; default: 0.15.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share for testing; default: 0.15.")
+    ] = None,
     seed: Seed = 0,
-    delimiter: Delimiter = "_",
     skip_bad: SkipBad = False,
     near: Annotated[bool, typer.Option(help="Also keep near duplicates together.")] = True,
     hold_out: Annotated[
         str | None,
         typer.Option(help="Two labels, such as black+dress: images with both go to the test part."),
     ] = None,
+    *,
+    read: Read,
 ) -> None:
     """Split a data set: spread labels evenly, keep duplicates and groups together."""
-    from edgeml.data import SplitPlan, read_dataset, report_skipped, split_dataset, write_split
+    from edgeml.data import SplitPlan, report_skipped, split_dataset, write_split
+    from edgeml.data.chosen_labels import suggest_group
     from edgeml.data.framestore import cache_or_none
     from edgeml.data.screen import without_unreadable
     from edgeml.files import check_writable
 
     pair = label_pair(hold_out)
     check_writable(out)
-    plan = SplitPlan(val=val, test=test, seed=seed, near=near, hold_out=pair)
-    dataset = read_dataset(data, delimiter=delimiter, skip_bad=skip_bad)
+    shares = {side: share for side, share in (("val", val), ("test", test)) if share is not None}
+    plan = SplitPlan(**shares, seed=seed, near=near, hold_out=pair)
+    dataset = read(data, skip_bad=skip_bad)
+    check_shares(dataset, val, test)
+    suggest_group(dataset, progress())
     dataset = without_unreadable(
         dataset, skip_bad=skip_bad, cache=cache_or_none(), progress=progress()
     )

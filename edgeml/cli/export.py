@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgeml.cli._formats import batch_profile, gpu_capability
-from edgeml.cli._shared import Delimiter, Json, MaxDrop, MaxLabelDrop, print_json, progress
+from edgeml.cli._shared import Json, MaxDrop, MaxLabelDrop, Read, print_json, progress, reads_data
 
 if TYPE_CHECKING:
     from edgeml.measure.compare import FidelityError
@@ -63,6 +63,7 @@ Workspace = Annotated[
 Out = Annotated[Path | None, typer.Option(help="The file or folder to write.")]
 
 
+@reads_data
 def export(
     source: Source,
     fmt: Format,
@@ -83,11 +84,11 @@ def export(
     capability: Capability = None,
     workspace: Workspace = None,
     out: Out = None,
-    delimiter: Delimiter = "_",
     json: Json = False,
+    *,
+    read: Read,
 ) -> None:
     """Write a model for a device, and check on real images that it makes the same decisions."""
-    from edgeml.data import read_dataset
     from edgeml.measure.compare import FidelityError
     from edgeml.runtimes.tensorrt.engine_options import EngineOptions
     from edgeml_export import ExportRequest, run_export
@@ -97,9 +98,9 @@ def export(
         fmt=fmt,
         precision=precision,
         target=target,
-        calib=read_dataset(calib, delimiter=delimiter) if calib else None,
+        calib=read(calib) if calib else None,
         method=calib_method,
-        check=read_dataset(check, delimiter=delimiter) if check else None,
+        check=read(check) if check else None,
         max_drop=max_drop,
         max_label_drop=max_label_drop,
         minutes=search_minutes,

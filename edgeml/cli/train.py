@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgeml.cli._shared import Data, Json, print_json, progress
+from edgeml.cli._shared import Data, Json, check_shares, print_json, progress
 from edgeml.cli._tables import print_metrics
 from edgeml.errors import InputError, needs
 
@@ -35,13 +35,25 @@ def train(
 ) -> None:
     """Train a multi-label classifier."""
     from edgeml.data import read_dataset
+    from edgeml.data.chosen_labels import suggest_group
 
     with needs("torch", extra="train", to="train a model"):
         from edgeml.training.find import find_batch, find_lr
         from edgeml.training.loop import train as run
 
     train_config = _config(config, out, settings, resume=resume)
-    dataset = read_dataset(data, delimiter=train_config.delimiter, skip_bad=train_config.skip_bad)
+    dataset = read_dataset(
+        data,
+        delimiter=train_config.delimiter,
+        separator=train_config.separator,
+        labels=train_config.labels,
+        ignore_labels=train_config.ignore_labels,
+        skip_bad=train_config.skip_bad,
+        progress=progress(),
+    )
+    check_shares(dataset, settings.get("val"), settings.get("test"))
+    if not train_config.groups:
+        suggest_group(dataset, progress())
     if find is not None:
         search = find_lr if find == "lr" else find_batch
         best = search(dataset, train_config, out, progress=progress())

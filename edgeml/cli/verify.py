@@ -8,19 +8,21 @@ from typing import Annotated, Literal
 import typer
 
 from edgeml.cli._shared import (
-    Delimiter,
     Html,
     Json,
     MaxDrop,
     MaxLabelDrop,
     Model,
+    Read,
     print_json,
     progress,
+    reads_data,
 )
 from edgeml.cli._tables import print_fidelity
 from edgeml.errors import InputError
 
 
+@reads_data
 def verify(
     model: Model,
     against: Annotated[
@@ -36,11 +38,11 @@ def verify(
     max_drop: MaxDrop = None,
     max_label_drop: MaxLabelDrop = None,
     html: Html = None,
-    delimiter: Delimiter = "_",
     json: Json = False,
+    *,
+    read: Read,
 ) -> None:
     """Check that a model file is sound and, with a source and images, that both agree."""
-    from edgeml.data import read_dataset
     from edgeml.report.check import check_report
     from edgeml_export.verify import verify as run
 
@@ -50,7 +52,7 @@ def verify(
     result = run(
         model,
         against=against,
-        data=read_dataset(data, delimiter=delimiter) if data else None,
+        data=read(data) if data else None,
         target=target,
         max_drop=max_drop,
         max_label_drop=max_label_drop,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
+from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.find import read_dataset
-from edgeml.data.readers.folders import files_below, is_image
+from edgeml.data.readers.folders import files_below
 from edgeml.data.screen import thumbnails
 from edgeml.errors import ImageError
 from edgeml.image.headers import Header, header_or_none
@@ -130,9 +131,11 @@ class Audit:
         """Return all findings for JSON. The keys are stable.
 
         * `schema`: `edgeml.audit/1`. `source`: the audited data set. `images`: the number of
-          usable images; all other keys are about these, except the next three.
+          usable images; all other keys are about these, except the next four.
         * `skipped`, `unreadable`: lists of `{"where", "why"}`, rows and images that cannot be
           used. `unnamed`: paths of images that no row names.
+          `left_out`: the number of files in folders of labels that are not read, by format
+          (`HEIC`, `JPEG XL`) or suffix (`.txt`).
         * `labels`: by name `{"positives", "negatives", "unknown"}`. `rare`: names of those with
           fewer than 20 positives. `without_positives`, `without_negatives`: names.
           `unknown_share`: of all targets, a share of 1. `labels_per_image`: the mean.
@@ -154,6 +157,7 @@ class Audit:
             "skipped": _as_json(self.skipped),
             "unreadable": _as_json(self.unreadable),
             "unnamed": self.unnamed_names(),
+            "left_out": dict(dataset.left_out),
             "labels": self.label_counts(),
             "rare": self.labels_with("positives", below=RARE),
             "without_positives": self.labels_with("positives", below=1),
@@ -161,11 +165,7 @@ class Audit:
             "unknown_share": _share(~dataset.known),
             "labels_per_image": round(float(dataset.present.sum() / max(len(dataset), 1)), 4),
             "formats": dict(Counter(kind.format for kind in self.kinds if kind).most_common()),
-            "wrong_extension": [
-                {"path": self.name(row), "format": kind.format}
-                for row in self.wrong_suffixes()
-                if (kind := self.kinds[row])
-            ],
+            "wrong_extension": self._formats_of(self.wrong_suffixes()),
             "odd": {oddity: self._names(self.odd(oddity)) for oddity in ODDITIES},
             "duplicates": {
                 "exact": [self._names(rows) for rows in self.groups(self.duplicates.exact)],
@@ -222,6 +222,13 @@ class Audit:
     def _names(self, rows: Iterable[int]) -> list[str]:
         return [self.name(row) for row in rows]
 
+    def _formats_of(self, rows: Iterable[int]) -> list[dict[str, str]]:
+        return [
+            {"path": self.name(row), "format": kind.format}
+            for row in rows
+            if (kind := self.kinds[row])
+        ]
+
     def _conflict(self, pair: tuple[int, int]) -> str:
         first, second = (
             f"{self.name(row)!r} is {'+'.join(self.dataset.labels_of(row)) or 'nothing'}"
@@ -233,7 +240,7 @@ class Audit:
 def audit(
     source: Dataset | Path,
     *,
-    delimiter: str = "_",
+    read: Callable[..., Dataset] = read_dataset,
     threads: int | None = None,
     cache: Path | None = None,
     progress: Progress = SILENT,
@@ -242,7 +249,7 @@ def audit(
 
     Args:
         source: A data set, or its path as for `read_dataset`.
-        delimiter: Separates the labels in a folder's name.
+        read: Reads a data set at a path; given `skip_bad=True`.
         threads: None uses as many as there are processors.
         cache: A folder that stores thumbnails.
         progress: Shown the work.
@@ -253,7 +260,7 @@ def audit(
     if isinstance(source, Dataset):
         name, dataset = str(source.root), source
     else:
-        name, dataset = str(source), read_dataset(source, delimiter=delimiter, skip_bad=True)
+        name, dataset = str(source), read(source, skip_bad=True)
     dataset, kinds, sizes = _read_headers(dataset, threads, progress)
     small, faults = thumbnails(dataset, threads=threads, cache=cache, progress=progress)
     good = np.array([path not in faults for path in dataset.paths], bool)

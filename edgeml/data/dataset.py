@@ -48,6 +48,10 @@ class Dataset:
         split: The side of each row; None before the split.
         label_groups: Labels of which every image has exactly one.
         skipped: Bad entries that were left out; they stay when rows are selected.
+        labels_from: Where the labels come from, for the user: "the column 'labels'".
+        notes: What a reader chose or joined, for the user.
+        left_out: The number of files in the same folders that are no images edgeml can read, by
+            format or suffix.
         known_hashes: SHA-256 of files that were read already, by path. Never changed in place:
             data sets derived from this one share it.
         known_thumbnails: The same for the thumbnails of `edgeml.data.screen`.
@@ -61,6 +65,9 @@ class Dataset:
     split: tuple[Side, ...] | None = None
     label_groups: tuple[LabelGroup, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    labels_from: str = ""
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
     known_hashes: Mapping[Path, str] = field(default_factory=dict, repr=False)
     known_thumbnails: Mapping[Path, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 

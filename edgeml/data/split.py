@@ -42,6 +42,8 @@ def split_dataset(
 ) -> Dataset:
     """Split a data set with every label spread evenly; an existing split is only checked.
 
+    If an existing split has no validation part, the plan's share of its training part becomes one.
+
     Rows with the same bytes or the same group stay together, and so do near duplicates if the plan
     requires it. The aim is that of iterative stratification (Sechidis, Tsoumakas and Vlahavas,
     2011), which has no groups: every side gets its share of the positives of every label, and of
@@ -65,6 +67,8 @@ def split_dataset(
     if dataset.split is not None:
         dataset = dataset.with_hashes()
         _check_existing_split(dataset, plan)
+        if plan.val and not len(dataset.part("val")) and len(dataset.part("train")):
+            return _with_validation(dataset, plan, threads, cache, progress)
         return dataset
     if not (dataset.targets != dataset.targets[:1]).any():
         raise DataError(f"All {len(dataset)} images have the same labels: nothing to tell apart.")
@@ -88,6 +92,26 @@ def split_dataset(
         )
     _report_balance(divided, divided.select(~apart), progress)
     return divided
+
+
+def _with_validation(
+    dataset: Dataset,
+    plan: SplitPlan,
+    threads: int | None,
+    cache: Path | None,
+    progress: Progress,
+) -> Dataset:
+    """Move the plan's share of the training part to a validation part; the test part stays."""
+    train = replace(dataset.part("train"), split=None)
+    only_val = replace(plan, test=0.0, hold_out=())
+    divided = split_dataset(train, only_val, threads=threads, cache=cache, progress=progress)
+    sides = np.array(dataset.split, dtype=object)
+    sides[sides == "train"] = divided.split
+    progress.note(
+        f"split: the data have no validation part: {len(divided.part('val'))} of {len(train)} "
+        "training images become it"
+    )
+    return replace(dataset, split=tuple(sides))
 
 
 def held_out(dataset: Dataset, pair: tuple[str, ...]) -> NDArray[np.bool_]:

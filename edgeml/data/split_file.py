@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 
 from edgeml.data.dataset import Dataset, relative_name
+from edgeml.data.readers.columns import is_reserved
+from edgeml.data.readers.label_cells import cell_fault, is_list, refused_separator
 from edgeml.data.readers.rows import SEPARATOR
-from edgeml.data.readers.table import RESERVED
 from edgeml.errors import DataError
 from edgeml.files import write_text
 
@@ -36,7 +38,12 @@ def write_split(dataset: Dataset, path: Path) -> None:
         columns["group"] = list(dataset.groups)
     columns["split"] = list(dataset.split)
     # The csv module quotes a cell with a line feed, but not one with a lone carriage return.
-    unusual = any("\r" in cell for name, column in columns.items() for cell in (name, *column))
+    # An unquoted cell loses the blank that it begins with.
+    unusual = any(
+        "\r" in cell or cell[:1] == " "
+        for name, column in columns.items()
+        for cell in (name, *column)
+    )
     text = io.StringIO()
     writer = csv.writer(
         text, lineterminator="\n", quoting=csv.QUOTE_ALL if unusual else csv.QUOTE_MINIMAL
@@ -53,7 +60,10 @@ def write_split(dataset: Dataset, path: Path) -> None:
 def _labels_in_one_column(dataset: Dataset) -> dict[str, list[str]]:
     group_of, order = _groups_and_order(dataset)
     rows = [sorted(dataset.labels_of(row), key=order.index) for row in range(len(dataset))]
-    columns = {"labels": [SEPARATOR.join(names) for names in rows]}
+    cells = [SEPARATOR.join(names) for names in rows]
+    if refused_separator(cells, None) or any(map(_is_special, cells)):
+        cells = [json.dumps(names, ensure_ascii=False) for names in rows]
+    columns = {"labels": cells}
     if group_of:
         groups = ([group_of.get(name, "") for name in names] for names in rows)
         columns["label_groups"] = list(map(SEPARATOR.join, groups))
@@ -61,7 +71,7 @@ def _labels_in_one_column(dataset: Dataset) -> dict[str, list[str]]:
 
 
 def _labels_in_columns(dataset: Dataset) -> dict[str, list[str]]:
-    reserved = RESERVED & set(dataset.labels)
+    reserved = {name for name in dataset.labels if is_reserved(name)}
     if reserved:
         raise DataError(
             f"A label is named {min(reserved)!r}, which is also the name of a column. Each label "
@@ -76,6 +86,10 @@ def _labels_in_columns(dataset: Dataset) -> dict[str, list[str]]:
         groups = SEPARATOR.join(group_of.get(name, "") for name in order)
         columns["label_groups"] = [groups] * len(dataset)
     return columns
+
+
+def _is_special(cell: str) -> bool:
+    return is_list(cell) or cell_fault(cell) is not None
 
 
 def _groups_and_order(dataset: Dataset) -> tuple[dict[str, str], list[str]]:

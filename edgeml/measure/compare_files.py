@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeml.benchmark.environment import capture_software
-from edgeml.data import read_dataset
+from edgeml.data import Dataset, read_dataset
 from edgeml.files import sha256_of_file
 from edgeml.measure.compare import Fidelity, measure, open_pair, run_both
 from edgeml.measure.evaluation import choose_part
@@ -19,7 +20,7 @@ def compare_files(
     candidate: Path,
     data: Path,
     *,
-    delimiter: str = "_",
+    read: Callable[[Path], Dataset] = read_dataset,
     html: Path | None = None,
     progress: Progress = SILENT,
 ) -> Fidelity:
@@ -29,7 +30,7 @@ def compare_files(
         reference: The first model, a file or a run folder.
         candidate: The second. A model without a spec uses the spec of the other.
         data: The labelled images; the test part if they are split.
-        delimiter: The text between labels in a folder's name.
+        read: Reads the data set.
         html: The file of the report; None writes none.
         progress: Shows the progress.
 
@@ -39,7 +40,7 @@ def compare_files(
     """
     check_report(html)
     with open_pair(reference, candidate, progress=progress) as (first, second):
-        dataset = read_dataset(data, delimiter=delimiter)
+        dataset = read(data)
         images = choose_part(dataset, first.spec, None, progress=progress)
         outputs = run_both(first, second, images, progress=progress)
         fidelity = measure(outputs, first.spec, second.spec)

@@ -73,6 +73,11 @@ class TrainConfig:
         "separator of labels in folder names; `/`: each folder level is a label",
         panel="Images",
     )
+    separator: str | None = _setting(
+        None, "separator of labels in a cell of a table, or tab; default: ;"
+    )
+    labels: tuple[str, ...] = _setting((), "labels to read, or their columns; default: all")
+    ignore_labels: tuple[str, ...] = _setting((), "labels or columns of a table to leave out")
     skip_bad: bool = _setting(
         False, "skip unreadable images and list them, instead of refusing them"
     )

@@ -70,8 +70,9 @@ def test_the_keys_are_stable_and_fit_json(dirty: Audit) -> None:
     report = dirty.to_dict()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert list(report) == [
-        "schema", "source", "images", "skipped", "unreadable", "unnamed", "labels", "rare",
-        "without_positives", "without_negatives", "unknown_share", "labels_per_image", "formats",
+        "schema", "source", "images", "skipped", "unreadable", "unnamed", "left_out", "labels",
+        "rare", "without_positives", "without_negatives", "unknown_share", "labels_per_image",
+        "formats",
         "wrong_extension", "odd", "duplicates", "conflicts", "sizes", "cooccurrence", "split",
     ]  # fmt: skip
     assert report["schema"] == "edgeml.audit/1"

@@ -161,7 +161,7 @@ def test_data_that_cannot_be_split_are_refused() -> None:
 
 
 def test_an_existing_split_is_not_changed() -> None:
-    dataset = replace(dataset_of([[0], [1], [1]]), split=("test", "train", "train"))
+    dataset = replace(dataset_of([[0], [1], [1]]), split=("test", "train", "val"))
     assert split_dataset(dataset, SplitPlan()) is dataset
 
 

@@ -279,7 +279,7 @@ def test_a_single_label_is_refused(shapes: Dataset, tmp_path: Path) -> None:
 
 def test_an_empty_split_is_refused(shapes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="0 for validation"):
-        train(replace(shapes, split=("train",) * 64), TINY, tmp_path / "run")
+        train(replace(shapes, split=("train",) * 64), replace(TINY, val=0.0), tmp_path / "run")
 
 
 def test_without_a_test_split_the_metrics_are_those_of_validation(

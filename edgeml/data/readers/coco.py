@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,7 +51,9 @@ def read_coco(files: dict[Path, Side | None], *, root: Path, skips: SkipLog) -> 
         labels |= dict.fromkeys(names.values())
         rows += _rows(_Finder(file), document, names, name, side, skips)
     rows = usable_rows(rows, skips)
-    return dataset_from_rows(rows, root=root, labels=labels, skips=skips)
+    dataset = dataset_from_rows(rows, root=root, labels=labels, skips=skips)
+    first = printable(relative_name(next(iter(files)), root))
+    return replace(dataset, labels_from=f"the categories of {first}")
 
 
 def find_coco(root: Path) -> dict[Path, Side | None]:

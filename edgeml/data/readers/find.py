@@ -6,21 +6,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
+from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.folders import (
     EVERY_LEVEL,
     EXPECTED,
     TABLES,
     files_below,
     hint,
-    is_image,
     read_folders,
 )
+from edgeml.data.readers.label_cells import checked_separator
 from edgeml.data.readers.rows import SkipLog, printable
-from edgeml.data.readers.table import read_table
+from edgeml.data.readers.table import TableOptions, read_table
 from edgeml.data.readers.yolo import is_yolo, read_yolo
 from edgeml.errors import DataError, InputError
+from edgeml.progress import SILENT, Progress
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
@@ -29,8 +32,12 @@ def read_dataset(
     path: Path,
     *,
     delimiter: str = "_",
+    separator: str | None = None,
+    labels: Sequence[str] = (),
+    ignore_labels: Sequence[str] = (),
     group_names: Sequence[str] = (),
     skip_bad: bool = False,
+    progress: Progress = SILENT,
 ) -> Dataset:
     """Read labelled images in any of the supported formats.
 
@@ -39,9 +46,10 @@ def read_dataset(
       folder on the way to an image is one label. If every name has one label at each of two or
       more positions, the labels of a position form a label group. See
       `edgeml.data.readers.folders.read_folders`.
-    * A .csv or .parquet with the column `path`, relative to its folder, and `labels` (separated by
-      `;`) or a column for each label (1, 0, empty for unknown), and optionally `group`, `split`
-      (train, val or test) and `label_groups`. See `edgeml.data.readers.table.read_table`.
+    * A .csv or .parquet with the column `path`, relative to its folder, and `labels` (lists, or
+      separated by `;`) or a column for each label (1, 0, empty for unknown), and optionally
+      `group`, `split` (train, val or test) and `label_groups`. See
+      `edgeml.data.readers.table.read_table`.
     * A COCO .json, or a folder of several. See `edgeml.data.readers.coco.read_coco`.
     * A YOLO data.yaml, or a folder of `images/` and `labels/`: see
       `edgeml.data.readers.yolo.read_yolo`.
@@ -49,10 +57,16 @@ def read_dataset(
     Args:
         path: A file or a folder.
         delimiter: Separates the labels in a folder's name.
+        separator: Separates the labels in a cell of a table, or `tab` or `space`; None: `;`, and
+            cells that appear to use another one are an error.
+        labels: The labels to read, or their columns in a table; empty: all.
+        ignore_labels: Labels, or columns of a table, to leave out.
         group_names: The names of the label groups of folders, in the order of the positions;
             empty: `group1`, `group2` and so on.
         skip_bad: Leave out bad entries and list them in `Dataset.skipped`; otherwise the first
             one is an error.
+        progress: Gets a line with the labels and where they come from, and a line for each choice
+            that was made in reading.
 
     Raises:
         DataError: The data are missing, empty, inconsistent, or have fewer than two labels; names
@@ -66,8 +80,11 @@ def read_dataset(
         raise InputError(f"The delimiter is {delimiter!r}; no folder's name contains '/'.")
     skips: SkipLog = [] if skip_bad else None
     source = Path(os.path.abspath(path))
-    dataset = _read(source, delimiter, group_names, skips)
+    options = TableOptions(checked_separator(separator), tuple(labels), tuple(ignore_labels))
+    dataset = _read(source, delimiter, group_names, skips, options)
+    dataset = with_labels(dataset, labels, ignore_labels)
     _check_labels(source, dataset)
+    report_reading(dataset, progress)
     return dataset
 
 
@@ -80,7 +97,7 @@ def find_images(path: Path) -> list[Path]:
     source = Path(os.path.abspath(path))
     if os.path.isfile(source):
         described = source.suffix.lower() in TABLES
-        return sorted(_read(source, "_", (), None).paths) if described else [source]
+        return sorted(_read(source, "_", (), None, TableOptions()).paths) if described else [source]
     files = files_below(source, None) if os.path.exists(source) else []
     images = [file for file in files if is_image(file)]
     if not images:
@@ -88,20 +105,32 @@ def find_images(path: Path) -> list[Path]:
     return images
 
 
-def _read(source: Path, delimiter: str, group_names: Sequence[str], skips: SkipLog) -> Dataset:
+def _read(
+    source: Path,
+    delimiter: str,
+    group_names: Sequence[str],
+    skips: SkipLog,
+    options: TableOptions,
+) -> Dataset:
     if os.path.isdir(source):
         if is_yolo(source):
             return read_yolo(source, skips=skips)
         if files := find_coco(source):
             return read_coco(files, root=source, skips=skips)
-        return read_folders(source, delimiter=delimiter, group_names=group_names, skips=skips)
+        return read_folders(
+            source,
+            delimiter=delimiter,
+            group_names=group_names,
+            allowed=options.labels,
+            skips=skips,
+        )
     if not os.path.exists(source):
         raise DataError(f"{printable(source)!r} does not exist. {EXPECTED}.")
     if not os.path.isfile(source):
         raise DataError(f"{printable(source)!r} is neither a file nor a folder. {EXPECTED}.")
     match source.suffix.lower():
         case ".csv" | ".parquet":
-            return read_table(source, skips=skips)
+            return read_table(source, skips=skips, options=options)
         case ".json":
             return read_coco({source: None}, root=source.parent, skips=skips)
         case ".yaml" | ".yml":

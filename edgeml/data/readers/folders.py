@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgeml.data.chosen_labels import DOUBTFUL
 from edgeml.data.dataset import Dataset, Side
+from edgeml.data.readers.file_kinds import is_image, other_format
+from edgeml.data.readers.label_cells import shares_words
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
@@ -20,8 +25,8 @@ from edgeml.data.readers.rows import (
     skip_or_raise,
     text_fault,
 )
+from edgeml.data.readers.structure import is_structural
 from edgeml.errors import DataError, InputError
-from edgeml.image.headers import format_of
 from edgeml.image.reading import SUFFIXES
 from edgeml.spec.labels import LabelGroup
 
@@ -39,15 +44,36 @@ TABLES = (".csv", ".parquet", ".json", ".yaml", ".yml")
 """Suffixes of files that describe a data set."""
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What the user states about folders, and what is found in them.
+
+    Attributes:
+        delimiter: Separates the labels in a folder's name.
+        allowed: Names that are labels even if they usually arrange data.
+        left_out: The number of files that are not read, by format or suffix.
+    """
+
+    delimiter: str
+    allowed: Sequence[str]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
 def read_folders(
-    root: Path, *, delimiter: str, group_names: Sequence[str] = (), skips: SkipLog
+    root: Path,
+    *,
+    delimiter: str,
+    group_names: Sequence[str] = (),
+    allowed: Sequence[str] = (),
+    skips: SkipLog,
 ) -> Dataset:
     """Read images whose labels are the names of folders.
 
     The folder directly in `root` names the labels, joined by `delimiter`; folders below it have no
     meaning. With the delimiter `/` every folder between `root` and the image is one label. If
-    `root` contains only folders named `train`, `val` (or `valid`, `validation`) and `test`, these
-    are the sides of a split, and each of them contains the folders of labels.
+    `root` contains folders named `train`, `val` (or `valid`, `validation`) and `test`, these are
+    the sides of a split, and each of them contains the folders of labels. Such names, and others
+    that arrange data (`images`, `annotations`), are labels only if they are `allowed`.
 
     If every image has one label at each of two or more positions (red_shirt, blue_dress), and
     no label occurs at two positions, the labels of a position form a label group.
@@ -55,13 +81,26 @@ def read_folders(
     The arguments are those of `read_dataset`; the number of group names must be that of the groups.
     """
     rows: list[Row] = []
-    for start, side in _starts(root):
-        rows += _rows(root, start, side, delimiter, skips)
-    return dataset_from_rows(
+    notes: list[str] = []
+    reading = _Reading(delimiter, allowed)
+    for start, side in _starts(root, allowed, notes, skips):
+        rows += _rows(root, start, side, reading, skips)
+    if delimiter != EVERY_LEVEL and _is_doubtful(rows, delimiter):
+        notes.append(
+            f"{DOUBTFUL} at {delimiter!r} though no name consists of words of the others; "
+            "--delimiter / reads each name as one label"
+        )
+    dataset = dataset_from_rows(
         rows,
         root=root,
         label_groups=_groups_by_position({row.present for row in rows}, group_names),
         skips=skips,
+    )
+    return replace(
+        dataset,
+        labels_from=f"the names of folders, split at {delimiter!r}",
+        notes=tuple(notes),
+        left_out=reading.left_out,
     )
 
 
@@ -96,11 +135,6 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file has the suffix of an image."""
-    return path.suffix.lower() in SUFFIXES
-
-
 def hint(folder: Path) -> str:
     """Suggest a file in a folder that may describe the data; empty if there is none."""
     if not os.path.isdir(folder):
@@ -110,25 +144,64 @@ def hint(folder: Path) -> str:
     return f" Did you mean {printable(files[0])!r}?" if files else ""
 
 
-def _starts(root: Path) -> Iterator[tuple[Path, Side | None]]:
-    """Yield the folders that contain the folders of labels: `root`, or one for each side."""
-    folders = _folders_in(root)
-    sides = {folder.name: SIDE_OF_FOLDER.get(folder.name.lower()) for folder in folders}
-    named = "train" in sides.values() and None not in sides.values()
-    if named and all(_folders_in(folder) for folder in folders):
-        logger.info("%s is split into %s", printable(root), ", ".join(sides))
-        yield from ((folder, sides[folder.name]) for folder in folders)
-    else:
+def _starts(
+    root: Path, allowed: Sequence[str], notes: list[str], skips: SkipLog
+) -> Iterator[tuple[Path, Side | None]]:
+    """Yield the folders that contain the folders of labels: one, or one for each side."""
+    root = _unwrapped(root)
+    folders = [folder for folder in _folders_in(root) if folder.name not in allowed]
+    sides = {f: side for f in folders if (side := SIDE_OF_FOLDER.get(f.name.lower()))}
+    inside = {folder: _unwrapped(folder) for folder in sides}
+    labelled = [
+        folder
+        for folder in sides
+        if any(
+            _has_images(entry) and (entry.name in allowed or not is_structural(entry.name))
+            for entry in _folders_in(inside[folder])
+        )
+    ]
+    if not labelled:
         yield root, None
+        return
+    for folder in _folders_in(root):
+        if folder not in sides and _has_images(folder):
+            names = " and ".join(folder.name for folder in labelled)
+            why = f"it is next to {names}, which are a split: move it elsewhere."
+            skip_or_raise(skips, printable(folder), why)
+        elif folder in sides and folder not in labelled:
+            count = sum(map(is_image, files_below(folder, skips)))
+            notes += [f"{folder.name}/ has {count} images without labels: not read"] * bool(count)
+    one = len({sides[folder] for folder in labelled}) == 1
+    for folder in labelled:
+        yield inside[folder], None if one else sides[folder]
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Return the folder that contains the labels: below `data/images/`, if all images are."""
+    while not any(is_image(path) for path in _visible(folder) if os.path.isfile(path)):
+        inner = [entry for entry in _folders_in(folder) if _has_images(entry)]
+        if len(inner) != 1 or not is_structural(inner[0].name):
+            break
+        if not _folders_in(inner[0]):
+            break
+        folder = inner[0]
+    return folder
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether there is an image below a folder, judged by suffixes."""
+    walk = os.walk(folder)
+    return any(os.path.splitext(n)[1].lower() in SUFFIXES for _, _, names in walk for n in names)
 
 
 def _rows(
-    root: Path, start: Path, side: Side | None, delimiter: str, skips: SkipLog
+    root: Path, start: Path, side: Side | None, reading: _Reading, skips: SkipLog
 ) -> Iterator[Row]:
     files_of = {folder: files_below(folder, skips) for folder in _folders_in(start)}
+    images_of = {folder: list(filter(is_image, files)) for folder, files in files_of.items()}
     loose = [path for path in _visible(start) if os.path.isfile(path)]
     stray = [path for path in loose if is_image(path)]
-    if not any(is_image(path) for files in files_of.values() for path in files):
+    if not any(images_of.values()):
         name = repr(printable(start))
         fault = f"There are no images in {name}"
         if stray:
@@ -136,25 +209,34 @@ def _rows(
         raise DataError(f"{fault}. {EXPECTED}.{hint(start)}")
     for path in stray:
         skip_or_raise(skips, printable(path), "it is not in a folder that names labels.")
-    others = [path for path in loose if not is_image(path)]
-    for folder, files in files_of.items():
-        images = [path for path in files if is_image(path)]
-        others += [path for path in files if not is_image(path)]
-        if not images:
+    others = [path for path in loose if path not in stray]
+    for folder, images in images_of.items():
+        others += sorted({*files_of[folder]} - {*images})
+        if not images and not is_structural(folder.name):
             skip_or_raise(skips, printable(folder), "the folder has no images.")
-        elif delimiter == EVERY_LEVEL:
-            yield from _rows_by_level(start, images, side, skips)
-        elif names := _labels_from(folder, delimiter, len(images), skips):
+        elif not images:
+            continue
+        elif is_structural(folder.name) and folder.name not in reading.allowed:
+            why = (
+                f"{folder.name!r} is a usual name for a part of a data set, and no label: read "
+                f"another folder or file, or name the labels (--labels {folder.name},...)."
+            )
+            skip_or_raise(skips, printable(folder), why + hint(start))
+        elif reading.delimiter == EVERY_LEVEL:
+            yield from _rows_by_level(start, images, side, reading, skips)
+        elif names := _labels_from(folder, reading.delimiter, len(images), skips):
             yield from _rows_of(root, images, names, side, skips)
-    _skip_misnamed(others, root, skips)
+    _skip_others(others, root, reading, skips)
 
 
 def _rows_by_level(
-    start: Path, images: list[Path], side: Side | None, skips: SkipLog
+    start: Path, images: list[Path], side: Side | None, reading: _Reading, skips: SkipLog
 ) -> Iterator[Row]:
     for path in images:
         names = tuple(dict.fromkeys(map(label_name, path.relative_to(start).parts[:-1])))
         faults = [fault for name in names if (fault := label_fault(name))]
+        parts = [name for name in names if is_structural(name) and name not in reading.allowed]
+        faults += [f"{name!r} is a usual name for a part of a data set" for name in parts]
         if faults:
             skip_or_raise(
                 skips, printable(path), f"a folder on the way does not name a label: {faults[0]}."
@@ -187,6 +269,13 @@ def _labels_from(folder: Path, delimiter: str, count: int, skips: SkipLog) -> tu
     return ()
 
 
+def _is_doubtful(rows: Sequence[Row], delimiter: str) -> bool:
+    """Whether folders are named by several words, of which no name shares all with others."""
+    names = {delimiter.join(row.present) for row in rows}
+    several = any(len(row.present) > 1 for row in rows)
+    return several and not shares_words(names, delimiter)
+
+
 def _groups_by_position(
     combinations: Set[tuple[str, ...]], group_names: Sequence[str]
 ) -> tuple[LabelGroup, ...]:
@@ -208,31 +297,22 @@ def _groups_by_position(
     )
 
 
-def _skip_misnamed(others: list[Path], root: Path, skips: SkipLog) -> None:
-    """Skip images whose file name has no suffix of an image."""
+def _skip_others(others: list[Path], root: Path, reading: _Reading, skips: SkipLog) -> None:
+    """Count the files that are no images, and skip images of other formats."""
+    formats = {path: name for path in others if (name := other_format(path))}
     for path in others:
-        if kind := _kind_inside(path):
-            endings = ", ".join(sorted(SUFFIXES))
-            skip_or_raise(
-                skips, printable(path), f"it is {kind}; names of images end in {endings}."
-            )
+        reading.left_out[formats.get(path) or path.suffix.lower() or "no suffix"] += 1
+    if formats and skips is None:
+        path, name = next(iter(formats.items()))
+        counts = ", ".join(f"{n} {kind}" for kind, n in Counter(formats.values()).items())
+        raise DataError(
+            f"{printable(path)}: it is {name}, which is not supported ({counts} in all). Convert "
+            "these, or leave them out (--skip-bad)."
+        )
+    for path, name in formats.items():
+        skip_or_raise(skips, printable(path), f"it is {name}, which is not supported.")
     if others:
         logger.info("%d files in %s are not images", len(others), printable(root))
-
-
-def _kind_inside(path: Path) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(12)
-    except OSError:
-        return None
-    match format_of(head):
-        case "jpeg" | "png" | "gif" | "webp":  # two bytes are no proof of a BMP, nor four of a TIFF
-            return "an image by its content but not by its name"
-        case "heic":
-            return "HEIC, which is not supported"
-        case _:
-            return None
 
 
 def _why_not_a_file(path: str) -> str:

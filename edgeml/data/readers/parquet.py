@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.data.readers.rows import SEPARATOR, printable
+from edgeml.data.readers.rows import printable
 from edgeml.errors import DataError, needs
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def parquet_header(table: Path) -> list[str]:
 
 
 def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the cells of some columns, row by row; a list as its items separated by `;`."""
+    """Yield the cells of some columns, row by row; a list as JSON."""
     with _opened(table) as file:
         _check_types(table, file.schema_arrow, columns)
         size = 0
@@ -111,7 +112,7 @@ def _texts(column: pa.Array) -> list[str]:
 def _joined(items: list[str]) -> str:
     if sum(map(len, items)) + len(items) > LONGEST_CELL:
         return " " * (LONGEST_CELL + 1)
-    return SEPARATOR.join(items)
+    return json.dumps(items, ensure_ascii=False)
 
 
 def _plain_texts(column: pa.Array) -> list[str]:

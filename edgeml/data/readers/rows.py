@@ -28,6 +28,8 @@ SIDE_OF_FOLDER: dict[str, Side] = {
     "valid": "val",
     "validation": "val",
     "test": "test",
+    "training": "train",
+    "testing": "test",
 }
 """The names that folders and files give the sides of a split."""
 

@@ -12,15 +12,17 @@ from itertools import compress
 from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset
+from edgeml.data.readers.columns import Columns, columns_of
+from edgeml.data.readers.image_places import ImagePlaces
+from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in, refused_separator
 from edgeml.data.readers.parquet import LONGEST_CELL, parquet_header, parquet_rows
 from edgeml.data.readers.rows import (
     SEPARATOR,
+    SIDE_OF_FOLDER,
     Row,
     SkipLog,
     dataset_from_rows,
     label_fault,
-    label_name,
-    label_parts,
     printable,
     read_text,
     skip_or_raise,
@@ -34,13 +36,6 @@ logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1 << 28
 
-_PATH = ("path", "filename", "file_name", "image")
-_EXTRAS = ("label_groups", "group", "split")
-RESERVED = {"path", "labels", *_EXTRAS}
-"""Names of columns that cannot be the name of a label with a column of its own."""
-
-_BOX = ("xmin", "ymin", "xmax", "ymax")
-
 _MEANINGS = {
     "1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "-0": 0, "-0.0": 0, "false": 0,
     "": -1, "-1": -1, "-1.0": -1, "nan": -1,
@@ -50,53 +45,66 @@ _Cells = Iterator[tuple[str, list[str]]]
 """The location of a row, and its cells in the order of the columns."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Columns:
-    """The indices of the columns."""
+@dataclass(frozen=True)
+class TableOptions:
+    """What the user states about a table.
 
-    path: int
-    labels: int | None  # all labels of an image; None where each label has its own column
-    named: dict[str, int]  # the columns of single labels
-    boxes: bool  # whether a row is a bounding box of one object, so that an image has many rows
-    extras: dict[str, int]  # the optional columns: label_groups, group and split
-
-
-def read_table(table: Path, *, skips: SkipLog) -> Dataset:
-    """Read a .csv or .parquet with one row per image.
-
-    The column `path` (or filename, file_name, image) is relative to the folder of the table. Labels
-    are in one column `labels`, separated by `;`, or each has its own column, whose cells are 1 or
-    true, 0 or false, and empty or -1 for unknown. Optional: `group`, `split` and `label_groups`,
-    which names the group of each label of its row, or of each column of a label. A table of
-    bounding boxes (class, xmin, ymin, xmax, ymax) has a row for each box.
+    Attributes:
+        separator: Separates the labels in a cell; None: `;`, unless the cells contradict it.
+        labels: The names of the labels, or of their columns; empty: all.
+        ignored: Labels, or their columns, that are not read.
     """
+
+    separator: str | None = None
+    labels: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = None) -> Dataset:
+    """Read a .csv or .parquet with one row per image, or one row per image and label.
+
+    The column `path` (or filename, image, image_path, ...) is relative to the folder of the table;
+    a suffix may be missing, and blanks and backslashes are accepted. Labels are in one column
+    `labels` (label, tags, class, ...), separated by `;` or written as a list, or each has its own
+    column, whose cells are 1 or true, 0 or false, and empty or -1 for unknown. Optional: `group`,
+    `split` or `is_valid`, and `label_groups`, which names the group of each label of its row, or
+    of each column of a label. Rows of one image are joined if each has a single label, or is a
+    bounding box (class, xmin, ymin, xmax, ymax).
+    """
+    options = options or TableOptions()
+    named = {"labels": options.labels, "ignored": options.ignored}
     if table.suffix.lower() == ".csv":
         cells = _csv_cells(table, skips)
-        columns = _columns(table, next(cells, ("", []))[1])
+        columns = columns_of(table, next(cells, ("", []))[1], **named)
     else:
         names = parquet_header(table)
-        columns = _columns(table, names)
+        columns = columns_of(table, names, **named)
         cells = _parquet_cells(table, names, columns, skips)
+    places = ImagePlaces(table.parent)
+    notes: list[str] = []
     if columns.labels is None:
-        candidates, groups = _rows_by_column(table, columns, cells, skips)
+        candidates, groups = _rows_by_column(places, table, columns, cells, skips)
         rows = _with_one_of_each(usable_rows(candidates, skips), groups, skips)
         labels = list(columns.named)
     else:
-        named = _rows(table, columns, cells, skips)
-        rows = usable_rows(_merged(named) if columns.boxes else named, skips)
-        rows, groups = _collect_groups(rows, skips)
+        candidates = _rows(places, table, columns, cells, options, skips)
+        if columns.boxes or all(len(row.present) < 2 for row in candidates):
+            candidates = _joined(candidates, notes)
+        rows, groups = _collect_groups(usable_rows(candidates, skips), skips)
         labels = None
+    _check_ignored(table, options.ignored, {*columns.unused, *(labels or _names_of(rows))})
     if not rows and not skips:
         raise DataError(f"{printable(table)!r} has no rows below its header.")
-    return dataset_from_rows(
-        rows, root=table.parent, labels=labels, label_groups=groups, skips=skips
+    return replace(
+        dataset_from_rows(rows, root=table.parent, labels=labels, label_groups=groups, skips=skips),
+        labels_from=columns.origin,
+        notes=(*places.notes(), *notes),
     )
 
 
-def _parquet_cells(table: Path, names: list[str], columns: _Columns, skips: SkipLog) -> _Cells:
+def _parquet_cells(table: Path, names: list[str], columns: Columns, skips: SkipLog) -> _Cells:
     """Read the columns that have a meaning; others may be large, for example encoded images."""
-    wanted = [columns.path, *columns.named.values(), *columns.extras.values()]
-    wanted += [] if columns.labels is None else [columns.labels]
+    wanted = columns.wanted()
     for number, cells in enumerate(parquet_rows(table, [names[at] for at in wanted]), start=1):
         where = f"{printable(table.name)}, row {number}"
         if max(map(len, cells)) > LONGEST_CELL:
@@ -118,7 +126,9 @@ def _csv_cells(table: Path, skips: SkipLog) -> _Cells:
     lines = list(io.StringIO(text, newline=""))
     start, width = 0, 0
     while start < len(lines):
-        reader = csv.reader((lines[at] for at in range(start, len(lines))), strict=True)
+        reader = csv.reader(
+            (lines[at] for at in range(start, len(lines))), strict=True, skipinitialspace=True
+        )
         first = start
         fault = ""
         try:
@@ -140,80 +150,83 @@ def _csv_cells(table: Path, skips: SkipLog) -> _Cells:
         start = first + 1
 
 
-def _columns(table: Path, header: list[str]) -> _Columns:
-    names = [label_name(name) for name in header]
-    path = next((name for name in _PATH if name in names), None)
-    missing = [] if path else ["path"]
-    extras = {name: names.index(name) for name in _EXTRAS if name in names}
-    others = [name for name in names if name and name != path and name not in extras]
-    boxes = "labels" not in names and "class" in names and set(_BOX) <= set(names)
-    one = "labels" if "labels" in names else "class" if boxes else None
-    if one is None and not (others and path):
-        missing.append("labels")
-    if missing:
-        raise DataError(
-            f"{printable(table)!r}, line 1: it has no column "
-            f"{' and no column '.join(map(repr, missing))}; its first line is "
-            f"{','.join(names)[:80]!r}. Expected path,labels[,group][,split], or path and a column "
-            "for each label."
-        )
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
-    if repeated:
-        raise DataError(f"{printable(table)!r}, line 1: the column {repeated[0]!r} is duplicated.")
-    unused = [name for name in others if name != one] if one else []
-    if unused or "" in names:
-        unused += ["one without a name"] * ("" in names)
-        logger.warning("%s: columns that are not used: %s", printable(table), ", ".join(unused))
-    named = [] if one else others
-    for name in named:
-        if fault := label_fault(name):
-            raise DataError(
-                f"{printable(table)!r}, line 1: {name[:80]!r} cannot be a label: {fault}."
-            )
-    assert path is not None
-    return _Columns(
-        path=names.index(path),
-        labels=names.index(one) if one else None,
-        named={name: names.index(name) for name in named},
-        boxes=boxes,
-        extras=extras,
-    )
-
-
-def _rows(table: Path, columns: _Columns, cells: _Cells, skips: SkipLog) -> Iterator[Row]:
+def _rows(
+    places: ImagePlaces,
+    table: Path,
+    columns: Columns,
+    cells: _Cells,
+    options: TableOptions,
+    skips: SkipLog,
+) -> list[Row]:
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
-    for where, texts in cells:
-        labels = label_parts(texts[columns.labels])
+    listed = list(cells)
+    _check_separator(table, [texts[columns.labels] for _, texts in listed], options.separator)
+    separator = SEPARATOR if options.separator is None else options.separator
+    rows = []
+    for where, texts in listed:
+        cell = texts[columns.labels]
+        labels = labels_in(cell, separator)
         groups = _group_names(texts[groups_at]) if groups_at is not None else ()
-        fault = _fault(texts, columns)
+        fault = _fault(texts, columns) or cell_fault(cell)
         if not fault and groups and len(groups) != len(labels):
             fault = f"{len(labels)} labels but {len(groups)} label groups."
+        if not fault and (faults := [why for name in labels if (why := label_fault(name))]):
+            fault = f"{cell[:80]!r} cannot be labels: {faults[0]}."
+        if not fault and columns.confidence is not None:
+            confidence = _MEANINGS.get(texts[columns.confidence].strip().lower())
+            labels = labels if confidence == 1 else ()
+            if confidence not in (0, 1):
+                fault = f"the confidence is {texts[columns.confidence][:80]!r}; it must be 1 or 0."
         if fault:
             skip_or_raise(skips, where, fault)
         else:
-            yield _row(table, where, texts, columns, present=labels, label_groups=groups)
+            row = _row(places, where, texts, columns, present=labels, label_groups=groups)
+            rows.append(row)
+    return rows
+
+
+def _names_of(rows: Sequence[Row]) -> set[str]:
+    return {label for row in rows for label in row.present}
+
+
+def _check_ignored(table: Path, ignored: Sequence[str], known: set[str]) -> None:
+    missing = sorted(set(ignored) - known)
+    if missing:
+        raise DataError(f"{printable(table)!r} has neither a label nor a column {missing[0]!r}.")
+
+
+def _check_separator(table: Path, cells: list[str], separator: str | None) -> None:
+    other = refused_separator(cells, separator)
+    if other is None:
+        return
+    example = next(cell for cell in cells if other in cell.strip() and not is_list(cell))
+    written = {"\t": "tab", " ": "' '"}.get(other, f"'{other}'")
+    raise DataError(
+        f"{printable(table)!r}: the labels {printable(example[:80])!r} appear to be separated by "
+        f"{other!r}: add --separator {written}, or --separator ';' if that is one label."
+    )
 
 
 def _rows_by_column(
-    table: Path, columns: _Columns, cells: _Cells, skips: SkipLog
+    places: ImagePlaces, table: Path, columns: Columns, cells: _Cells, skips: SkipLog
 ) -> tuple[list[Row], tuple[LabelGroup, ...]]:
-    labels, places = list(columns.named), list(columns.named.values())
+    labels, indices = list(columns.named), list(columns.named.values())
     groups_at = columns.extras.get("label_groups")
     groups: tuple[str, ...] = ()
     rows: list[Row] = []
     any_absent = False
     for where, texts in cells:
-        values = [_MEANINGS.get(texts[at]) for at in places]
+        values = [_MEANINGS.get(texts[at]) for at in indices]
         if None in values:
-            values = [_MEANINGS.get(texts[at].strip().lower()) for at in places]
+            values = [_MEANINGS.get(texts[at].strip().lower()) for at in indices]
         named = _group_names(texts[groups_at]) if groups_at is not None else ()
         fault = _fault(texts, columns)
         if not fault and None in values:
             at = values.index(None)
             fault = (
-                f"the column {labels[at]!r} has {texts[places[at]][:80]!r}; without a column "
-                "'labels' it must be 1, 0, or empty for unknown."
+                f"the column {labels[at]!r} has {texts[indices[at]][:80]!r}; without a column "
+                "'labels' it must be 1, 0, or empty for unknown; --ignore-labels leaves it out."
             )
         elif not fault and named and (len(named) != len(labels) or named != (groups or named)):
             fault = (
@@ -227,29 +240,35 @@ def _rows_by_column(
         any_absent = any_absent or 0 in values
         present = tuple(compress(labels, [value == 1 for value in values]))
         unknown = tuple(compress(labels, [value == -1 for value in values]))
-        rows.append(_row(table, where, texts, columns, present=present, unknown=unknown))
+        rows.append(_row(places, where, texts, columns, present=present, unknown=unknown))
     if rows and not any_absent:
         logger.warning("%s: no cell is 0; -1 or empty means unknown, not absent", printable(table))
     return rows, _groups_of_labels(dict(zip(labels, groups, strict=False)))
 
 
-def _fault(texts: list[str], columns: _Columns) -> str | None:
+def _fault(texts: list[str], columns: Columns) -> str | None:
     """Return what is wrong with a row apart from its labels; None if nothing is."""
     if fault := text_fault("".join(texts)):
         return f"{fault}."
     if not texts[columns.path].strip():
         return "the path is empty."
     split = _extra("split", texts, columns)
-    if split and split not in SIDES:
-        return f"the split is {split[:80]!r}; it must be one of {', '.join(SIDES)}."
+    if split and split.lower() not in SIDE_OF_FOLDER:
+        return (
+            f"the split is {split[:80]!r}; it must be one of {', '.join(SIDES)}; or "
+            "leave the column out with --ignore-labels."
+        )
+    for at in columns.flags:
+        if _MEANINGS.get(texts[at].strip().lower()) not in (0, 1):
+            return f"{texts[at][:80]!r} does not say whether it is a {columns.flags[at]} image."
     return None
 
 
 def _row(
-    table: Path,
+    places: ImagePlaces,
     where: str,
     texts: list[str],
-    columns: _Columns,
+    columns: Columns,
     *,
     present: tuple[str, ...],
     unknown: tuple[str, ...] = (),
@@ -257,33 +276,52 @@ def _row(
 ) -> Row:
     return Row(
         where=where,
-        path=os.path.join(table.parent, texts[columns.path]),
+        path=places.find(texts[columns.path]),
         present=present,
         unknown=unknown,
         label_groups=label_groups,
         group=_extra("group", texts, columns),
-        split=_extra("split", texts, columns),
+        split=_side(texts, columns),
     )
 
 
-def _extra(name: str, texts: list[str], columns: _Columns) -> str:
+def _side(texts: list[str], columns: Columns) -> str:
+    if columns.flags:
+        meant = [at for at in columns.flags if _MEANINGS[texts[at].strip().lower()] == 1]
+        return columns.flags[meant[0]] if meant else "train"
+    return SIDE_OF_FOLDER.get(_extra("split", texts, columns).lower(), "")
+
+
+def _extra(name: str, texts: list[str], columns: Columns) -> str:
     return texts[columns.extras[name]].strip() if name in columns.extras else ""
 
 
-def _merged(rows: Iterator[Row]) -> list[Row]:
-    """Merge the rows of each image, one per box, into one row."""
-    merged: dict[tuple[str, str, str], Row] = {}
+def _joined(rows: list[Row], notes: list[str]) -> list[Row]:
+    """Join the rows of each image into one row; add a note of how many there were."""
+    joined: dict[tuple[str, str, str], Row] = {}
     for row in rows:
-        key = row.path, row.group, row.split
-        first = merged.setdefault(key, row)
+        key = os.path.normpath(row.path), row.group, row.split
+        first = joined.setdefault(key, row)
+        if first is row:
+            continue
+        groups = dict(zip(first.present, first.label_groups, strict=False))
+        groups |= dict(zip(row.present, row.label_groups, strict=False))
         present = tuple(dict.fromkeys([*first.present, *row.present]))
-        merged[key] = replace(first, present=present)
-    return list(merged.values())
+        joined[key] = replace(
+            first,
+            present=present,
+            label_groups=tuple(groups.get(label, "") for label in present) if groups else (),
+        )
+    if len(joined) < len(rows):
+        notes.append(f"{len(rows)} rows are joined into {len(joined)}, one for each image")
+    return list(joined.values())
 
 
 def _group_names(text: str) -> tuple[str, ...]:
     """Split a cell into names of label groups; return none if all are empty."""
     names = tuple(part.strip() for part in text.split(SEPARATOR))
+    if is_list(text):
+        names = labels_in(text, SEPARATOR)
     return names if any(names) else ()
 
 

@@ -6,12 +6,13 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeml.data.dataset import SIDES, Dataset, Side
-from edgeml.data.readers.folders import files_below, is_image
+from edgeml.data.readers.file_kinds import is_image
+from edgeml.data.readers.folders import files_below
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
@@ -68,7 +69,8 @@ def read_yolo(source: Path, *, skips: SkipLog) -> Dataset:
     rows = list(_rows(sides, names, root, skips))
     _check_leftovers(rows, skips)
     rows = usable_rows(rows, skips)
-    return dataset_from_rows(rows, root=root, labels=set(names.by_number.values()), skips=skips)
+    dataset = dataset_from_rows(rows, root=root, labels=set(names.by_number.values()), skips=skips)
+    return replace(dataset, labels_from=f"the classes of {names.file}")
 
 
 def find_yaml(folder: Path) -> Path | None:
@@ -196,6 +198,7 @@ def _rows(
     sides: dict[Side | None, list[Path]], names: _Names, root: Path, skips: SkipLog
 ) -> Iterator[Row]:
     count = bare = 0
+    classify = _in_class_folders(sides, names)
     for side, paths in sides.items():
         for path in paths:
             if fault := text_fault(str(path)[len(str(root)) :]):
@@ -209,14 +212,29 @@ def _rows(
             # If a line was left out, the image may show any of the other classes.
             absent = set(names.by_number.values()) - set(present)
             unknown = () if complete else tuple(sorted(absent))
+            if classify:
+                present, unknown = (path.parent.name,), ()
             yield Row(printable(path), str(path), present, unknown, split=side or "")
-    if count and bare == count:
+    if count and bare == count and not classify:
         raise DataError(
             f"None of {count} images of {printable(root)!r} has a text file with its classes; that "
             "of images/a.jpg is labels/a.txt."
         )
-    if bare:
+    if bare and not classify:
         logger.info("%d of %d images have no text file, and so no label", bare, count)
+
+
+def _in_class_folders(sides: dict[Side | None, list[Path]], names: _Names) -> bool:
+    """Whether images are in folders named after their class and have no text files.
+
+    Ultralytics' models that classify read this layout.
+    """
+    classes = set(names.by_number.values())
+    images = [path for paths in sides.values() for path in paths]
+    return bool(images) and all(
+        path.parent.name in classes and not os.path.isfile(_labels_path(str(path)))
+        for path in images
+    )
 
 
 def _labels_path(image: str) -> str:

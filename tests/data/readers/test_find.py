@@ -133,9 +133,11 @@ def test_folders_of_sides_are_a_split_and_no_labels(tmp_path: Path, delimiter: s
     }  # fmt: skip
 
 
-def test_folders_named_like_sides_are_labels_if_they_contain_images(tmp_path: Path) -> None:
+def test_folders_named_like_sides_are_labels_only_if_they_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "train/1.jpg", "test/2.jpg")
-    dataset = read_dataset(tmp_path)
+    with pytest.raises(DataError, match="'test' is a usual name"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, labels=["train", "test"])
     assert (dataset.labels, dataset.split) == (("test", "train"), None)
 
 

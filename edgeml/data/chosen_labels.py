@@ -1,0 +1,89 @@
+"""Which labels of a data set are used, and what the user learns of how they were read."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml.data.dataset import Dataset, cooccurrence
+from edgeml.errors import DataError
+from edgeml.progress import Progress
+
+_MAX_NAMES = 12
+
+DOUBTFUL = "folder names are split"
+"""How a note begins that the words of folders' names may not be labels."""
+
+
+def with_labels(dataset: Dataset, chosen: Sequence[str], ignored: Sequence[str]) -> Dataset:
+    """Return a data set with only the chosen labels, or all; without the ignored ones.
+
+    A label group stays if all of its labels do.
+
+    Raises:
+        DataError: There is no chosen label of that name.
+    """
+    if not chosen and not ignored:
+        return dataset
+    missing = [name for name in chosen if name not in dataset.labels]
+    if missing:
+        raise DataError(
+            f"There is no label {missing[0]!r} to read. The labels are: {some(dataset.labels)}."
+        )
+    kept = [name for name in dataset.labels if name not in ignored and name in (chosen or [name])]
+    columns = [dataset.labels.index(name) for name in kept]
+    return replace(
+        dataset,
+        labels=tuple(kept),
+        targets=dataset.targets[:, np.array(columns, np.intp)],
+        label_groups=tuple(g for g in dataset.label_groups if set(g.labels) <= set(kept)),
+    )
+
+
+def report_reading(dataset: Dataset, progress: Progress) -> None:
+    """Note the labels and where they come from, and what a reader chose."""
+    origin = f", from {dataset.labels_from}" if dataset.labels_from else ""
+    progress.note(f"labels: {some(dataset.labels)}{origin}")
+    formats = {name: n for name, n in dataset.left_out.items() if name[0].isupper()}
+    if formats:
+        counts = ", ".join(f"{count} {name}" for name, count in formats.items())
+        progress.note(f"left out: files in formats that are not supported: {counts}")
+    for note in dataset.notes:
+        progress.note(f"note: {note}")
+
+
+def suggest_group(dataset: Dataset, progress: Progress) -> None:
+    """Note the option that makes a group of labels of which every image has exactly one."""
+    if any(note.startswith(DOUBTFUL) for note in dataset.notes):
+        return  # the labels may be parts of names
+    group = exclusive_labels(dataset)
+    if group and not dataset.label_groups and not any("," in name for name in group):
+        progress.note(
+            f"note: every image has exactly one of {len(group)} labels; with this option, training "
+            f"and predictions keep to that: --groups {shlex.quote('class=' + ','.join(group))}"
+        )
+
+
+def exclusive_labels(dataset: Dataset) -> tuple[str, ...]:
+    """Return two or more labels of which every image is known to have exactly one, or none."""
+    together = cooccurrence(dataset.targets) > 0
+    np.fill_diagonal(together, False)
+    kept: NDArray[np.bool_] = np.array(dataset.present.any(axis=0))
+    others = together[:, kept].sum(axis=1)
+    while kept.any() and others[kept].any():
+        worst = int(np.argmax(np.where(kept, others, -1)))
+        kept[worst] = False
+        others = others - together[:, worst]
+    exact = (dataset.present[:, kept].sum(axis=1) == 1).all() and dataset.known[:, kept].all()
+    names = tuple(name for name, keep in zip(dataset.labels, kept, strict=True) if keep)
+    return names if exact and len(names) > 1 else ()
+
+
+def some(names: Sequence[str]) -> str:
+    """Return at most a dozen names, and the number of the others."""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
