@@ -70,8 +70,10 @@ def train(
     else:
         print_metrics(result.metrics.to_dict())
         typer.echo(f"Report: {out / 'report.html'}")
-        # split.csv lists only readable images; the next command would stop at a bad one.
-        check = out / "split.csv" if train_config.skip_bad else data
+        # split.csv lists only readable images, and reads back without the options for `data`.
+        c = train_config
+        special = c.skip_bad or c.separator or c.labels or c.ignore_labels or c.delimiter != "_"
+        check = out / "split.csv" if special else data
         typer.echo(f"Next: edgeml export {out} --fmt onnx --check {check}")
 
 

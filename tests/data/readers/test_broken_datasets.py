@@ -91,7 +91,7 @@ def test_the_command_prints_one_line_and_leaves_no_file(
     words = ["data", "split", str(case.make(root)), "--out", str(out)]
     assert run_command(words, monkeypatch) == 2
     printed = capsys.readouterr()
-    progress = re.compile(r"[a-z ]+: \d+/\d+ in|labels: ")  # of earlier steps
+    progress = re.compile(r"[a-z ]+: \d+/\d+ in|labels: |note: ")  # of earlier steps
     lines = [line for line in printed.err.splitlines() if not progress.match(line)]
     assert printed.out == ""
     assert len(lines) == 1, printed.err
