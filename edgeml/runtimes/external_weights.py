@@ -41,6 +41,21 @@ def load_external_weights(model: onnx.ModelProto, path: Path) -> None:
         tensor.ClearField("data_location")
 
 
+def refuse_external_weights(path: Path) -> None:
+    """Refuse a model of several files where the digest of one has to identify it.
+
+    Raises:
+        ModelLoadError: Weights are in another file.
+    """
+    import onnx
+
+    if any(tensor.external_data for tensor in _tensors(onnx.load(path, load_external_data=False))):
+        raise ModelLoadError(
+            f"The weights of {path.name!r} are in another file. An engine belongs to one file: "
+            "write it with edgeml export --fmt onnx first."
+        )
+
+
 def _content(where: dict[str, str], path: Path, name: str) -> bytes:
     location = where.get("location", "")
     file = path.parent / location

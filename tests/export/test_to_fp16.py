@@ -354,7 +354,7 @@ def test_constants_inside_of_nodes_are_fp16_where_fp16_holds_them(tmp_path: Path
         {"axes": np.array([1, 2, 3], np.int64), "one": np.array([1], np.int64)},
     )
     fp16 = fp16_from_onnx(source, tmp_path / "fp16.onnx")
-    types = types_of_values(read_onnx(fp16))
+    types = types_of_values(onnx.load(fp16))
     assert [types[name] for name in ("two", "large", "half")] == [FLOAT16, FLOAT, FLOAT]
     np.testing.assert_array_equal(run(fp16, BRIGHT), run(source, BRIGHT))
 

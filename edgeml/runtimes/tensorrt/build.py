@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from edgeml.errors import ExportError, InputError
 from edgeml.files import sha256_of_file, staged
 from edgeml.progress import SILENT, Advance, Progress
+from edgeml.runtimes.external_weights import refuse_external_weights
 from edgeml.runtimes.model_files import staged_model
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.tensorrt import bindings, cuda
@@ -107,13 +108,14 @@ def engine_from_onnx(
 
     Raises:
         MissingDependencyError: The library, cuda-bindings or onnx is not installed.
-        ModelLoadError: The source is not ONNX, or TensorRT finds no GPU.
+        ModelLoadError: The source is not one ONNX file, or TensorRT finds no GPU.
         SpecError: It has no spec inside.
         InputError: An option that the library does not support, or a target that cannot be written.
         ExportError: TensorRT would misread the file, cannot read it, or cannot build it.
     """
     trt = bindings.load(library, to="build TensorRT engines")
     model = read_onnx(source)
+    refuse_external_weights(source)
     spec = spec or spec_of_onnx(model, source)
     check_legal(source.name, refused_by_tensorrt(model))
     needs_gpu = library == "tensorrt" or options.capability == "current"
