@@ -33,6 +33,7 @@ QUANTIZED: Step = ("QuantizeLinear", ["logits", "scale", "zero"], "q")
 # Each ends in `y`; the logits are those of a Gemm.
 ENDS: dict[str, tuple[str, list[Step]]] = {
     "none": ("linear", [("Identity", ["logits"], "y")]),
+    "rectified": ("linear", [("Relu", ["logits"], "y")]),
     "softmax": ("softmax", [("Softmax", ["logits"], "y")]),
     "softmax and clip": ("softmax", [("Softmax", ["logits"], "s"), ("Clip", ["s", "0", "1"], "y")]),
     "softmax reshaped": (

@@ -12,21 +12,16 @@ import pytest
 from onnx import TensorProto
 
 from edgeml import Predictor
-from edgeml.data import Dataset, read_dataset
+from edgeml.data import Dataset
 from edgeml.predict.inspection import describe
 from edgeml.runtimes.onnx_graph import IntegerLayers
 from edgeml.spec.storage import sidecar_path
 from edgeml_export import export, pipeline
 from tests.export.graphs import SIDE, SPEC
-from tests.field.nets import CONSTANTS, NODES, plain_network, stored, two_folders
+from tests.field.nets import CONSTANTS, NODES, plain_network, stored
 from tests.field.test_onnx_files import WIDE
 
 pytestmark = pytest.mark.runtime
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return read_dataset(two_folders(tmp_path_factory.mktemp("images") / "data"))
 
 
 def quantized_by_onnxruntime(folder: Path, form: str) -> Path:

@@ -11,36 +11,24 @@ import pytest
 from onnx import helper
 from onnx.external_data_helper import set_external_data
 
-from edgeml.data import Dataset, read_dataset
+from edgeml.data import Dataset
 from edgeml.errors import EdgemlError, ModelLoadError
 from edgeml.runtimes.onnx_file import read_onnx
-from edgeml_export import export, pipeline
+from edgeml_export import export
 from tests.export.graphs import SIDE, run
 from tests.field.nets import (
     CONSTANTS,
     NODES,
     plain_network,
     stored,
-    two_folders,
     values_of,
     with_initializers_as_inputs,
 )
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, pytest.mark.usefixtures("untimed")]
 
 WIDE = {"max_drop": 100.0, "max_label_drop": 100.0, "minutes": 0.1}
 BATCH = np.random.default_rng(0).normal(0, 1, (2, 3, SIDE, SIDE)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return read_dataset(two_folders(tmp_path_factory.mktemp("images") / "data"))
-
-
-@pytest.fixture(autouse=True)
-def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip timing INT8 against FP32, which takes seconds."""
-    monkeypatch.setattr(pipeline, "measure_speed", lambda *_: None)
 
 
 def with_external_data(path: Path, location: str = "model.onnx.data") -> Path:

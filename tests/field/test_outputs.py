@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgeml import Predictor
-from edgeml.data import Dataset, read_dataset
+from edgeml.data import Dataset
 from edgeml.errors import SpecError
 from edgeml.predict.inspection import describe
 from edgeml.runtimes.protocol import as_rows
-from edgeml_export import export, pipeline
+from edgeml_export import export
 from tests.export.graphs import SIDE, Node, run
-from tests.field.nets import CONSTANTS, NODES, plain_network, stored, two_folders
+from tests.field.nets import CONSTANTS, NODES, plain_network, stored
 from tests.field.test_onnx_files import BATCH, WIDE
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, pytest.mark.usefixtures("untimed")]
 
 CONSTANTS_WITH_HEADS = {
     **CONSTANTS,
@@ -30,17 +30,6 @@ CONSTANTS_WITH_HEADS = {
     "one": np.array([1], np.int64),
     "minus": np.array([-1], np.int64),
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return read_dataset(two_folders(tmp_path_factory.mktemp("images") / "data"))
-
-
-@pytest.fixture(autouse=True)
-def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip timing INT8 against FP32, which takes seconds."""
-    monkeypatch.setattr(pipeline, "measure_speed", lambda *_: None)
 
 
 def with_two_outputs(path: Path) -> Path:

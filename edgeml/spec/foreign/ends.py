@@ -30,6 +30,10 @@ _SUMS = frozenset({"Add", "Sub", "Sum", "Mean", "Subtract", "Concat", "QLinearAd
 _PRODUCTS = frozenset({"Mul", "Multiply"})
 _QUOTIENTS = frozenset({"Div", "Divide"})
 _LIMITS = frozenset({"Clip", "Clamp", "Min", "Max", "Minimum", "Maximum"})
+_RECTIFIERS = frozenset(
+    {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Softplus", "Swish", "HardSwish", "Mish"}
+)
+"""Without an upper limit, so logits behind them are no probabilities, however small they are."""
 _ARITHMETIC = frozenset({"Add", "Sub", "Subtract"}) | _PRODUCTS | _QUOTIENTS
 
 _ACTIVATIONS: Mapping[str, End] = {
@@ -68,6 +72,8 @@ def end_of(
         return ("linear" if linear else "unknown"), node.op
     if before and node.op in _LIMITS and len(varying) == 1:
         return before[0] if before[0][0] in ("softmax", "sigmoid") else ("unknown", node.op)
+    if before and node.op in _RECTIFIERS and before[0][0] == "linear":
+        return "linear", node.op
     if before and node.op == "Exp" and before[0][0] == "log_softmax":
         return "softmax", before[0][1]
     scaled = node.op in _PRODUCTS or (node.op in _QUOTIENTS and varying == node.inputs[:1])
