@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from edgeml.data.dataset import Dataset, cooccurrence
 from edgeml.errors import DataError
 from edgeml.progress import Progress
-
-_MAX_NAMES = 12
+from edgeml.spec.model_spec import some_names
 
 DOUBTFUL = "folder names are split"
 """How a note begins that the words of folders' names may not be labels."""
@@ -32,7 +31,8 @@ def with_labels(dataset: Dataset, chosen: Sequence[str], ignored: Sequence[str])
     missing = [name for name in chosen if name not in dataset.labels]
     if missing:
         raise DataError(
-            f"There is no label {missing[0]!r} to read. The labels are: {some(dataset.labels)}."
+            f"There is no label {missing[0]!r} to read. "
+            f"The labels are: {some_names(dataset.labels)}."
         )
     kept = [name for name in dataset.labels if name not in ignored and name in (chosen or [name])]
     columns = [dataset.labels.index(name) for name in kept]
@@ -47,7 +47,7 @@ def with_labels(dataset: Dataset, chosen: Sequence[str], ignored: Sequence[str])
 def report_reading(dataset: Dataset, progress: Progress) -> None:
     """Note the labels and where they come from, and what a reader chose."""
     origin = f", from {dataset.labels_from}" if dataset.labels_from else ""
-    progress.note(f"labels: {some(dataset.labels)}{origin}")
+    progress.note(f"labels: {some_names(dataset.labels)}{origin}")
     formats = {name: n for name, n in dataset.left_out.items() if name[0].isupper()}
     if formats:
         counts = ", ".join(f"{count} {name}" for name, count in formats.items())
@@ -81,9 +81,3 @@ def exclusive_labels(dataset: Dataset) -> tuple[str, ...]:
     exact = (dataset.present[:, kept].sum(axis=1) == 1).all() and dataset.known[:, kept].all()
     names = tuple(name for name, keep in zip(dataset.labels, kept, strict=True) if keep)
     return names if exact and len(names) > 1 else ()
-
-
-def some(names: Sequence[str]) -> str:
-    """Return at most a dozen names, and the number of the others."""
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more

@@ -253,9 +253,14 @@ def labels_summary(labels: Sequence[str], limit: int) -> str:
 
 
 def quoted_names(names: Sequence[str], limit: int = 12) -> str:
-    """Return names in quotes for a message, the first `limit` of them and how many there are."""
+    """Return names in quotes for a message: the first `limit` of them, and how many more."""
+    return some_names([*map(repr, names)], limit)
+
+
+def some_names(names: Sequence[str], limit: int = 12) -> str:
+    """Return names for a message: the first `limit` of them, and how many more."""
     rest = len(names) - limit
-    return ", ".join(map(repr, names[:limit])) + (f" and {rest:,} more" if rest > 0 else "")
+    return ", ".join(names[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def printable_label(label: str) -> str:

@@ -6,21 +6,10 @@ from pathlib import Path
 
 from edgeml.image.headers import SUFFIXES_OF, format_of
 from edgeml.image.reading import SUFFIXES
+from edgeml.image.unread import unread_format
 
-_OTHER_IMAGES = (
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"8BPS", "PSD"),
-    (b"\x76\x2f\x31\x01", "OpenEXR"),
-    (b"#?RADIANCE", "Radiance HDR"),
-    (b"%PDF-", "PDF"),
-    (b"FUJIFILMCCD-RAW", "camera raw"),
-)
+# Most of these begin as a TIFF does.
 _RAW = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raw"}
-_AVIF = (b"avif", b"avis")
-_HEIF = (b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
 def is_image(path: Path) -> bool:
@@ -37,20 +26,15 @@ def _kind(path: Path) -> str | None:
     """Return an empty text for an image that can be read, the name of another format, or None."""
     try:
         with open(path, "rb") as file:
-            head = file.read(16)
+            head = file.read(4096)
     except OSError:
         return None
     suffix = path.suffix.lower()
     if suffix in _RAW:
         return "camera raw"
-    if head[4:8] == b"ftyp":
-        if head[8:12] in _AVIF:
-            return ""
-        return "HEIC" if head[8:12] in _HEIF else None  # else a video
-    if name := next((name for start, name in _OTHER_IMAGES if head.startswith(start)), None):
-        return name
-    # A few bytes are no proof of a BMP or a PPM, nor of a TIFF, as which cameras' formats start.
+    # A few bytes are no proof of a BMP or a PPM, nor of a TIFF.
     found = format_of(head)
     if found in SUFFIXES_OF and (found not in ("bmp", "tiff", "pnm") or not suffix):
         return ""
-    return "PPM" if suffix in (".ppm", ".pgm", ".pbm", ".pnm", ".pam") else None
+    name = unread_format(head)
+    return None if name is None or name.startswith("a video") else name
