@@ -114,12 +114,18 @@ def user_cache(kind: str, *, extra: str) -> Path:
 
     Raises:
         MissingDependencyError: platformdirs is not installed.
+        InputError: This user has no home folder.
     """
     if chosen := os.environ.get("EDGEML_CACHE"):
         return Path(chosen, kind)
     with needs("platformdirs", extra=extra, to="find the folder for caches"):
         import platformdirs
-    return Path(platformdirs.user_cache_dir("edgeml", appauthor=False), kind)
+    folder = Path("~")
+    with suppress(RuntimeError):  # HOME is not set, and there is no such user
+        folder = Path(platformdirs.user_cache_dir("edgeml", appauthor=False), kind)
+    if not folder.is_absolute():  # what older versions of platformdirs return then
+        raise InputError("This user has no home folder: set EDGEML_CACHE to a folder for caches.")
+    return folder
 
 
 def sha256_of_file(path: Path) -> str:

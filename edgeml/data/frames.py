@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.data.framestore import FrameStore, check_room
-from edgeml.errors import DataError, ImageError
+from edgeml.data.framestore import FrameStore, free_bytes, report_no_cache
+from edgeml.errors import DataError, ImageError, InputError
 from edgeml.image.frame import Frame
 from edgeml.image.preprocess import Preprocess
 from edgeml.image.reading import decode_image, read_file, read_image
@@ -64,7 +65,8 @@ def decoded_frames(
         threads: None uses as many as there are processors.
         advance: Called with the number of images that are done.
         cache: A folder that stores frames: those it has are used, and those it lacks are added.
-            None uses temporary files.
+            If it cannot be used, that is reported once, and all images are decoded. None uses
+            temporary files, or memory where these have no room.
         hashes: The SHA-256 of each image file, as returned by `Dataset.hashes`. Only used with a
             cache; None reads every file once more.
 
@@ -96,12 +98,15 @@ def frames_and_faults(
 ) -> Iterator[tuple[list[Frames], dict[Path, str]]]:
     """Decode like `decoded_frames`, but yield the reason for each image that cannot be read."""
     workers = threads or usable_cpus()
-    if cache is None:
-        with ExitStack() as stack:
-            yield _temporary(sides, workers, advance, stack)
-    else:
-        hashes = hashes or [content_hashes(paths, workers) for paths, _ in sides]
-        yield _cached(sides, hashes, cache, workers, advance)
+    with ExitStack() as stack:
+        found = None
+        if cache is not None:
+            hashes = hashes or [content_hashes(paths, workers) for paths, _ in sides]
+            try:
+                found = _cached(sides, hashes, cache, workers, advance)
+            except (InputError, OSError) as err:
+                report_no_cache(cache, err)
+        yield found or _temporary(sides, workers, advance, stack)
 
 
 def content_hashes(paths: Sequence[Path], threads: int | None = None) -> list[str]:
@@ -114,12 +119,10 @@ def _temporary(
 ) -> tuple[list[Frames], dict[Path, str]]:
     """Decode into temporary files, which the system keeps in memory while there is room."""
     shapes = [(len(paths), *preprocess.size, 3) for paths, preprocess in sides]
-    # Writing to a mapped file on a full disk kills the process.
-    advice = "Set TMPDIR to a larger disk, or train with a smaller --size."
-    check_room(Path(tempfile.gettempdir()), sum(map(math.prod, shapes)), advice)
+    on_disk = _fit_on_disk(sum(map(math.prod, shapes)))
     frames, faults = [], {}
     for (paths, preprocess), shape in zip(sides, shapes, strict=True):
-        stored = stack.enter_context(_mapped(shape))
+        stored = stack.enter_context(_mapped(shape)) if on_disk else np.empty(shape, np.uint8)
         rows = np.arange(len(paths))
         targets = zip(paths, stored, strict=True)
         results = ordered_map(partial(_decode_into, preprocess), targets, workers=workers)
@@ -139,7 +142,10 @@ def _cached(
     workers: int,
     advance: Advance,
 ) -> tuple[list[Frames], dict[Path, str]]:
-    """Read frames from their stores, after adding those that are missing."""
+    """Read frames from their stores, after adding those that are missing.
+
+    Raises InputError or OSError if the folder cannot be used.
+    """
     stores = [FrameStore(cache, preprocess) for _, preprocess in sides]
     missing: list[dict[str, Path]] = []
     needed = 0
@@ -149,9 +155,16 @@ def _cached(
         images = {content: path for content, path in pairs if content and content not in stored}
         missing.append(images)
         needed += len(images) * math.prod(preprocess.size) * 3
+    if needed and needed > (free := free_bytes(cache)):
+        raise InputError(
+            f"{str(cache)!r} has {free / 1e6:.0f} MB free, and they take {needed / 1e6:.0f} MB. "
+            "Make room (edgeml data cache --clear), or set EDGEML_CACHE to a larger disk."
+        )
+    for store, images in zip(stores, missing, strict=True):
+        if images:
+            store.append({})  # before the work, to learn whether it can be kept
+    for (paths, _), images in zip(sides, missing, strict=True):
         advance(len(paths) - len(images))
-    advice = "Make room there (edgeml data cache --clear), or train with a smaller --size."
-    check_room(cache, needed, advice)
     frames: list[Frames] = []
     faults: dict[Path, str] = {}
     work = zip(sides, stores, hashes, missing, strict=True)
@@ -225,10 +238,40 @@ def _fault_of(path: Path, preprocess: Preprocess) -> str:
     return f"The image {str(path)!r} changed while it was read. Start again."
 
 
+def _fit_on_disk(size: int) -> bool:
+    """Return whether temporary files have room; if not, memory must.
+
+    Writing to a mapped file on a full disk kills the process.
+
+    Raises InputError if neither has.
+    """
+    where, free = "no folder for temporary files", 0
+    with suppress(OSError):
+        folder = tempfile.gettempdir()  # none, if nothing on this machine can be written to
+        where, free = repr(folder), free_bytes(Path(folder))
+    if size <= free:
+        return True
+    memory = 0
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size <= memory // 2:
+        return False
+    raise InputError(
+        f"The decoded images take {size / 1e6:.0f} MB; {where} has {free / 1e6:.0f} MB free. "
+        "Set TMPDIR to a larger disk, or train with a smaller --size."
+    )
+
+
 @contextmanager
 def _mapped(shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
-    if not shape[0]:
-        yield np.empty(shape, np.uint8)  # an empty file cannot be mapped
-        return
-    with tempfile.TemporaryFile(prefix="edgeml-frames-") as file:
-        yield np.memmap(file, np.uint8, "w+", shape=shape).view(np.ndarray)
+    """Yield an array of a temporary file; in memory if there cannot be one."""
+    with ExitStack() as stack:
+        frames = np.empty((0, *shape[1:]), np.uint8)
+        if shape[0]:  # an empty file cannot be mapped
+            with suppress(OSError):
+                # Unbuffered: what a full disk refuses would be written again on closing.
+                file = stack.enter_context(
+                    tempfile.TemporaryFile(buffering=0, prefix="edgeml-frames-")
+                )
+                frames = np.memmap(file, np.uint8, "w+", shape=shape).view(np.ndarray)
+        yield frames if len(frames) == shape[0] else np.empty(shape, np.uint8)

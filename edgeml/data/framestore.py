@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import struct
@@ -23,6 +24,8 @@ from edgeml.files import locked, user_cache
 from edgeml.image.frame import Frame
 from edgeml.image.preprocess import Preprocess
 from edgeml.ordered import ordered_map
+
+logger = logging.getLogger(__name__)
 
 _VERSION = 1
 """To be raised whenever `read_image` or `Preprocess.fit` return other pixels than before."""
@@ -68,9 +71,11 @@ class FrameStore:
             count = self._pack.stat().st_size // self._bytes
         except OSError:
             count = 0
-        if not count:
-            return np.empty((0, *self._shape), np.uint8)  # an empty file cannot be mapped
-        return np.memmap(self._pack, np.uint8, "r", shape=(count, *self._shape)).view(np.ndarray)
+        if count:  # an empty file cannot be mapped
+            shape = (count, *self._shape)
+            with suppress(OSError):  # another user's, which this one must not read
+                return np.memmap(self._pack, np.uint8, "r", shape=shape).view(np.ndarray)
+        return np.empty((0, *self._shape), np.uint8)
 
     def rows(
         self, contents: Collection[str], frames: NDArray[np.uint8], workers: int
@@ -84,15 +89,18 @@ class FrameStore:
         return {content: entry.row for content, entry, good in checked if good}
 
     def append(self, frames: Mapping[str, Frame]) -> None:
-        """Store frames by content, except those that another process stored in the meantime."""
+        """Store frames by content, except those that another process stored in the meantime.
+
+        With no frames at all it only checks that some could be stored.
+
+        Raises:
+            InputError: The folder cannot be written to, or is full.
+        """
         try:
             with locked(self._lock):
                 self._append(frames)
         except OSError as err:
-            raise InputError(
-                f"Cannot store frames in {str(self._pack.parent)!r}: {err.strerror}. Make room "
-                "there (edgeml data cache --clear), or choose another folder."
-            ) from err
+            raise InputError(f"Cannot write {str(self._pack)!r}: {err.strerror}.") from err
 
     def _append(self, frames: Mapping[str, Frame]) -> None:
         self._refresh()
@@ -139,15 +147,36 @@ def default_cache() -> Path:
 
 
 def cache_or_none() -> Path | None:
-    """Return `default_cache()`; None if platformdirs is not installed."""
-    with suppress(MissingDependencyError):
+    """Return `default_cache()`; None without platformdirs, or without a home."""
+    try:
         return default_cache()
-    return None
+    except MissingDependencyError:
+        return None
+    except InputError as err:
+        report_no_cache(None, err)
+        return None
+
+
+_reported: set[Path | None] = set()
+
+
+def report_no_cache(folder: Path | None, why: object) -> None:
+    """State on stderr that there is no cache; once for each folder, since all steps need it."""
+    if folder not in _reported:
+        _reported.add(folder)
+        logger.warning("Decoded images are not stored for the next run: %s", why)
 
 
 def cache_size(folder: Path) -> int:
-    """Return the size in bytes of the stores in a folder, which need not exist."""
-    return sum(path.stat().st_size for path in _files(folder))
+    """Return the size in bytes of the stores in a folder, which need not exist.
+
+    Raises:
+        InputError: The folder cannot be read.
+    """
+    try:
+        return sum(path.stat().st_size for path in _files(folder))
+    except OSError as err:
+        raise InputError(f"Cannot read {str(folder)!r}: {err.strerror}.") from err
 
 
 def clear_cache(folder: Path) -> int:
@@ -161,15 +190,10 @@ def clear_cache(folder: Path) -> int:
     return freed
 
 
-def check_room(folder: Path, size: int, advice: str) -> None:
-    """Check that `size` bytes are free where `folder` is or will be; otherwise give `advice`."""
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes are free where `folder` is or will be."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if size > free:
-        raise InputError(
-            f"The decoded images take {size / 1e9:.1f} GB; {str(folder)!r} has "
-            f"{free / 1e9:.1f} GB free. {advice}"
-        )
+    return shutil.disk_usage(existing).free
 
 
 def _digest(preprocess: Preprocess) -> str:

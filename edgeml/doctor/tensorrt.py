@@ -13,7 +13,7 @@ from importlib import util
 from edgeml.doctor import probes
 from edgeml.doctor.gpu import Driver, jetson_linux, old_driver
 from edgeml.doctor.probes import Finding, absent, problem
-from edgeml.errors import MissingDependencyError
+from edgeml.errors import InputError, MissingDependencyError
 from edgeml.files import user_cache
 from edgeml.runtimes.known_issues import known_issue
 from edgeml.runtimes.tensorrt.engine_options import RTX_CAPABILITIES
@@ -83,7 +83,7 @@ def _tensorrt_rtx(driver: Driver) -> Finding:
 
 def _cached_engines() -> Iterator[Finding]:
     """Report the cache of engines that were built from .onnx files, if there is one."""
-    with suppress(MissingDependencyError, OSError):
+    with suppress(MissingDependencyError, InputError, OSError):
         folder = user_cache("engines", extra="trt")
         sizes = {path: path.stat().st_size for path in folder.iterdir()}
         count = sum(path.suffix == ".engine" for path in sizes)

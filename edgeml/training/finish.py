@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeml.data.audit import audit
-from edgeml.data.framestore import default_cache
+from edgeml.data.framestore import cache_or_none
 from edgeml.data.split import held_out
 from edgeml.measure.metrics import Metrics, evaluate
 from edgeml.measure.reliability import fit_temperature
@@ -93,7 +93,7 @@ def finish(
         history=tuple(history),
         held_out=unseen,
     )
-    cache = default_cache() if config.cache else None
+    cache = cache_or_none() if config.cache else None
     audited = audit(splits.dataset, threads=config.workers, cache=cache).summary()
     train_report(_training(result, scored, val, config, audited), out / REPORT_FILE)
     (out / STATE_FILE).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeml.data import Dataset, report_skipped, split_dataset
 from edgeml.data.frames import Frames, decoded_frames
-from edgeml.data.framestore import default_cache
+from edgeml.data.framestore import cache_or_none
 from edgeml.data.screen import without_unreadable
 from edgeml.errors import DataError
 from edgeml.image.preprocess import Preprocess
@@ -78,7 +78,7 @@ def prepare_splits(dataset: Dataset, config: TrainConfig, progress: Progress) ->
         raise DataError(
             f"There is only one label, {', '.join(dataset.labels)!r}; training needs at least two."
         )
-    cache = default_cache() if config.cache else None
+    cache = cache_or_none() if config.cache else None
     dataset = without_unreadable(
         dataset, skip_bad=config.skip_bad, threads=config.workers, cache=cache, progress=progress
     )
@@ -181,7 +181,7 @@ def decoded_splits(
                     fits,
                     threads=config.workers,
                     advance=advance,
-                    cache=default_cache() if config.cache else None,
+                    cache=cache_or_none() if config.cache else None,
                     hashes=[split.hashes() for split in named.values()],
                 )
             )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeml.errors import ExportError, needs
+from edgeml.errors import ExportError, InputError, needs
 from edgeml.files import user_cache
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import Advance, Progress
@@ -274,12 +274,15 @@ def _build_engine(job: Job, source: Path, target: Path) -> EngineReport:
     """Build an engine with the timings that earlier builds on this machine measured."""
     library = job.request.library
     assert library is not None
+    timings = None
+    with suppress(InputError):  # there is no home to keep them in
+        timings = user_cache("engines", extra="export") / f"{library}.timing"
     built = engine_from_onnx(
         source,
         target,
         job.request.engine,
         library=library,
-        timing_cache=user_cache("engines", extra="export") / f"{library}.timing",
+        timing_cache=timings,
         progress=job.progress,
     )
     report = EngineReport(

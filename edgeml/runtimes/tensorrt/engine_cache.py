@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from edgeml.errors import EngineMismatchError
+from edgeml.errors import EngineMismatchError, InputError
 from edgeml.files import locked, sha256_of_file, user_cache
 from edgeml.progress import Progress, TerminalProgress
 from edgeml.runtimes.tensorrt import bindings, cuda
@@ -49,7 +52,7 @@ def open_onnx(
     """Open the engine of an .onnx file; build it if this machine has none that fits.
 
     The cache is EDGEML_CACHE/engines, or this system's folder for caches; `edgeml doctor` prints
-    where it is and how large.
+    where it is and how large. If it cannot be written to, the engine is built for this process.
 
     Args:
         path: An .onnx, quantised for TensorRT if it is INT8.
@@ -59,7 +62,7 @@ def open_onnx(
         progress: Receives the steps of a build; None prints them on stderr, as it may take minutes.
 
     Raises:
-        InputError: There is no such device, or the cache is not a writable folder.
+        InputError: There is no such device.
         ModelLoadError: There is no GPU, or TensorRT refuses what it built.
         ExportError: TensorRT cannot build it.
         MissingDependencyError: TensorRT, cuda-bindings or onnx is not installed.
@@ -71,9 +74,8 @@ def open_onnx(
     trt = bindings.load(library)
     index = gpu_index(device)
     gpu = cuda.this_gpu(index)
-    folder = user_cache("engines", extra="trt")
-    engine = folder / f"{path.stem}-{_key(path, library, trt.__version__, gpu)}.engine"
-    with locked(engine.with_suffix(".lock")):
+    name = f"{path.stem}-{_key(path, library, trt.__version__, gpu)}.engine"
+    with _kept(name) as engine:
         if engine.exists():
             try:
                 return TensorRtRuntime(engine, library=library, device=device)
@@ -88,13 +90,28 @@ def open_onnx(
             engine,
             EngineOptions(profile=Profile(*_BATCHES), capability=capability),
             library=library,
-            timing_cache=folder / f"{library}-{gpu_digest[:8]}.timing",
+            timing_cache=engine.parent / f"{library}-{gpu_digest[:8]}.timing",
             device=index,
             spec=spec,
             progress=progress,
         )
         _remove_superseded(engine)
         return TensorRtRuntime(engine, library=library, device=device)
+
+
+@contextmanager
+def _kept(name: str) -> Iterator[Path]:
+    """Yield where an engine is or will be: in the cache, locked, or else in a temporary folder."""
+    with ExitStack() as stack:
+        engine = None
+        try:
+            engine = user_cache("engines", extra="trt") / name
+            stack.enter_context(locked(engine.with_suffix(".lock")))
+        except InputError as err:
+            if engine is None or not os.path.exists(engine):
+                logger.warning("The engine is not kept for the next run: %s", err)
+                engine = Path(stack.enter_context(TemporaryDirectory(prefix="edgeml-")), name)
+        yield engine
 
 
 def _remove_superseded(engine: Path) -> None:
