@@ -28,7 +28,9 @@ def model_args(texts: list[str]) -> dict[str, ModelArg]:
     for key, _ in arguments:
         if not key.isidentifier():
             raise InputError(f"--model-args needs key=value, not {key!r} as a key.")
-    return {key: _scalar(text) for key, text in arguments}
+    from edgeml.training.config import scalar
+
+    return {key: scalar(text) for key, text in arguments}
 
 
 def names(text: str, separator: str) -> tuple[str, ...]:
@@ -95,14 +97,3 @@ def torchvision_weights(name: str) -> object:
         raise InputError(
             f"torchvision has no {name!r}; expected such as ResNet50_Weights.IMAGENET1K_V2."
         ) from err
-
-
-def _scalar(text: str) -> ModelArg:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -212,10 +212,23 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     with needs("yaml", extra="train", to="read a .yaml"):
         import yaml
+
+    class Texts(yaml.SafeLoader):
+        """Leaves all but null as text: the type of a setting decides, as it does for flags.
+
+        YAML 1.1 reads `off` and `no` as false, which are choices and labels, and 1e-3 as text.
+        """
+
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            start: [rule for rule in rules if rule[0] == "tag:yaml.org,2002:null"]
+            for start, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
     try:
+        text = path.read_text(encoding="utf-8")
         # The values alone do not have line numbers.
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.compose(text, Loader=Texts)
+        values = yaml.load(text, Loader=Texts)
     except OSError as err:
         raise InputError(f"Cannot read {str(path)!r}: {err.strerror}.") from err
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as err:
@@ -240,12 +253,30 @@ def _read(where: str, name: object, value: object) -> object:
         raise InputError(f"{where}: there is no setting {str(name)!r}{hint}")
     from pydantic import TypeAdapter, ValidationError
 
+    nothing = {"off", "none"} & {*choices(kinds[str(name)])}
+    if nothing and value is not None and str(value).lower() in ("off", "no", "false", "none"):
+        (value,) = nothing
+    if name == "model_args" and isinstance(value, dict):
+        value = {
+            key: scalar(item) if isinstance(item, str) else item for key, item in value.items()
+        }
     try:
-        # Not strict: YAML 1.1 reads 1e-3 as text.
         return TypeAdapter(kinds[str(name)]).validate_python(value)
     except ValidationError as err:
         reason = err.errors(include_url=False)[0]["msg"]
         raise InputError(f"{where}: {name} is {value!r}: {reason}.") from err
+
+
+def scalar(text: str) -> ModelArg:
+    """Return the number or the true/false that a text looks like; otherwise the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _check(name: str, value: object, kind: Any, setting: Setting) -> None:
