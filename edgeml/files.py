@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,15 +35,22 @@ def staged(target: Path) -> Iterator[Path]:
     unchanged. The remains of a killed process are removed by the next one that writes there.
 
     Raises:
-        InputError: The folder of `target` cannot be written to.
+        InputError: The folder of `target` cannot be written to, or is full.
     """
     target = Path(target)
     with staging(target) as folder:
         temporary = folder / target.name
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, target)
-        _flush(target.parent)
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, target)
+            _flush(target.parent)
+        except BrokenPipeError:
+            raise
+        except OSError as err:  # of the temporary file, which nobody knows
+            if err.filename is None or Path(os.fsdecode(err.filename)).is_relative_to(folder):
+                raise _cannot_write(target, err) from err
+            raise
 
 
 @contextmanager
@@ -52,8 +60,18 @@ def staging(target: Path) -> Iterator[Path]:
     It is removed when the block ends or, if the process is killed, when the next one writes there.
 
     Raises:
-        InputError: The folder of `target` cannot be written to.
+        InputError: The folder of `target` cannot be written to, or it is a device.
     """
+    try:
+        kind = os.stat(target).st_mode
+    except FileNotFoundError:
+        kind = stat.S_IFREG
+    except OSError as err:
+        raise _cannot_write(target, err) from err
+    in_dev = target.parent == Path("/dev")  # /dev/stdout may lead to a file
+    if in_dev or not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        # A rename would put a file in its place: /dev/null would be gone for everyone.
+        raise InputError(f"Cannot write {str(target)!r}: it is a device or a pipe, not a file.")
     _clean_up(target.parent.absolute())
     folder, lock = _locked_folder(target)
     try:
@@ -64,13 +82,16 @@ def staging(target: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def check_writable(target: Path) -> None:
-    """Check before long work that its target can be written.
+def check_writable(target: Path, *, folder: bool = False) -> None:
+    """Check before long work that its target, a file or a folder, can be written.
 
     Raises:
-        InputError: The folder of `target` cannot be written to.
+        InputError: The folder of `target` cannot be written to, or something else is there.
     """
     with staging(target):
+        if target.exists() and target.is_dir() != folder:
+            found, wanted = ("file", "folder") if folder else ("folder", "file")
+            raise InputError(f"Cannot write the {wanted} {str(target)!r}: it is a {found}.")
         pass
 
 
@@ -137,6 +158,11 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _cannot_write(target: Path, err: OSError) -> InputError:
+    why = err.strerror or err
+    return InputError(f"Cannot write {str(target)!r}: {why}. Choose another place with --out.")
+
+
 def _locked_folder(target: Path) -> tuple[Path, int | None]:
     """Create a folder and lock it: the lock ends with this process, however that ends.
 
@@ -148,9 +174,7 @@ def _locked_folder(target: Path) -> tuple[Path, int | None]:
             prefix = f".{target.name}."
             folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=target.parent))
         except OSError as err:
-            raise InputError(
-                f"Cannot write {str(target)!r}: {err.strerror}. Choose another place with --out."
-            ) from err
+            raise _cannot_write(target, err) from err
         try:
             lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import uuid
@@ -22,7 +23,7 @@ from edgeml.benchmark.report import BenchReport, Disturbance, ModelResult
 from edgeml.benchmark.stages import STAGES, WarmUp
 from edgeml.benchmark.statistics import per_second, summarize
 from edgeml.benchmark.worker import Block, LoadedModel
-from edgeml.errors import InputError
+from edgeml.errors import InputError, ModelLoadError
 from edgeml.files import sha256_of_file, write_text
 from edgeml.progress import SILENT, Progress
 from edgeml.report.check import check_report
@@ -53,6 +54,9 @@ def run_benchmark(
     """
     if not models:
         raise InputError("There is no model to measure; pass one or more.")
+    for model in models:
+        if not os.path.exists(model):
+            raise ModelLoadError(f"There is no model {str(model)!r}.")
     plan = plan or BenchPlan()
     if out:
         check_report(out / "report.html")

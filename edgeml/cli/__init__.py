@@ -6,10 +6,11 @@ input. Function bodies import what they need, so that `--help` is fast.
 
 from __future__ import annotations
 
-import errno
+import io
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +31,7 @@ from edgeml.cli import (
     train,
     verify,
 )
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, InputError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
@@ -101,12 +102,18 @@ app.add_typer(data.app)
 # What shells report for a program that SIGINT ended.
 _INTERRUPTED = 130
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What is no path though it stands where one belongs; only `stream` reads addresses.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*):(//|[a-z]+/[a-z0-9+.-]+[;,])", re.IGNORECASE)
+
+# A name of a file has 255 bytes at most; more is a data: URI, which may be as long as an image.
+_TOO_LONG = re.compile(r"\S{300,}")
 
 
 def main() -> None:
     """Run the command; print an error that the user can fix as one line, not as a traceback."""
+    _prepare_stdout()
     try:
+        _check_words(sys.argv[1:])
         status = app(standalone_mode=False)
         sys.stdout.flush()
         if status == _INTERRUPTED:  # typer turns Ctrl-C into a silent exit with this status
@@ -123,10 +130,37 @@ def main() -> None:
             raise
         status = _discard_stdout(0)
     except OSError as err:
-        if err.errno not in _DISK_FULL:
-            raise
-        status = _discard_stdout(_print_error(f"Cannot write the results: {err.strerror}.", 2))
+        if err.filename is not None:
+            status = _print_error(f"Cannot use {_filename(err)!r}: {err.strerror}.", 2)
+        else:
+            status = _print_error(f"Cannot write the results: {err.strerror or err}.", 2)
+            _discard_stdout(status)
     raise SystemExit(status)
+
+
+def _filename(err: OSError) -> str:
+    name = err.filename
+    return os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else str(name)
+
+
+def _prepare_stdout() -> None:
+    """Let stdout be closed, and write names that are no text as the bytes that they are."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what cannot be a path."""
+    for word in words:
+        if "\0" in word:
+            raise InputError(f"{word!r} contains a NUL, which no name of a file does.")
+        found = _ADDRESS.match(word)
+        is_data = found and found[1].lower() == "data"
+        if found and (is_data or words[0] != "stream") and not os.path.lexists(word[:255]):
+            kind = "a data: URI" if is_data else "an address"
+            raise InputError(f"{word!r} is {kind}; files and folders are read. Download it first.")
 
 
 def _discard_stdout(status: int) -> int:
@@ -137,6 +171,7 @@ def _discard_stdout(status: int) -> int:
 
 def _print_error(error: object, status: int) -> int:
     text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    text = _TOO_LONG.sub(lambda found: f"{found[0][:60]}...{found[0][-20:]}", text)
     if text:  # a command group without a command prints its help, and no error
         typer.secho(f"edgeml: {' '.join(text.split())}", fg="red", err=True)
     return status

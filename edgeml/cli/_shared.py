@@ -117,7 +117,16 @@ def check_shares(dataset: Dataset, val: float | None, test: float | None) -> Non
 
 def print_json(document: object) -> None:
     """Print one JSON document on stdout; NaN, which JSON lacks, is a bug and refused."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(_as_json(document))
+
+
+def _as_json(document: object) -> str:
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # the name of a file: escape it, so that it reads back
+        text = json.dumps(document, indent=2)
+    return text
 
 
 @contextmanager
@@ -127,12 +136,7 @@ def json_list() -> Iterator[Callable[[object], None]]:
 
     def item(value: object) -> None:
         nonlocal before
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a file name: escape it, so that it reads back
-            text = json.dumps(value, indent=2)
-        typer.echo(before + "\n" + textwrap.indent(text, "  "), nl=False)
+        typer.echo(before + "\n" + textwrap.indent(_as_json(value), "  "), nl=False)
         before = ","
 
     yield item

@@ -51,10 +51,10 @@ def fetch_apparel(out: Path, *, progress: Progress = SILENT) -> Dataset:
         DataError: Kaggle cannot be reached, does not answer, or requires credentials.
         MissingDependencyError: kagglehub is not installed.
     """
-    target = Path(out).resolve()
+    target = Path(os.path.realpath(out))
     if os.path.exists(target) and (not os.path.isdir(target) or any(target.iterdir())):
         raise InputError(f"{str(out)!r} exists and is not an empty folder: choose a new one.")
-    check_writable(target)
+    check_writable(target, folder=True)
     source = _top(_download())
     progress.note(f"Copying from {source}, which may be deleted afterwards")
     try:

@@ -104,9 +104,9 @@ class Outputs:
         if self.parquet:
             check_parquet()
         if self.overlay:
-            inside = self.overlay.resolve()
+            inside = Path(os.path.realpath(self.overlay))
             for source in sources:
-                if source.is_dir() and inside.is_relative_to(source.resolve()):
+                if source.is_dir() and inside.is_relative_to(os.path.realpath(source)):
                     raise InputError(
                         f"{str(self.overlay)!r} is inside {str(source)!r}: the next run would read "
                         "the overlays as images. Choose a folder next to it."

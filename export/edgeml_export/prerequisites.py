@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edgeml.errors import CalibrationError, MissingDependencyError, ModelLoadError
@@ -114,7 +115,7 @@ def check_output(request: ExportRequest) -> None:
         raise RequestError(f"{str(path)!r} is a folder: choose another name with --out.", "folder")
     if not suffix:
         check_free(path)
-    check_writable(path)
+    check_writable(path, folder=not suffix)
 
 
 def check_source(
@@ -145,7 +146,7 @@ def check_source(
         )
     if request.fmt == "onnx" and request.precision == "fp32":
         raise RequestError(f"{name} is FP32 ONNX already.", "same")
-    if request.path.resolve() == source.resolve():
+    if os.path.realpath(request.path) == os.path.realpath(source):
         raise RequestError(f"{name} would be replaced: choose another name with --out.", "replaced")
     if request.input == "uint8" and spec.input != "uint8":
         raise RequestError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -69,7 +70,7 @@ def synthesize(
         raise InputError(f"The size is {size} pixels; it must be 16 to 1024.")
     if seed < 0:
         raise InputError(f"The seed is {seed}; it must be 0 or more.")
-    target = Path(out).resolve()
+    target = Path(os.path.realpath(out))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{str(out)!r} exists and is not an empty folder: choose a new one.")
     plans = [_planned(index, seed, layout) for index in range(images)]
