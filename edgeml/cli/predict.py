@@ -31,7 +31,7 @@ def predict(
     from edgeml.predict.predictor import Predictor
 
     outputs = Outputs(jsonl=jsonl, csv=csv, parquet=parquet, overlay=overlay)
-    files = list_files(sources)
+    files = list_files(sources, progress())
     mode: Literal["latency", "throughput"] = "latency" if len(files) == 1 else "throughput"
     with Predictor(model, runtime=runtime, device=device, mode=mode) as predictor:
         outputs.check(sources)

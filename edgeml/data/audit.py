@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
-from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.find import read_dataset
 from edgeml.data.readers.folders import files_below
 from edgeml.data.screen import thumbnails
 from edgeml.errors import ImageError
+from edgeml.image.file_kinds import is_image
 from edgeml.image.headers import Header, header_or_none
 from edgeml.image.reading import read_file
 from edgeml.ordered import ordered_map, usable_cpus

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from edgeml.errors import ImageError, InputError
 from edgeml.files import check_writable, sha256_of_file, staged
+from edgeml.image.file_kinds import counted, image_kind
 from edgeml.image.jpeg import encode_jpeg
-from edgeml.image.reading import SUFFIXES, read_image
+from edgeml.image.reading import read_image
 from edgeml.ordered import usable_cpus
 from edgeml.predict.inspection import model_files
 from edgeml.predict.journal import UNFINISHED, Entry, Journal, Stamp, open_journal, stamp_of
@@ -138,21 +139,30 @@ class Tally:
             self.first_error = self.first_error or f"{entry['source']!r}: {entry['error']}"
 
 
-def list_files(sources: Sequence[Path]) -> list[str]:
+def list_files(sources: Sequence[Path], progress: Progress = SILENT) -> list[str]:
     """List images: files, images in folders and subfolders, and the lines of .txt files.
 
-    Images in a folder are those with the suffix of an image, in the order of their names; hidden
-    files are ignored, links to folders are not followed. `-` reads names from stdin.
+    Files in a folder are known by their bytes, and in the order of their names. Images of a format
+    that is not read are listed, since each of them is to have an error; other files are not, and
+    `progress` notes their number. Hidden files are ignored, links to folders are not followed. `-`
+    reads names from stdin.
 
     Raises:
         InputError: A source does not exist, or has no images.
     """
     files: list[str] = []
+    unread: list[str] = []
+    others: list[str] = []
     for source in sources:
-        images = list(_named_by(source))
+        images = list(_named_by(source, unread, others))
         if not images:
-            raise InputError(f"There are no images in {str(source)!r}.")
+            found = f", only other files: {counted(others)}" if others else ""
+            raise InputError(f"There are no images in {str(source)!r}{found}.")
         files += images
+    if unread:
+        progress.note(f"images of formats that are not read: {counted(unread)}")
+    if others:
+        progress.note(f"left out, since they are no images: {counted(others)}")
     return files
 
 
@@ -299,11 +309,11 @@ def _version() -> str:
         return "not installed"
 
 
-def _named_by(source: Path) -> Iterator[str]:
+def _named_by(source: Path, unread: list[str], others: list[str]) -> Iterator[str]:
     if str(source) == "-":
         return _lines_of(sys.stdin.buffer)
     if source.is_dir():
-        return _images_below(str(source))
+        return _images_below(str(source), unread, others)
     if not source.exists():
         raise InputError(f"There is no image {str(source)!r}.")
     if source.suffix.lower() == LIST_SUFFIX:
@@ -318,8 +328,12 @@ def _lines_of(file: Iterable[bytes]) -> Iterator[str]:
             yield os.fsdecode(name)
 
 
-def _images_below(folder: str) -> Iterator[str]:
-    """Walk a folder; one that cannot be read is yielded itself, and becomes an error."""
+def _images_below(folder: str, unread: list[str], others: list[str]) -> Iterator[str]:
+    """Walk a folder; one that cannot be read is yielded itself, and becomes an error.
+
+    The formats of images that are not read are added to `unread`, and the suffixes of files that
+    are no images to `others`.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -329,6 +343,9 @@ def _images_below(folder: str) -> Iterator[str]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _images_below(entry.path)
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+            yield from _images_below(entry.path, unread, others)
+        elif (kind := image_kind(entry.path)) is None:
+            others.append(Path(entry.name).suffix.lower() or "without a suffix")
+        else:
+            unread += [kind] * bool(kind)
             yield entry.path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -12,9 +13,11 @@ from typing import Literal, Protocol, cast
 import cv2
 
 from edgeml.errors import DataError, ImageError, InputError
+from edgeml.image.file_kinds import is_any_image
 from edgeml.image.frame import Frame
 from edgeml.image.quiet import quiet_opencv
-from edgeml.image.reading import SUFFIXES, read_image
+from edgeml.image.reading import read_image
+from edgeml.image.unread import FORMATS
 
 Kind = Literal["camera", "video", "folder", "url"]
 
@@ -104,7 +107,7 @@ def find_source(source: str | os.PathLike[str] | int) -> Source:
         raise InputError(
             f"There is no source {text!r}: pass a camera's number, a video, a folder or a URL."
         ) from err
-    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+    if path.is_dir() or is_any_image(path):
         return FolderSource(path)
     return VideoSource(text, kind="video", name=text)
 
@@ -217,7 +220,10 @@ class VideoSource:
 
 
 class FolderSource:
-    """The images of a folder and of its subfolders, in the order of their names."""
+    """The images of a folder and of its subfolders, in the order of their names.
+
+    Hidden files are ignored. Images of a format that is not read get an error that names it.
+    """
 
     kind: Kind = "folder"
     timeout_s = READ_TIMEOUT_S
@@ -229,13 +235,11 @@ class FolderSource:
         self._root = path if path.is_dir() else path.parent
         self._paths = sorted(
             file
-            for file in (path.rglob("*") if path.is_dir() else [path])
-            if file.suffix.lower() in SUFFIXES and file.is_file()
+            for file in (_visible_files(path) if path.is_dir() else [path])
+            if is_any_image(file)
         )
         if not self._paths:
-            raise DataError(
-                f"The folder {self.name!r} has no images ({', '.join(sorted(SUFFIXES))})."
-            )
+            raise DataError(f"The folder {self.name!r} has no images ({FORMATS}).")
         self._next = 0
 
     def open(self) -> SourceInfo:
@@ -257,3 +261,9 @@ class FolderSource:
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path

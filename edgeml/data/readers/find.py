@@ -9,7 +9,6 @@ from pathlib import Path
 from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
-from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.folders import (
     EVERY_LEVEL,
     EXPECTED,
@@ -23,6 +22,7 @@ from edgeml.data.readers.rows import SkipLog, printable
 from edgeml.data.readers.table import TableOptions, read_table
 from edgeml.data.readers.yolo import is_yolo, read_yolo
 from edgeml.errors import DataError, InputError
+from edgeml.image.file_kinds import is_image
 from edgeml.progress import SILENT, Progress
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from edgeml.data.chosen_labels import DOUBTFUL
 from edgeml.data.dataset import Dataset, Side
-from edgeml.data.readers.file_kinds import is_image, other_format
 from edgeml.data.readers.label_cells import shares_words
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
@@ -27,6 +26,7 @@ from edgeml.data.readers.rows import (
 )
 from edgeml.data.readers.structure import is_structural
 from edgeml.errors import DataError, InputError
+from edgeml.image.file_kinds import counted, is_image, other_format
 from edgeml.image.reading import SUFFIXES
 from edgeml.spec.labels import LabelGroup
 
@@ -204,8 +204,13 @@ def _rows(
     if not any(images_of.values()):
         name = repr(printable(start))
         fault = f"There are no images in {name}"
-        if stray:
-            fault = f"{len(stray)} images are in {name} itself, not in a sub-folder"
+        formats = [kind for path in loose if (kind := other_format(path))]
+        if stray or formats:
+            also = f", and {counted(formats)} that are not read" if formats else ""
+            fault = (
+                f"{len(stray)} images{also} are in {name} itself, not in a sub-folder. Move them "
+                "into a folder for each label, or list them in a labels.csv next to them"
+            )
         raise DataError(f"{fault}. {EXPECTED}.{hint(start)}")
     for path in stray:
         skip_or_raise(skips, printable(path), "it is not in a folder that names labels.")

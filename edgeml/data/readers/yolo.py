@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.data.dataset import SIDES, Dataset, Side
-from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.folders import files_below
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
@@ -27,6 +26,7 @@ from edgeml.data.readers.rows import (
     usable_rows,
 )
 from edgeml.errors import DataError, needs
+from edgeml.image.file_kinds import is_any_image
 from edgeml.image.reading import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _images(entry: str, base: Path, where: str, side: Side, skips: SkipLog) -> l
         return []
     place = Path(os.path.abspath(place))
     if os.path.isdir(place):
-        return [path for path in files_below(place, skips) if is_image(path)]
+        return [path for path in files_below(place, skips) if is_any_image(path)]
     if place.suffix.lower() != ".txt" or not os.path.isfile(place):
         skip_or_raise(skips, where, f"{printable(place)!r} is neither a folder nor a .txt.")
         return []
@@ -185,11 +185,11 @@ def _sides_of_folder(root: Path, skips: SkipLog) -> dict[Side | None, list[Path]
         places = dict.fromkeys(images_folder)
     sides: dict[Side | None, list[Path]] = {}
     for place, side in places.items():
-        images = [path for path in files_below(place, skips) if is_image(path)]
+        images = [path for path in files_below(place, skips) if is_any_image(path)]
         sides.setdefault(side, []).extend(images)
     known = [place for place in places if place.parent.name == "images"]
     for path in files_below(root / "images", skips) if known else []:
-        if is_image(path) and not any(path.is_relative_to(place) for place in known):
+        if is_any_image(path) and not any(path.is_relative_to(place) for place in known):
             skip_or_raise(skips, printable(path), "it is not in a folder train, val or test.")
     return sides
 
