@@ -133,6 +133,11 @@ def is_reserved(name: str) -> bool:
     return name in _EXTRAS or not _may_be_label(name, ())
 
 
+def names_images(name: str) -> bool:
+    """Whether a column of this name contains images: `path`, `file_name`, `Image Index`."""
+    return _plain(name.strip()) in _PATH
+
+
 def _check(
     table: Path, names: list[str], path: str | None, labelled: bool, repeated: list[str]
 ) -> None:

@@ -37,10 +37,11 @@ EVERY_LEVEL = "/"
 
 EXPECTED = (
     "Expected a folder whose sub-folders are named after labels (red_shirt/1.jpg), a table (.csv, "
-    ".parquet) with the columns path and labels, a COCO .json, or a YOLO data.yaml"
+    ".tsv, .jsonl, .parquet) with the columns path and labels, COCO, YOLO, VOC, or an export of "
+    "Label Studio, CVAT, Datumaro or FiftyOne"
 )
 
-TABLES = (".csv", ".parquet", ".json", ".yaml", ".yml")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".json", ".xml", ".yaml", ".yml")
 """Suffixes of files that describe a data set."""
 
 
@@ -178,7 +179,7 @@ def _starts(
 
 def _unwrapped(folder: Path) -> Path:
     """Return the folder that contains the labels: below `data/images/`, if all images are."""
-    while not any(is_image(path) for path in _visible(folder) if os.path.isfile(path)):
+    while not any(is_image(path) for path in visible(folder) if os.path.isfile(path)):
         inner = [entry for entry in _folders_in(folder) if _has_images(entry)]
         if len(inner) != 1 or not is_structural(inner[0].name):
             break
@@ -199,7 +200,7 @@ def _rows(
 ) -> Iterator[Row]:
     files_of = {folder: files_below(folder, skips) for folder in _folders_in(start)}
     images_of = {folder: list(filter(is_image, files)) for folder, files in files_of.items()}
-    loose = [path for path in _visible(start) if os.path.isfile(path)]
+    loose = [path for path in visible(start) if os.path.isfile(path)]
     stray = [path for path in loose if is_image(path)]
     if not any(images_of.values()):
         name = repr(printable(start))
@@ -323,7 +324,12 @@ def _why_not_a_file(path: str) -> str:
     return "it is neither a file nor a folder."
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Return the sorted entries of a folder that are not hidden.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
     try:
         return sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
     except OSError as err:
@@ -333,4 +339,4 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [entry for entry in _visible(folder) if os.path.isdir(entry)]
+    return [entry for entry in visible(folder) if os.path.isdir(entry)]
