@@ -13,17 +13,12 @@ from edgeml.data.readers.cvat import find_cvat, read_cvat
 from edgeml.data.readers.datumaro import find_datumaro, is_datumaro, read_datumaro
 from edgeml.data.readers.fiftyone import find_fiftyone, is_fiftyone, read_fiftyone
 from edgeml.data.readers.file_kinds import is_image
-from edgeml.data.readers.folders import (
-    EVERY_LEVEL,
-    EXPECTED,
-    TABLES,
-    files_below,
-    hint,
-    read_folders,
-)
+from edgeml.data.readers.folders import EVERY_LEVEL, EXPECTED, files_below, read_folders
+from edgeml.data.readers.hints import TABLES, hint
 from edgeml.data.readers.json_files import read_json
 from edgeml.data.readers.label_cells import checked_separator
 from edgeml.data.readers.label_studio import is_label_studio, read_label_studio
+from edgeml.data.readers.parquet_images import image_column
 from edgeml.data.readers.rows import SkipLog, printable
 from edgeml.data.readers.table import TableOptions, read_table, read_tables
 from edgeml.data.readers.table_folders import find_tables
@@ -111,6 +106,17 @@ def find_images(path: Path) -> list[Path]:
     if not images:
         raise DataError(f"There are no images in {printable(path)!r}.")
     return images
+
+
+def contains_images(path: Path) -> bool:
+    """Whether a data set contains its images, as Parquet does, instead of naming their files.
+
+    Raises:
+        DataError: A Parquet file cannot be read.
+    """
+    tables = find_tables(path) if os.path.isdir(path) else [path]
+    parquet = [table for table in tables if table.suffix.lower() == ".parquet"]
+    return any(os.path.isfile(table) and image_column(table) for table in parquet)
 
 
 def _read(

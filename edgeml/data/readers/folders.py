@@ -12,6 +12,7 @@ from pathlib import Path
 from edgeml.data.chosen_labels import DOUBTFUL
 from edgeml.data.dataset import Dataset, Side
 from edgeml.data.readers.file_kinds import is_image, other_format
+from edgeml.data.readers.hints import hint, lists_images, tables_in
 from edgeml.data.readers.label_cells import shares_words
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
@@ -40,9 +41,6 @@ EXPECTED = (
     ".tsv, .jsonl, .parquet) with the columns path and labels, COCO, YOLO, VOC, or an export of "
     "Label Studio, CVAT, Datumaro or FiftyOne"
 )
-
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".json", ".xml", ".yaml", ".yml")
-"""Suffixes of files that describe a data set."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,11 @@ def read_folders(
             f"{DOUBTFUL} at {delimiter!r} though no name consists of words of the others; "
             "--delimiter / reads each name as one label"
         )
+    for table in filter(lists_images, tables_in(root)):
+        notes.append(
+            f"{printable(table.name)} is not read, as the folders name the labels; to read it, "
+            f"name {printable(table)} in place of the folder"
+        )
     dataset = dataset_from_rows(
         rows,
         root=root,
@@ -134,15 +137,6 @@ def files_below(root: Path, skips: SkipLog) -> list[Path]:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden or created by a system, such as `.DS_Store`."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def hint(folder: Path) -> str:
-    """Suggest a file in a folder that may describe the data; empty if there is none."""
-    if not os.path.isdir(folder):
-        return ""
-    places = (folder, folder / "annotations")
-    files = [file for place in places for end in TABLES for file in sorted(place.glob(f"*{end}"))]
-    return f" Did you mean {printable(files[0])!r}?" if files else ""
 
 
 def _starts(

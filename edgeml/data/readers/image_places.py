@@ -44,7 +44,8 @@ class ImagePlaces:
         """
         plain = os.path.join(self._folder, text)
         if os.path.isfile(plain):
-            return plain
+            normal = os.path.normpath(plain)
+            return normal if os.path.isfile(normal) else plain
         relative = text.strip().replace("\\", "/")
         if found := _existing(os.path.join(self._folder, relative)):
             return found[0] if len(found) == 1 else plain

@@ -17,6 +17,7 @@ import numpy as np
 from edgeml.data.dataset import Dataset, Side, Skipped
 from edgeml.errors import DataError
 from edgeml.spec.labels import UNKNOWN, LabelGroup
+from edgeml.spec.model_spec import some_names
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def dataset_from_rows(
     """Build a data set from rows that `usable_rows` accepted; by default with their labels."""
     if labels is None:
         labels = {name for row in rows for name in row.present}
-    columns = tuple(sorted(labels))
+    columns = tuple(sorted(set(labels)))
     column_of = {name: column for column, name in enumerate(columns)}
     targets = np.zeros((len(rows), len(columns)), np.int8)
     for number, row in enumerate(rows):
@@ -87,7 +88,7 @@ def dataset_from_rows(
             targets[number, [column_of[name] for name in row.unknown]] = UNKNOWN
     unused = [columns[column] for column in np.flatnonzero(~(targets > 0).any(axis=0))]
     if unused and len(unused) < len(columns):
-        logger.warning("%s: no image has %s", printable(root), ", ".join(unused))
+        logger.warning("%s: no image has %s", printable(root), some_names(unused))
     groups = tuple(row.group for row in rows)
     splits = tuple(row.split for row in rows)
     return Dataset(

@@ -37,6 +37,7 @@ from edgeml.data.readers.rows import (
 )
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
+from edgeml.spec.model_spec import some_names
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,9 @@ def _content(
         notes += places.notes()
         return _Content(rows_on_side(rows, side), None, (), options.ignored, origin)
     columns = columns_of(table, header, labels=options.labels, ignored=options.ignored)
+    if columns.unused:
+        unused = some_names(columns.unused)
+        logger.warning("%s: columns that are not used: %s", printable(table), unused)
     if columns.labels is None:
         columns, cells = _numbered_columns(columns, cells)
     groups: tuple[LabelGroup, ...] = ()
@@ -195,7 +199,7 @@ def _numbered_columns(columns: Columns, cells: Cells) -> tuple[Columns, Cells]:
     at, listed = list(columns.named.values()), list(cells)
     if all(texts[n].strip().lower() in MEANINGS for _, texts in listed for n in at):
         return columns, iter(listed)
-    origin = f"the columns {', '.join(columns.named)}"
+    origin = f"the columns {some_names([*columns.named])}"
     for _, texts in listed:
         texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
     return replace(columns, labels=at[0], named={}, origin=origin), iter(listed)
