@@ -17,12 +17,20 @@ from edgeml.data.readers.rows import SEPARATOR
 from edgeml.errors import DataError
 from edgeml.files import write_text
 
+SPLIT_FILE = "split.csv"
+"""The split of a run, in its folder."""
+
+CONTENT, ROOT = "sha256", "data_root"
+"""The columns of the digest of an image's bytes, and of the folder that its path starts from."""
+
 
 def write_split(dataset: Dataset, path: Path) -> None:
     """Write a split data set as a .csv that `read_dataset` reads back equal.
 
-    Paths are relative to the folder of the .csv if they are below it, else absolute. Each label
-    gets its own column if anything is unknown, or if a label is on no image.
+    Paths are relative to the folder of the .csv if all are below it. Otherwise they are relative to
+    the root of the data, which the column `data_root` names, or absolute if they are not below it.
+    Each label gets its own column if anything is unknown, or if a label is on no image. The column
+    `sha256` has the digests of the images where they are known; no file is read for it.
 
     Raises:
         DataError: The data set is not split, or a name in it cannot be written.
@@ -31,12 +39,18 @@ def write_split(dataset: Dataset, path: Path) -> None:
     if dataset.split is None:
         raise DataError("The data are not split yet: there is no split to write.")
     folder = Path(os.path.abspath(path)).parent
-    columns = {"path": [relative_name(image, folder) for image in dataset.paths]}
+    inside = all(image.is_relative_to(folder) for image in dataset.paths)
+    start = folder if inside else dataset.root
+    columns = {"path": [relative_name(image, start) for image in dataset.paths]}
     complete = dataset.known.all() and dataset.present.any(axis=0).all()
     columns |= (_labels_in_one_column if complete else _labels_in_columns)(dataset)
     if dataset.groups is not None:
         columns["group"] = list(dataset.groups)
     columns["split"] = list(dataset.split)
+    if all(image in dataset.known_hashes for image in dataset.paths):
+        columns[CONTENT] = [dataset.known_hashes[image] for image in dataset.paths]
+    if not inside:
+        columns[ROOT] = [str(start)] * len(dataset)
     # The csv module quotes a cell with a line feed, but not one with a lone carriage return.
     # An unquoted cell loses the blank that it begins with.
     unusual = any(

@@ -16,6 +16,7 @@ from edgeml.data.readers.columns import Columns, columns_of
 from edgeml.data.readers.image_places import ImagePlaces
 from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in, refused_separator
 from edgeml.data.readers.parquet import LONGEST_CELL, parquet_header, parquet_rows
+from edgeml.data.readers.roots import with_root
 from edgeml.data.readers.rows import (
     SEPARATOR,
     SIDE_OF_FOLDER,
@@ -44,6 +45,8 @@ _MEANINGS = {
 _Cells = Iterator[tuple[str, list[str]]]
 """The location of a row, and its cells in the order of the columns."""
 
+_Listed = list[tuple[str, list[str]]]
+
 
 @dataclass(frozen=True)
 class TableOptions:
@@ -53,11 +56,13 @@ class TableOptions:
         separator: Separates the labels in a cell; None: `;`, unless the cells contradict it.
         labels: The names of the labels, or of their columns; empty: all.
         ignored: Labels, or their columns, that are not read.
+        root: The folder that paths start from; None: the table's own.
     """
 
     separator: str | None = None
     labels: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    root: Path | None = None
 
 
 def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = None) -> Dataset:
@@ -67,9 +72,9 @@ def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = No
     a suffix may be missing, and blanks and backslashes are accepted. Labels are in one column
     `labels` (label, tags, class, ...), separated by `;` or written as a list, or each has its own
     column, whose cells are 1 or true, 0 or false, and empty or -1 for unknown. Optional: `group`,
-    `split` or `is_valid`, and `label_groups`, which names the group of each label of its row, or
-    of each column of a label. Rows of one image are joined if each has a single label, or is a
-    bounding box (class, xmin, ymin, xmax, ymax).
+    `split` or `is_valid`, `data_root`, the folder that the path starts from, and `label_groups`,
+    which names the group of each label of its row, or of each column of a label. Rows of one image
+    are joined if each has a single label, or is a bounding box (class, xmin, ymin, xmax, ymax).
     """
     options = options or TableOptions()
     named = {"labels": options.labels, "ignored": options.ignored}
@@ -80,14 +85,20 @@ def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = No
         names = parquet_header(table)
         columns = columns_of(table, names, **named)
         cells = _parquet_cells(table, names, columns, skips)
-    places = ImagePlaces(table.parent)
+    listed, root = with_root(cells, columns, table=table, root=options.root)
+    places = ImagePlaces(root)
     notes: list[str] = []
     if columns.labels is None:
-        candidates, groups = _rows_by_column(places, table, columns, cells, skips)
+        if options.separator is not None:
+            raise DataError(
+                f"--separator {options.separator!r} would have no effect: in {printable(table)!r}, "
+                "each label has its own column."
+            )
+        candidates, groups = _rows_by_column(places, table, columns, listed, skips)
         rows = _with_one_of_each(usable_rows(candidates, skips), groups, skips)
         labels = list(columns.named)
     else:
-        candidates = _rows(places, table, columns, cells, options, skips)
+        candidates = _rows(places, table, columns, listed, options, skips)
         if columns.boxes or all(len(row.present) < 2 for row in candidates):
             candidates = _joined(candidates, notes)
         rows, groups = _collect_groups(usable_rows(candidates, skips), skips)
@@ -96,7 +107,7 @@ def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = No
     if not rows and not skips:
         raise DataError(f"{printable(table)!r} has no rows below its header.")
     return replace(
-        dataset_from_rows(rows, root=table.parent, labels=labels, label_groups=groups, skips=skips),
+        dataset_from_rows(rows, root=root, labels=labels, label_groups=groups, skips=skips),
         labels_from=columns.origin,
         notes=(*places.notes(), *notes),
     )
@@ -154,13 +165,12 @@ def _rows(
     places: ImagePlaces,
     table: Path,
     columns: Columns,
-    cells: _Cells,
+    listed: _Listed,
     options: TableOptions,
     skips: SkipLog,
 ) -> list[Row]:
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
-    listed = list(cells)
     _check_separator(table, [texts[columns.labels] for _, texts in listed], options.separator)
     separator = SEPARATOR if options.separator is None else options.separator
     rows = []
@@ -209,14 +219,14 @@ def _check_separator(table: Path, cells: list[str], separator: str | None) -> No
 
 
 def _rows_by_column(
-    places: ImagePlaces, table: Path, columns: Columns, cells: _Cells, skips: SkipLog
+    places: ImagePlaces, table: Path, columns: Columns, listed: _Listed, skips: SkipLog
 ) -> tuple[list[Row], tuple[LabelGroup, ...]]:
     labels, indices = list(columns.named), list(columns.named.values())
     groups_at = columns.extras.get("label_groups")
     groups: tuple[str, ...] = ()
     rows: list[Row] = []
     any_absent = False
-    for where, texts in cells:
+    for where, texts in listed:
         values = [_MEANINGS.get(texts[at]) for at in indices]
         if None in values:
             values = [_MEANINGS.get(texts[at].strip().lower()) for at in indices]
