@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +41,15 @@ class RunSplit:
         if self.by_content:
             return [self.by_content.get(content) for content in dataset.hashes()]
         return [self.by_path.get(os.path.normpath(path)) for path in dataset.paths]
+
+    def divided(self, dataset: Dataset) -> Dataset | None:
+        """Return the images that the run knows by their bytes, split as there; None without any."""
+        sides = self.sides(dataset) if self.by_content else []
+        rows = [row for row, side in enumerate(sides) if side]
+        if not rows:
+            return None
+        split = tuple(cast("Side", sides[row]) for row in rows)
+        return replace(dataset.select(rows), split=split)
 
 
 def find_run_split(model: Path, spec: ModelSpec, data: Path | None = None) -> RunSplit | None:
