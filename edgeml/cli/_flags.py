@@ -88,6 +88,8 @@ def _read(name: str, value: Any) -> Any:
     match name:
         case "model_args":
             return _formats.model_args(value)
+        case "groups" if value == ["none"]:
+            return None
         case "groups":
             groups = _formats.pairs("--groups", value)
             return {name: _formats.names(labels, ",") for name, labels in groups}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeml.cli._effect import reading_options
 from edgeml.cli._formats import names
 from edgeml.errors import InputError
 from edgeml.progress import Progress, TerminalProgress
@@ -39,6 +40,10 @@ Labels = Annotated[
 ]
 IgnoreLabels = Annotated[
     str | None, typer.Option(metavar="A,B,C", help="Labels, or columns of a table, to leave out.")
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="The folder that paths in a table start from, if not the one it states."),
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Skip bad rows and images and list them, not stop.")
@@ -70,13 +75,22 @@ def progress() -> Progress:
 def reads_data(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of reading data to a command with the argument `read`, a `Read`."""
     signature = inspect.signature(command, eval_str=True)
-    added = inspect.signature(_reader, eval_str=True).parameters
+    added = {
+        name: p
+        for name, p in inspect.signature(_reader, eval_str=True).parameters.items()
+        if name != "sources"
+    }
     parameters = [p for p in signature.parameters.values() if p.name != "read"]
     kinds = [p.replace(kind=p.KEYWORD_ONLY) for p in (*parameters, *added.values())]
 
     def run(**values: Any) -> None:
         options = {name: values.pop(name) for name in added}
-        command(**values, read=_reader(**options))
+        sources = sum(values.get(name) is not None for name in ("data", "calib", "check"))
+        entered = [name for name, p in added.items() if options[name] != p.default]
+        if entered and not sources:
+            flag = "--" + entered[0].replace("_", "-")
+            raise InputError(f"{flag} would have no effect: no labelled images are read.")
+        command(**values, read=_reader(**options, sources=sources))
 
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     run.__signature__ = signature.replace(parameters=kinds)  # type: ignore[attr-defined]
@@ -88,35 +102,26 @@ def _reader(
     separator: Separator = None,
     labels: Labels = None,
     ignore_labels: IgnoreLabels = None,
+    root: Root = None,
+    *,
+    sources: int = 1,
 ) -> Read:
+    options = {"delimiter": delimiter, "separator": separator, "root": root}
+
     def read(path: Path, *, skip_bad: bool = False, unpack: Path | None = None) -> Dataset:
         from edgeml.data import read_dataset
 
         return read_dataset(
             path,
-            delimiter=delimiter,
-            separator=separator,
             labels=names(labels or "", ","),
             ignore_labels=names(ignore_labels or "", ","),
             skip_bad=skip_bad,
             unpack=unpack,
             progress=progress(),
+            **reading_options(path, options, strict=sources == 1),
         )
 
     return read
-
-
-def check_shares(dataset: Dataset, val: float | None, test: float | None) -> None:
-    """Refuse `--val` and `--test` where an existing split decides instead; None: not entered."""
-    if dataset.split is None:
-        return
-    for side, share in (("val", val), ("test", test)):
-        if share and (side in dataset.split or side == "test"):
-            count = dataset.split.count(side)
-            raise InputError(
-                f"--{side} {share:g} would have no effect: the data have a split, with {count} "
-                f"images for {side}. Omit the option, or the split."
-            )
 
 
 def print_json(document: object) -> None:

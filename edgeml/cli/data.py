@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from edgeml.cli._effect import check_split_options
 from edgeml.cli._formats import label_pair
 from edgeml.cli._shared import (
     Data,
@@ -14,7 +15,6 @@ from edgeml.cli._shared import (
     Read,
     Seed,
     SkipBad,
-    check_shares,
     print_json,
     progress,
     reads_data,
@@ -78,7 +78,7 @@ def audit(
 ) -> None:
     """Check every row and image: broken, odd, duplicated, or with conflicting labels."""
     from edgeml.data.audit import audit as run
-    from edgeml.data.chosen_labels import suggest_group
+    from edgeml.data.exclusive import suggest_group
     from edgeml.data.framestore import cache_or_none
     from edgeml.files import check_writable
 
@@ -114,9 +114,14 @@ def split(
     test: Annotated[
         float | None, typer.Option(min=0, max=0.9, help="Share for testing; default: 0.15.")
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same result; default: 0.")
+    ] = None,
     skip_bad: SkipBad = False,
-    near: Annotated[bool, typer.Option(help="Also keep near duplicates together.")] = True,
+    near: Annotated[
+        bool | None,
+        typer.Option("--near/--no-near", help="Also keep near duplicates together; default: yes."),
+    ] = None,
     hold_out: Annotated[
         str | None,
         typer.Option(help="Two labels, such as black+dress: images with both go to the test part."),
@@ -126,17 +131,18 @@ def split(
 ) -> None:
     """Split a data set: spread labels evenly, keep duplicates and groups together."""
     from edgeml.data import SplitPlan, report_skipped, split_dataset, write_split
-    from edgeml.data.chosen_labels import suggest_group
+    from edgeml.data.exclusive import suggest_group
     from edgeml.data.framestore import cache_or_none
     from edgeml.data.screen import without_unreadable
     from edgeml.files import check_writable
 
     pair = label_pair(hold_out)
     check_writable(out)
-    shares = {side: share for side, share in (("val", val), ("test", test)) if share is not None}
-    plan = SplitPlan(**shares, seed=seed, near=near, hold_out=pair)
+    entered = {"val": val, "test": test, "seed": seed, "near": near}
+    given = {name: value for name, value in entered.items() if value is not None}
+    plan = SplitPlan(hold_out=pair, **given)  # type: ignore[arg-type]
     dataset = read(data, skip_bad=skip_bad)
-    check_shares(dataset, val, test)
+    check_split_options(dataset, given)
     suggest_group(dataset, progress())
     dataset = without_unreadable(
         dataset, skip_bad=skip_bad, cache=cache_or_none(), progress=progress()

@@ -35,12 +35,14 @@ def evaluate(
     read: Read,
 ) -> None:
     """Measure a model of any format on labelled images."""
+    from edgeml.data.run_split import find_run_split
     from edgeml.measure.evaluation import evaluate_model
     from edgeml.predict.predictor import Predictor
 
     with Predictor(model, runtime=runtime, device=device, mode="throughput") as predictor:
         dataset = read(data)
-        result = evaluate_model(predictor, dataset, split, progress=progress())
+        run = find_run_split(model, predictor.spec, data)
+        result = evaluate_model(predictor, dataset, split, run=run, progress=progress())
     if json:
         print_json(result.to_dict())
     else:

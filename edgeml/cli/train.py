@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgeml.cli._shared import Data, Json, check_shares, print_json, progress
+from edgeml.cli._effect import (
+    check_exclusive,
+    check_settings,
+    check_split_options,
+    reading_options,
+)
+from edgeml.cli._shared import Data, Json, print_json, progress
 from edgeml.cli._tables import print_metrics
 from edgeml.errors import InputError, needs
 
 if TYPE_CHECKING:
+    from edgeml.data import Dataset
     from edgeml.training.config import TrainConfig
 
 
 def train(
     data: Data,
-    out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("run"),
+    out: Annotated[Path | None, typer.Option(help="The run folder to write; default: run.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A .yaml of settings; flags override it.")
     ] = None,
@@ -34,26 +42,23 @@ def train(
     **settings: Any,
 ) -> None:
     """Train a multi-label classifier."""
-    from edgeml.data import read_dataset
-    from edgeml.data.chosen_labels import suggest_group
-
     with needs("torch", extra="train", to="train a model"):
         from edgeml.training.find import find_batch, find_lr
         from edgeml.training.loop import train as run
 
-    train_config = _config(config, out, settings, resume=resume)
-    dataset = read_dataset(
-        data,
-        delimiter=train_config.delimiter,
-        separator=train_config.separator,
-        labels=train_config.labels,
-        ignore_labels=train_config.ignore_labels,
-        skip_bad=train_config.skip_bad,
-        progress=progress(),
+    present = {"--find": find is not None, "--resume": resume, "--overwrite": overwrite}
+    present |= {"--find batch": find == "batch", "--out": out is not None}
+    check_exclusive(
+        present,
+        ("--resume", "--overwrite"),
+        ("--find", "--resume"),
+        ("--find", "--overwrite"),
+        ("--find batch", "--out"),
     )
-    check_shares(dataset, settings.get("val"), settings.get("test"))
-    if not train_config.groups:
-        suggest_group(dataset, progress())
+    out = out or Path("run")
+    train_config = _config(config, out, settings, resume=resume)
+    check_settings(train_config, settings)
+    dataset = _read(data, train_config, settings)
     if find is not None:
         search = find_lr if find == "lr" else find_batch
         best = search(dataset, train_config, out, progress=progress())
@@ -75,6 +80,26 @@ def train(
         special = c.skip_bad or c.separator or c.labels or c.ignore_labels or c.delimiter != "_"
         check = out / "split.csv" if special else data
         typer.echo(f"Next: edgeml export {out} --fmt onnx --check {check}")
+
+
+def _read(data: Path, config: TrainConfig, flags: Mapping[str, Any]) -> Dataset:
+    """Read the data; of the settings in a file, those that do not apply to the data are unused."""
+    from edgeml.data import read_dataset
+
+    names = ("delimiter", "separator", "root")
+    stored = {name: getattr(config, name) for name in names}
+    entered = {name: value for name, value in stored.items() if name in flags}
+    reading_options(data, entered, strict=True)
+    dataset = read_dataset(
+        data,
+        labels=config.labels,
+        ignore_labels=config.ignore_labels,
+        skip_bad=config.skip_bad,
+        progress=progress(),
+        **reading_options(data, stored, strict=False),
+    )
+    check_split_options(dataset, {name: flags.get(name) for name in ("val", "test", "near")})
+    return dataset
 
 
 def _config(file: Path | None, out: Path, flags: dict[str, Any], *, resume: bool) -> TrainConfig:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeml.data.dataset import Dataset, cooccurrence
+from edgeml.data.dataset import Dataset
 from edgeml.errors import DataError
 from edgeml.progress import Progress
 from edgeml.spec.model_spec import some_names
@@ -28,6 +26,9 @@ def with_labels(dataset: Dataset, chosen: Sequence[str], ignored: Sequence[str])
     """
     if not chosen and not ignored:
         return dataset
+    both = [name for name in chosen if name in ignored]
+    if both:
+        raise DataError(f"The label {both[0]!r} is to be read and to be left out: choose one.")
     missing = [name for name in chosen if name not in dataset.labels]
     if missing:
         raise DataError(
@@ -54,30 +55,3 @@ def report_reading(dataset: Dataset, progress: Progress) -> None:
         progress.note(f"left out: files in formats that are not supported: {counts}")
     for note in dataset.notes:
         progress.note(f"note: {note}")
-
-
-def suggest_group(dataset: Dataset, progress: Progress) -> None:
-    """Note the option that makes a group of labels of which every image has exactly one."""
-    if any(note.startswith(DOUBTFUL) for note in dataset.notes):
-        return  # the labels may be parts of names
-    group = exclusive_labels(dataset)
-    if group and not dataset.label_groups and not any("," in name for name in group):
-        progress.note(
-            f"note: every image has exactly one of {len(group)} labels; with this option, training "
-            f"and predictions keep to that: --groups {shlex.quote('class=' + ','.join(group))}"
-        )
-
-
-def exclusive_labels(dataset: Dataset) -> tuple[str, ...]:
-    """Return two or more labels of which every image is known to have exactly one, or none."""
-    together = cooccurrence(dataset.targets) > 0
-    np.fill_diagonal(together, False)
-    kept: NDArray[np.bool_] = np.array(dataset.present.any(axis=0))
-    others = together[:, kept].sum(axis=1)
-    while kept.any() and others[kept].any():
-        worst = int(np.argmax(np.where(kept, others, -1)))
-        kept[worst] = False
-        others = others - together[:, worst]
-    exact = (dataset.present[:, kept].sum(axis=1) == 1).all() and dataset.known[:, kept].all()
-    names = tuple(name for name, keep in zip(dataset.labels, kept, strict=True) if keep)
-    return names if exact and len(names) > 1 else ()

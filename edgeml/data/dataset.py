@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,8 @@ Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
 
 _MAX_REPORTED = 10
+
+_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,10 @@ class Dataset:
         new = [path for path in dict.fromkeys(self.paths) if path not in self.known_hashes]
         if not new:
             return self
-        hashes = ordered_map(_content_hash, new, workers=min(8, usable_cpus()))
+        # To hand a file to a thread costs more than to hash a small one.
+        chunks = [new[start : start + _CHUNK] for start in range(0, len(new), _CHUNK)]
+        hashed = ordered_map(_content_hashes, chunks, workers=min(8, usable_cpus()))
+        hashes = chain.from_iterable(hashed)
         known = {**self.known_hashes, **dict(zip(new, hashes, strict=True))}
         return replace(self, known_hashes=known)
 
@@ -189,8 +195,11 @@ def cooccurrence(targets: Targets) -> NDArray[np.int64]:
     return (present.T @ present).astype(np.int64)
 
 
-def _content_hash(path: Path) -> str:
-    try:
-        return sha256_of_file(path)
-    except OSError as err:
-        raise DataError(f"Cannot read {str(path)!r}: {err.strerror}.") from err
+def _content_hashes(paths: Sequence[Path]) -> list[str]:
+    hashes = []
+    for path in paths:
+        try:
+            hashes.append(sha256_of_file(path))
+        except OSError as err:
+            raise DataError(f"Cannot read {str(path)!r}: {err.strerror}.") from err
+    return hashes

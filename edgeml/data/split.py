@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,9 +163,12 @@ def split_digest(dataset: Dataset) -> str:
     """Return one SHA-256 of which contents are on which side; their order does not count."""
     if dataset.split is None:
         raise DataError("The data are not split yet.")
-    rows = sorted(
-        f"{content} {side}" for content, side in zip(dataset.hashes(), dataset.split, strict=True)
-    )
+    return sides_digest(zip(dataset.hashes(), dataset.split, strict=True))
+
+
+def sides_digest(sides: Iterable[tuple[str, Side]]) -> str:
+    """Return one SHA-256 of the SHA-256 of images and their sides."""
+    rows = sorted(f"{content} {side}" for content, side in sides)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,20 @@ from edgeml.data.readers.rows import SEPARATOR
 from edgeml.errors import DataError
 from edgeml.files import write_text
 
+SPLIT_FILE = "split.csv"
+"""The split of a run, in its folder."""
+
+CONTENT, ROOT = "sha256", "data_root"
+"""The columns of the digest of an image's bytes, and of the folder that its path starts from."""
+
 
 def write_split(dataset: Dataset, path: Path) -> None:
     """Write a split data set as a .csv that `read_dataset` reads back equal.
 
-    Paths are relative to the folder of the .csv if they are below it, else absolute. Each label
-    gets its own column if anything is unknown, or if a label is on no image.
+    Paths are relative to the folder of the .csv if all are below it. Otherwise they are relative to
+    the root of the data, which the column `data_root` names, or absolute if they are not below it.
+    Each label gets its own column if anything is unknown, or if a label is on no image. The column
+    `sha256` has the digests of the images where they are known; no file is read for it.
 
     Raises:
         DataError: The data set is not split, or a name in it cannot be written.
@@ -31,7 +40,15 @@ def write_split(dataset: Dataset, path: Path) -> None:
     if dataset.split is None:
         raise DataError("The data are not split yet: there is no split to write.")
     folder = Path(os.path.abspath(path)).parent
-    write_text(Path(path), _table(dataset, [relative_name(one, folder) for one in dataset.paths]))
+    inside = all(image.is_relative_to(folder) for image in dataset.paths)
+    start = folder if inside else dataset.root
+    more: dict[str, list[str]] = {}
+    if all(image in dataset.known_hashes for image in dataset.paths):
+        more[CONTENT] = [dataset.known_hashes[image] for image in dataset.paths]
+    if not inside:
+        more[ROOT] = [str(start)] * len(dataset)
+    paths = [relative_name(image, start) for image in dataset.paths]
+    write_text(Path(path), _table(dataset, paths, more))
 
 
 def table_text(dataset: Dataset, folder: Path) -> str:
@@ -42,9 +59,8 @@ def table_text(dataset: Dataset, folder: Path) -> str:
     Raises:
         DataError: A name in the data set cannot be written.
     """
-    return _table(
-        dataset, [_relative(image, Path(os.path.abspath(folder))) for image in dataset.paths]
-    )
+    paths = [_relative(image, Path(os.path.abspath(folder))) for image in dataset.paths]
+    return _table(dataset, paths, {})
 
 
 def _relative(image: Path, folder: Path) -> str:
@@ -54,7 +70,7 @@ def _relative(image: Path, folder: Path) -> str:
         return image.as_posix()
 
 
-def _table(dataset: Dataset, paths: list[str]) -> str:
+def _table(dataset: Dataset, paths: list[str], more: Mapping[str, list[str]]) -> str:
     columns = {"path": paths}
     complete = dataset.known.all() and dataset.present.any(axis=0).all()
     columns |= (_labels_in_one_column if complete else _labels_in_columns)(dataset)
@@ -62,6 +78,7 @@ def _table(dataset: Dataset, paths: list[str]) -> str:
         columns["group"] = list(dataset.groups)
     if dataset.split is not None:
         columns["split"] = list(dataset.split)
+    columns |= more
     # The csv module quotes a cell with a line feed, but not one with a lone carriage return.
     # An unquoted cell loses the blank that it begins with.
     unusual = any(

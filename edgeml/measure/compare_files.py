@@ -9,7 +9,7 @@ from edgeml.benchmark.environment import capture_software
 from edgeml.data import Dataset, read_dataset
 from edgeml.files import sha256_of_file
 from edgeml.measure.compare import Fidelity, measure, open_pair, run_both
-from edgeml.measure.evaluation import choose_part
+from edgeml.measure.parts import choose_part
 from edgeml.predict.inspection import model_files
 from edgeml.progress import SILENT, Progress
 from edgeml.report.check import check_report

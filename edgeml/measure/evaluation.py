@@ -2,72 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
 from edgeml.data import Dataset
-from edgeml.data.framestore import cache_or_none
-from edgeml.data.split import resolve_split
-from edgeml.errors import DataError, EdgemlError, NotComparableError
+from edgeml.data.run_split import RunSplit
+from edgeml.errors import EdgemlError, NotComparableError
 from edgeml.measure.metrics import Metrics, evaluate
+from edgeml.measure.parts import Part, choose_unseen
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 from edgeml.spec.model_spec import ModelSpec, quoted_names
 
-Part = Literal["train", "val", "test", "all"]
-
 
 def evaluate_model(
-    predictor: Predictor, dataset: Dataset, part: Part | None = None, *, progress: Progress = SILENT
+    predictor: Predictor,
+    dataset: Dataset,
+    part: Part | None = None,
+    *,
+    run: RunSplit | None = None,
+    progress: Progress = SILENT,
 ) -> Metrics:
-    """Measure `predictor` on one part of a data set.
+    """Measure `predictor` on one part of a data set, without images that it was trained on.
 
     Args:
         predictor: A model of any format.
         dataset: Labelled images.
         part: None takes the test part if the split is known, else all images, and notes it.
-        progress: Shows the progress.
+        run: The split of the run that the model comes from, if it is known.
+        progress: Shows the progress, and what was left out or is not known.
 
     Raises:
-        DataError: The split is not known, or the part is empty.
+        DataError: The split is not known, or no image is left.
         NotComparableError: The data set has a label that the model does not know.
         ImageError: An image cannot be read.
     """
     check_labels(dataset, predictor.spec)
-    chosen = choose_part(dataset, predictor.spec, part, progress=progress)
-    targets = align_targets(chosen, predictor.spec)
+    chosen = choose_unseen(dataset, predictor.spec, part, run, progress=progress)
+    targets = align_targets(chosen.images, predictor.spec)
     if unknown := int((targets == UNKNOWN).sum()):
         progress.note(f"{unknown} of {targets.size} labels are unknown and do not count.")
-    return evaluate(score(predictor, chosen, progress=progress), targets, predictor.spec)
-
-
-def choose_part(
-    dataset: Dataset, spec: ModelSpec, part: Part | None, *, progress: Progress = SILENT
-) -> Dataset:
-    """Return one part of a data set; the split is its own column, or that of the training.
-
-    Raises:
-        DataError: The split is not known, or the part is empty.
-    """
-    if part == "all":
-        return dataset
-    divided = resolve_split(dataset, spec, cache=cache_or_none(), progress=progress)
-    if divided is None:
-        if part is None:
-            progress.note(f"No split is known for these data: all {len(dataset)} images are used.")
-            return dataset
-        raise DataError(
-            f"It is not known which images are {part!r}: the data have no split column, and are "
-            "not the training data of the model. Use --split all, or a .csv with a split column."
-        )
-    chosen = divided.part(part or "test")
-    if not len(chosen):
-        raise DataError(
-            f"The {part or 'test'!r} part of the data is empty: choose another with --split."
-        )
-    return chosen
+    scores = score(predictor, chosen.images, progress=progress)
+    measured = evaluate(scores, targets, predictor.spec)
+    return replace(measured, seen_in_training=chosen.seen)
 
 
 def check_labels(dataset: Dataset, spec: ModelSpec) -> None:

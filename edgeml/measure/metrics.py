@@ -46,6 +46,7 @@ class Metrics:
         top1, top5: For a multiclass model, the share of images for which the best label, or one of
             the five best, is right, among those that have a label. None for other models.
         images: The number of images, with known labels or without.
+        seen_in_training: The number of them that the model was trained on; None if unknown.
         labels: The metrics of each label. Without positives its AP is NaN.
     """
 
@@ -62,6 +63,7 @@ class Metrics:
     labels: dict[str, LabelMetrics]
     top1: float | None = None
     top5: float | None = None
+    seen_in_training: int | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -87,6 +89,7 @@ class Metrics:
         }
         return {
             "images": self.images,
+            "seen_in_training": self.seen_in_training,
             "metrics": {name: _or_none(value) for name, value in self.summary().items()},
             "labels_averaged": self.labels_averaged,
             "absent_labels": list(self.absent),

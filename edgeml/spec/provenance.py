@@ -81,7 +81,7 @@ class Provenance:
         model: The architecture; for a file of another tool its name.
         data_sha256: Digest of the data set.
         split: The plan that divided it; lets `edgeml eval` find the images training did not see.
-        split_sha256: Digest of the sides that the plan gave.
+        split_sha256: Digest of which image was on which side.
         weights_sha256: Digest of the weights that training started from.
         weights_license: Their licence.
         temperature: The logits were divided by it, which is folded into the head.

@@ -78,6 +78,9 @@ class TrainConfig:
     )
     labels: tuple[str, ...] = _setting((), "labels to read, or their columns; default: all")
     ignore_labels: tuple[str, ...] = _setting((), "labels or columns of a table to leave out")
+    root: Path | None = _setting(
+        None, "folder that paths in a table start from, if not the one it states"
+    )
     skip_bad: bool = _setting(
         False, "skip unreadable images and list them, instead of refusing them"
     )
@@ -93,8 +96,11 @@ class TrainConfig:
     )
     mixup: float = _setting(0.0, "beta parameter of mixup; 0: off", 0, 10)
     cutmix: float = _setting(0.0, "beta parameter of CutMix; 0: off", 0, 10)
-    groups: Mapping[str, tuple[str, ...]] = _setting(
-        {}, "NAME=LABEL,LABEL,...: exactly one is present; repeatable", panel="Labels"
+    groups: Mapping[str, tuple[str, ...]] | None = _setting(
+        {},
+        "NAME=LABEL,LABEL,...: exactly one is present; repeatable; none: no groups; default: those "
+        "of the data, and all labels if each image has one",
+        panel="Labels",
     )
     val: float = _setting(0.15, "share for validation if the data have no split", 0, 0.9)
     test: float = _setting(0.15, "share for testing if the data have no split", 0, 0.9)
@@ -260,6 +266,8 @@ def _read(where: str, name: object, value: object) -> object:
         value = {
             key: scalar(item) if isinstance(item, str) else item for key, item in value.items()
         }
+    if name == "groups" and value == "none":
+        return None
     try:
         return TypeAdapter(kinds[str(name)]).validate_python(value)
     except ValidationError as err:

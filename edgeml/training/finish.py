@@ -71,7 +71,10 @@ def finish(
     if len(frames["test"]):
         test = _logits(model, frames["test"], spec)
         scored["test"] = _scored(frames["test"], probabilities(test, spec))
-    metrics = {name: evaluate(one.scores, one.targets, spec) for name, one in scored.items()}
+    metrics = {
+        name: replace(evaluate(one.scores, one.targets, spec), seen_in_training=0)
+        for name, one in scored.items()
+    }
     finite = {
         key: value for name in scored for key, value in finite_metrics(name, metrics[name]).items()
     }

@@ -191,12 +191,13 @@ def _provenance(
     """Return the provenance of a model.
 
     The split plan is included only if it produced the split: repeating it must give the same one.
+    The digest of the split tells its split.csv from others.
     """
     return Provenance(
         model=config.model,
         data_sha256=splits.dataset.digest(),
         split=config.plan if splits.planned else None,
-        split_sha256=split_digest(splits.dataset) if splits.planned else None,
+        split_sha256=split_digest(splits.dataset),
         weights_sha256=sha256_of_file(weights.path) if weights else None,
         weights_license=weights.card.licence if weights else None,
         notes={

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeml.data import Dataset, report_skipped, split_dataset
+from edgeml.data.exclusive import with_group
 from edgeml.data.frames import Frames, decoded_frames
 from edgeml.data.framestore import cache_or_none
 from edgeml.data.screen import without_unreadable
@@ -83,8 +84,10 @@ def prepare_splits(dataset: Dataset, config: TrainConfig, progress: Progress) ->
         dataset, skip_bad=config.skip_bad, threads=config.workers, cache=cache, progress=progress
     )
     report_skipped(dataset, progress)
-    if config.groups:
-        dataset = replace(dataset, label_groups=_label_groups(config.groups, dataset))
+    if config.groups == {}:
+        dataset = with_group(dataset, progress)
+    else:
+        dataset = replace(dataset, label_groups=_label_groups(config.groups or {}, dataset))
     divide = partial(split_dataset, plan=config.plan, threads=config.workers, cache=cache)
     planned = dataset.split is None or _follows(dataset, divide)
     dataset = divide(dataset, progress=progress)

@@ -110,7 +110,7 @@ class RunState:
 
 
 # Settings that may differ when a run is resumed, because they do not change the weights.
-_NOT_IN_IDENTITY = ("device", "workers", "threads", "cache", "save_every", "tensorboard")
+_NOT_IN_IDENTITY = ("device", "root", "workers", "threads", "cache", "save_every", "tensorboard")
 
 
 def identity_of(config: TrainConfig, dataset: Dataset) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from edgeml.benchmark.speedup import Speedup
 from edgeml.data.framestore import cache_or_none
+from edgeml.data.run_split import find_run_split
 from edgeml.data.screen import without_unreadable
 from edgeml.errors import needs
 from edgeml.files import sha256_of_file
@@ -175,6 +176,7 @@ def _assign_roles(
         spec,
         request.calib if quantizes else None,
         request.check,
+        run=find_run_split(request.source, spec),
         allow_overlap=request.allow_overlap,
         progress=progress,
     )

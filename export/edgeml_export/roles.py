@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from edgeml.data import Dataset, SplitPlan, resolve_split, split_dataset
 from edgeml.data.framestore import cache_or_none
+from edgeml.data.run_split import RunSplit
 from edgeml.errors import CalibrationError, DataError
 from edgeml.measure.evaluation import check_labels
 from edgeml.progress import SILENT, Progress
@@ -39,6 +40,7 @@ def assign_roles(
     calib: Dataset | None,
     check: Dataset | None,
     *,
+    run: RunSplit | None = None,
     allow_overlap: bool = False,
     progress: Progress = SILENT,
 ) -> Roles:
@@ -48,6 +50,9 @@ def assign_roles(
     test part reports. One data set for both ends is divided here. Other data in `check` only
     report; of other data in `calib`, three of ten fit, unless they are few. Without `calib`, only
     a validation part of `check` fits. `allow_overlap` notes images with two roles.
+
+    If the data changed since the training, `run` states the sides of the images that it knows, and
+    the others have no role.
 
     Raises:
         NotComparableError: The data name a label that the model does not know.
@@ -60,7 +65,7 @@ def assign_roles(
     same = calib is not None and check is not None and calib.paths == check.paths
     reporting = fitting = calibration = divided = None
     if check is not None:
-        divided = _divided(check, spec, default=SplitPlan() if same else None)
+        divided = _divided(check, spec, run, SplitPlan() if same else None, progress)
         reporting = check if divided is None else divided.part("test")
         fitting = None if divided is None else divided.part("val")
         if not len(reporting):
@@ -68,7 +73,7 @@ def assign_roles(
     if calib is not None:
         if not same:
             plan = _CALIBRATION_SPLIT if len(calib) >= _MIN_TO_DIVIDE else None
-            divided = _divided(calib, spec, default=plan)
+            divided = _divided(calib, spec, run, plan, progress)
         source = calib if divided is None else divided.part("train")
         fitting = fitting if divided is None else divided.part("val")
         calibration = choose_calibration(source, spec.labels, progress=progress)
@@ -80,9 +85,22 @@ def assign_roles(
     return _count_overlap(roles, allowed=allow_overlap, progress=progress)
 
 
-def _divided(dataset: Dataset, spec: ModelSpec, *, default: SplitPlan | None) -> Dataset | None:
+def _divided(
+    dataset: Dataset,
+    spec: ModelSpec,
+    run: RunSplit | None,
+    default: SplitPlan | None,
+    progress: Progress,
+) -> Dataset | None:
     """Divide data by their known split, or else by the default; return None without either."""
     divided = resolve_split(dataset, spec, cache=cache_or_none())
+    if divided is None and run is not None:
+        divided = run.divided(dataset)
+        if divided is not None and len(divided) < len(dataset):
+            progress.note(
+                f"warning: {len(dataset) - len(divided)} of {len(dataset)} images are not in the "
+                "run of the model, new or changed: they are not used."
+            )
     if divided is None and default is not None:
         divided = split_dataset(dataset, default, cache=cache_or_none())
     return divided

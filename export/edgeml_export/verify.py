@@ -22,7 +22,7 @@ from edgeml.errors import (
 from edgeml.files import sha256_of_file
 from edgeml.image.frame import Frame
 from edgeml.measure.compare import Fidelity, Outputs, measure, run_both
-from edgeml.measure.evaluation import choose_part
+from edgeml.measure.parts import choose_part
 from edgeml.predict.inspection import model_files
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import SILENT, Progress

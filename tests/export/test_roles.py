@@ -9,6 +9,8 @@ import pytest
 
 from edgeml import ModelSpec, Preprocess
 from edgeml.data import Dataset, SplitPlan, split_dataset
+from edgeml.data.dataset import Side
+from edgeml.data.run_split import RunSplit
 from edgeml.errors import CalibrationError, DataError
 from edgeml.spec.provenance import Provenance
 from edgeml_export.roles import Roles, assign_roles
@@ -51,6 +53,18 @@ def test_the_sides_of_a_split_calibrate_fit_and_report() -> None:
     assert used(assign_roles(SPEC, data, None)) == ("adg", "be", "")
     assert used(assign_roles(SPEC, None, data)) == ("", "be", "cf")
     assert used(assign_roles(SPEC, None, None)) == ("", "", "")
+
+
+def test_a_run_states_the_sides_of_images_whose_data_changed() -> None:
+    sides: dict[str, Side] = {"a": "train", "b": "val", "c": "test", "d": "train"}
+    run = RunSplit(by_content=sides, by_path={}, digest="")
+    notes = Notes()
+    data = pictures_of("abcdef")
+    roles = assign_roles(SPEC, data, data, run=run, progress=notes)
+    assert used(roles) == ("ad", "b", "c")
+    assert "2 of 6 images" in notes.lines[0]
+    assert used(assign_roles(SPEC, None, data, run=run)) == ("", "b", "c")
+    assert used(assign_roles(SPEC, None, pictures_of("xyz"), run=run)) == ("", "", "xyz")
 
 
 def test_without_a_validation_side_nothing_fits() -> None:

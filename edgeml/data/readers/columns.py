@@ -31,7 +31,7 @@ _NEVER_LABELS = {
     "width", "height", "source", "confidence", "url", "md5", "sha256", "hash", "filesize",
     "patientid", "classid", "labelid", "categoryid",
 }  # fmt: skip
-_EXTRAS = ("label_groups", "group", "split")
+_EXTRAS = ("label_groups", "group", "split", "sha256", "data_root")
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -43,7 +43,7 @@ class Columns:
         path: The column of the image.
         labels: All labels of an image; None where each label has its own column.
         named: The columns of single labels.
-        extras: The optional columns: label_groups, group and split.
+        extras: The optional columns: label_groups, group, split, sha256 and data_root.
         flags: Columns of 0 and 1 that name a side of the split: `is_valid`.
         confidence: 0 where the label of a row is absent, as in Open Images.
         boxes: Whether a row is a bounding box of one object, so that an image has many rows.

@@ -26,7 +26,9 @@ from edgeml.data.readers.yolo import is_yolo, read_yolo
 from edgeml.errors import DataError, InputError
 from edgeml.image.file_kinds import is_image
 from edgeml.progress import SILENT, Progress
+from edgeml.spec.model_spec import some_names
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -37,6 +39,7 @@ def read_dataset(
     separator: str | None = None,
     labels: Sequence[str] = (),
     ignore_labels: Sequence[str] = (),
+    root: Path | None = None,
     group_names: Sequence[str] = (),
     skip_bad: bool = False,
     unpack: Path | None = None,
@@ -62,13 +65,13 @@ def read_dataset(
             cells that appear to use another one are an error.
         labels: The labels to read, or their columns in a table; empty: all.
         ignore_labels: Labels, or columns of a table, to leave out.
+        root: The folder that the paths in a table start from, if not the one it states.
         group_names: The names of the label groups of folders, in the order of the positions;
             empty: `group1`, `group2` and so on.
         skip_bad: Leave out bad entries and list them in `Dataset.skipped`; otherwise the first
             one is an error.
         unpack: A folder to write images to that a Parquet file contains; None: that is an error.
-        progress: Gets a line with the labels and where they come from, and a line for each choice
-            that was made in reading.
+        progress: Gets a line with the labels, and one for each choice that was made in reading.
 
     Raises:
         DataError: The data are missing, empty, inconsistent, or have fewer than two labels; names
@@ -76,15 +79,14 @@ def read_dataset(
         InputError: The delimiter or the number of group names cannot be used.
         MissingDependencyError: A library that reads this format is not installed.
     """
-    if not delimiter.strip() and not delimiter == " ":
-        raise InputError(f"The delimiter is {delimiter!r}; it must be a character such as '_'.")
-    if EVERY_LEVEL in delimiter and delimiter != EVERY_LEVEL:
-        raise InputError(f"The delimiter is {delimiter!r}; no folder's name contains '/'.")
+    _check_delimiter(delimiter)
     skips: SkipLog = [] if skip_bad else None
     source = Path(os.path.abspath(path))
     names = tuple(labels), tuple(ignore_labels)
-    options = TableOptions(checked_separator(separator), *names, unpack)
+    options = TableOptions(checked_separator(separator), *names, unpack, _checked_root(root))
     dataset = _read(source, delimiter, group_names, skips, options)
+    if "separator" not in reader_options(source):  # a table may have had such a column
+        _check_ignored(source, ignore_labels, dataset)
     dataset = with_labels(dataset, labels, ignore_labels)
     _check_labels(source, dataset)
     report_reading(dataset, progress)
@@ -133,7 +135,7 @@ def _read(
     if not os.path.isfile(source):
         raise DataError(f"{printable(source)!r} is neither a file nor a folder. {EXPECTED}.")
     match source.suffix.lower():
-        case ".csv" | ".tsv" | ".jsonl" | ".parquet":
+        case suffix if suffix in _TABLES:
             return read_table(source, skips=skips, options=options)
         case ".json":
             return _read_json(source, skips, options)
@@ -184,6 +186,43 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
         return read_fiftyone(source, document, ignored=options.ignored, skips=skips)
     reader = read_datumaro if is_datumaro(document) else read_coco
     return reader({source: None}, root=source.parent, skips=skips, document=document)
+
+
+def reader_options(path: Path) -> set[str]:
+    """Return which of `delimiter`, `separator` and `root` apply to the data at a path."""
+    of_a_table = {"separator", "root"}
+    if not os.path.isdir(path):
+        return of_a_table if path.suffix.lower() in _TABLES else set()
+    finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat)
+    if any(find(path) for find in finders):
+        return set()
+    if find_tables(path):
+        return of_a_table
+    return set() if find_voc(path) else {"delimiter"}
+
+
+def _check_delimiter(delimiter: str) -> None:
+    if not delimiter.strip() and not delimiter == " ":
+        raise InputError(f"The delimiter is {delimiter!r}; it must be a character such as '_'.")
+    if EVERY_LEVEL in delimiter and delimiter != EVERY_LEVEL:
+        raise InputError(f"The delimiter is {delimiter!r}; no folder's name contains '/'.")
+
+
+def _check_ignored(source: Path, ignored: Sequence[str], dataset: Dataset) -> None:
+    missing = [name for name in ignored if name not in dataset.labels]
+    if missing:
+        raise DataError(
+            f"{printable(source)!r} has no label {missing[0]!r} to leave out. "
+            f"The labels are: {some_names(dataset.labels)}."
+        )
+
+
+def _checked_root(root: Path | None) -> Path | None:
+    if root is None:
+        return None
+    if not os.path.isdir(root):
+        raise DataError(f"--root {printable(root)!r} is not a folder.")
+    return Path(os.path.abspath(root))
 
 
 def _check_labels(source: Path, dataset: Dataset) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
 from edgeml.data.readers.class_numbers import with_class_names
 from edgeml.data.readers.columns import Columns, columns_of, names_images
-from edgeml.data.readers.csv_text import Cells, csv_cells, jsonl_cells
+from edgeml.data.readers.csv_text import Cells, Listed, csv_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
 from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in, refused_separator
 from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, with_one_of_each
 from edgeml.data.readers.label_studio import is_label_studio_table, rows_of_table
 from edgeml.data.readers.parquet import LONGEST_CELL, class_names, parquet_header, parquet_rows
 from edgeml.data.readers.parquet_images import image_column, unpacked_rows
+from edgeml.data.readers.roots import check_found, with_root
 from edgeml.data.readers.rows import (
     SEPARATOR,
     SIDE_OF_FOLDER,
@@ -60,12 +61,14 @@ class TableOptions:
         labels: The names of the labels, or of their columns; empty: all.
         ignored: Labels, or their columns, that are not read.
         unpack: A folder to write images to that a table contains; None: that is an error.
+        root: The folder that paths start from; None: the table's own.
     """
 
     separator: str | None = None
     labels: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unpack: Path | None = None
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class _Content:
     """The rows of one table; `labels` are its columns, or None where cells name the labels."""
 
     rows: list[Row]
+    root: Path
     labels: tuple[str, ...] | None
     groups: tuple[LabelGroup, ...]
     unused: tuple[str, ...]
@@ -126,6 +130,8 @@ def read_tables(
     _check_ignored(first, options.ignored, unused.union(labels or _names_of(rows)))
     if not rows and not skips:
         raise DataError(f"{printable(first)!r} has no rows below its header.")
+    if len(contents) == 1:
+        root = contents[0].root
     return replace(
         dataset_from_rows(rows, root=root, labels=labels, label_groups=groups, skips=skips),
         labels_from=contents[0].origin,
@@ -141,29 +147,41 @@ def _content(
     skips: SkipLog,
     options: TableOptions,
 ) -> _Content:
-    places = ImagePlaces(table.parent, _elsewhere(table))
     header, cells, numbers = _open(table, name, skips, options)
+    start = options.root or table.parent
+    places = ImagePlaces(start, _elsewhere(table))
     if is_label_studio_table(header):
         rows, origin = rows_of_table(header, cells, places, options.ignored, notes, skips)
         notes += places.notes()
-        return _Content(rows_on_side(rows, side), None, (), options.ignored, origin)
+        return _Content(rows_on_side(rows, side), start, None, (), options.ignored, origin)
     columns = columns_of(table, header, labels=options.labels, ignored=options.ignored)
     if columns.unused:
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
+    listed = list(cells)
+    if options.unpack is None:
+        start = with_root(listed, columns, table=table, root=options.root)
+        places = ImagePlaces(start, _elsewhere(table))
     if columns.labels is None:
-        columns, cells = _numbered_columns(columns, cells)
+        columns = _numbered_columns(columns, listed)
     groups: tuple[LabelGroup, ...] = ()
     if columns.labels is None:
-        rows, groups = _rows_by_column(places, table, columns, cells, skips)
+        if options.separator is not None:
+            raise DataError(
+                f"--separator {options.separator!r} would have no effect: in {printable(table)!r}, "
+                "each label has its own column."
+            )
+        rows, groups = _rows_by_column(places, table, columns, listed, skips)
     else:
-        rows = _rows(places, table, columns, cells, options, skips)
+        rows = _rows(places, table, columns, listed, options, skips)
         rows = with_class_names(rows, numbers.get(header[columns.labels]), table.parent, notes)
         if columns.boxes or all(len(row.present) < 2 for row in rows):
             rows = joined_rows(rows, notes)
+    check_found(table, listed, columns, rows)
     notes += places.notes()
     named = None if columns.labels is not None else tuple(columns.named)
-    return _Content(rows_on_side(rows, side), named, groups, columns.unused, columns.origin)
+    rows = rows_on_side(rows, side)
+    return _Content(rows, start, named, groups, columns.unused, columns.origin)
 
 
 def _open(
@@ -192,17 +210,17 @@ def _elsewhere(table: Path) -> tuple[str, ...]:
     return ("..", "../images", "../data") if inside else ()
 
 
-def _numbered_columns(columns: Columns, cells: Cells) -> tuple[Columns, Cells]:
+def _numbered_columns(columns: Columns, listed: Listed) -> Columns:
     """Read columns such as label_1 and label_2 as one, if their cells are names of labels."""
     if len(columns.named) < 2 or not all(map(_NUMBERED.fullmatch, columns.named)):
-        return columns, cells
-    at, listed = list(columns.named.values()), list(cells)
+        return columns
+    at = list(columns.named.values())
     if all(texts[n].strip().lower() in MEANINGS for _, texts in listed for n in at):
-        return columns, iter(listed)
-    origin = f"the columns {some_names([*columns.named])}"
+        return columns
     for _, texts in listed:
         texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
-    return replace(columns, labels=at[0], named={}, origin=origin), iter(listed)
+    origin = f"the columns {some_names([*columns.named])}"
+    return replace(columns, labels=at[0], named={}, origin=origin)
 
 
 def _parquet_cells(
@@ -224,13 +242,12 @@ def _rows(
     places: ImagePlaces,
     table: Path,
     columns: Columns,
-    cells: Cells,
+    listed: Listed,
     options: TableOptions,
     skips: SkipLog,
 ) -> list[Row]:
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
-    listed = list(cells)
     _check_separator(table, [texts[columns.labels] for _, texts in listed], options.separator)
     separator = SEPARATOR if options.separator is None else options.separator
     rows = []
@@ -279,14 +296,14 @@ def _check_separator(table: Path, cells: list[str], separator: str | None) -> No
 
 
 def _rows_by_column(
-    places: ImagePlaces, table: Path, columns: Columns, cells: Cells, skips: SkipLog
+    places: ImagePlaces, table: Path, columns: Columns, listed: Listed, skips: SkipLog
 ) -> tuple[list[Row], tuple[LabelGroup, ...]]:
     labels, indices = list(columns.named), list(columns.named.values())
     groups_at = columns.extras.get("label_groups")
     groups: tuple[str, ...] = ()
     rows: list[Row] = []
     any_absent = any_empty = False
-    for where, texts in cells:
+    for where, texts in listed:
         values = [MEANINGS.get(texts[at]) for at in indices]
         if None in values:
             values = [MEANINGS.get(texts[at].strip().lower()) for at in indices]
