@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 # Their result is no larger than their inputs together. Q/DQ nodes are left: they are what makes a
 # layer INT8.
 _FOLDED = frozenset(
-    {"Cast", "Concat", "Flatten", "Identity", "Neg", "Reciprocal", "ReduceL2",
-     "ReduceMean", "ReduceSum", "Reshape", "Slice", "Sqrt", "Squeeze", "Transpose", "Unsqueeze"}
+    {"Abs", "BatchNormalization", "Cast", "Clip", "Concat", "Exp", "Flatten", "Identity", "Log",
+     "Neg", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin",
+     "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Sigmoid", "Sign", "Slice", "Softmax",
+     "Softplus", "Sqrt", "Squeeze", "Tanh", "Transpose", "Unsqueeze"}
 )  # fmt: skip
 
 # Their result has the shape that their inputs are broadcast to.

@@ -38,6 +38,21 @@ WAYS: dict[str, tuple[list[Node], dict[str, Any]]] = {
                     {"base": W2.transpose(1, 0, 2, 3).copy()}),
     "a norm and a factor": ([("Div", ["base", "norm"], "unit"), ("Mul", ["unit", "norm"], "w2")],
                             {"base": W2, "norm": NORM}),
+    "a sigmoid": ([("Sigmoid", ["base"], "w2")], {"base": W2}),
+    # As timm's ScaledStdConv2d and StdConv2d do (NFNet, BiT): a batch normalisation of the weight.
+    "standardised": ([("Reshape", ["base", "rows"], "row"),
+                      ("ReduceMean", ["row", "axes"], "mean", {"keepdims": 0}),
+                      ("Sub", ["row", "middle"], "shifted"),
+                      ("Mul", ["shifted", "shifted"], "squares"),
+                      ("ReduceMean", ["squares", "axes"], "variance", {"keepdims": 0}),
+                      ("BatchNormalization", ["row", "gain", "zero", "mean", "variance"], "normal"),
+                      ("Reshape", ["normal", "shape"], "w2")],
+                     {"base": W2, "rows": np.array([1, len(W2), -1], np.int64),
+                      "axes": np.array([0, 2], np.int64),
+                      "middle": W2.reshape(1, len(W2), -1).mean(axis=2, keepdims=True),
+                      "gain": np.linspace(0.1, 0.3, len(W2), dtype=np.float32),
+                      "zero": np.zeros(len(W2), np.float32),
+                      "shape": np.array(W2.shape, np.int64)}),
 }  # fmt: skip
 
 
