@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgeml.errors import SpecError
+from edgeml.errors import ModelLoadError, SpecError
 from edgeml.files import sha256_of_file
 from edgeml.predict.predictor import Predictor, model_in
+from edgeml.runtimes.external_weights import weight_files
 from edgeml.runtimes.open import runner_of
 from edgeml.runtimes.tensorrt.passport import describe_engine
 from edgeml.spec.foreign.merge import NO_OVERRIDES, SpecOverrides, spec_for, spec_sources
@@ -74,5 +76,8 @@ def model_files(model: Path) -> list[Path]:
     model = model_in(model)
     if model.is_dir():
         return [model / "model.safetensors"]
+    if model.suffix.lower() == ".onnx":
+        with suppress(ModelLoadError):  # which who opens it reports
+            return [model, *weight_files(model)]
     weights = model.with_suffix(".bin")
     return [model, weights] if model.suffix == ".xml" and weights.exists() else [model]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.errors import ModelLoadError
+from edgeml.files import sha256_of_file
+from edgeml.spec.foreign.read_graph import read_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -41,26 +44,37 @@ def load_external_weights(model: onnx.ModelProto, path: Path) -> None:
         tensor.ClearField("data_location")
 
 
-def refuse_external_weights(path: Path) -> None:
-    """Refuse a model of several files where the digest of one has to identify it.
+def sha256_of_onnx(path: Path) -> str:
+    """Return the digest of an .onnx; one of all its files together if its weights are in others.
 
     Raises:
-        ModelLoadError: Weights are in another file.
+        ModelLoadError: It cannot be read.
     """
-    import onnx
+    digests = [sha256_of_file(file) for file in (path, *weight_files(path))]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
-    if any(tensor.external_data for tensor in _tensors(onnx.load(path, load_external_data=False))):
-        raise ModelLoadError(
-            f"The weights of {path.name!r} are in another file. An engine belongs to one file: "
-            "write it with edgeml export --fmt onnx first."
-        )
+
+def weight_files(path: Path) -> list[Path]:
+    """Return the files next to an .onnx, or below it, that have weights of it, and exist.
+
+    Raises:
+        ModelLoadError: The .onnx cannot be read.
+    """
+    files = [path.parent / name for name in read_graph(path).weight_files]
+    return [file for file in files if file.is_file() and _is_inside(file, path)]
+
+
+def _is_inside(file: Path, path: Path) -> bool:
+    folders = {path.parent.resolve(), path.resolve().parent}
+    return any(file.resolve().is_relative_to(folder) for folder in folders)
 
 
 def _content(where: dict[str, str], path: Path, name: str) -> bytes:
     location = where.get("location", "")
     file = path.parent / location
-    folders = {path.parent.resolve(), path.resolve().parent}
-    if not location or not any(file.resolve().is_relative_to(folder) for folder in folders):
+    if not location or not _is_inside(file, path):
         raise ModelLoadError(
             f"The weights of {path.name!r} are in {location!r}, outside the model's folder: such "
             "files are not read. Put it next to the model, or save the model as one file."

@@ -42,6 +42,8 @@ def as_classifier(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
 def _keep_output(graph: onnx.GraphProto, name: str | None) -> None:
     """Remove all outputs but this one; None if there is only one."""
     names = [value.name for value in graph.output]
+    if not names:
+        raise SpecError("The model has no output.")
     if name is None and len(names) > 1:
         raise SpecError(
             f"The model has several outputs: {', '.join(names)}. The spec must name one: output."

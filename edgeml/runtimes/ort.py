@@ -7,18 +7,18 @@ import os
 import platform
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import EdgemlError, InferenceError, InputError, ModelLoadError, SpecError
-from edgeml.runtimes.fixed_batch import rounds
 from edgeml.runtimes.ort_graphs import ReplayedSession
 from edgeml.runtimes.ort_providers import CPU, CUDA, Provider, open_session, placement, provider_for
 from edgeml.runtimes.protocol import (
     DEFAULT_OPTIONS,
     FP16_ON_X86,
+    RunError,
     RuntimeOptions,
     as_rows,
     check_batch,
@@ -31,6 +31,9 @@ from edgeml.runtimes.protocol import (
 from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.runtimes.watchdog import deadline
 from edgeml.spec.model_spec import ModelSpec
+
+if TYPE_CHECKING:
+    from edgeml.spec.foreign.graph import Graph
 
 with without_telemetry():
     import onnxruntime as ort
@@ -49,12 +52,11 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uin
 
 _SCORES = ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)")
 
+_IN_FLOAT = "session.disable_quant_qdq"
+"""Computes Q/DQ nodes as they stand, and what is between them in float: slow, and right."""
+
 # Only Arm has FP16 kernels. On x86 the provider casts weights up once and computes in FP32.
 _ON_ARM = platform.machine().lower() in ("aarch64", "arm64")
-
-
-class _RunError(InferenceError):
-    """The session failed on a batch that fits the declared input."""
 
 
 class OrtRuntime:
@@ -88,26 +90,30 @@ class OrtRuntime:
         provider = provider_for(options.device, tf32=options.precision == "fast", graphs=graphs)
         if options.timeout is not None and graphs:
             raise InputError("A graph cannot be stopped; open it without timeout.")
-        session = _open(path, provider, _session_options(options))
+        settings = _session_options(options)
+        session = _open(path, provider, settings)
         self._session: ort.InferenceSession | None = session
         self.name = f"onnxruntime {ort.__version__} {provider.label}"
         taken = session.get_inputs()[0]
         self._feed, self._dtype = taken.name, _DTYPES.get(taken.type, taken.type)
-        shape = tuple(side if isinstance(side, int) else None for side in taken.shape)
+        shape = tuple(side if isinstance(side, int) and side > 0 else None for side in taken.shape)
         self.input_shape = cast("tuple[int | None, int, int, int]", shape)
-        self._timeout, self._one_by_one = options.timeout, False
+        self._timeout = options.timeout
         # On the CPU it does survive a fork: who calls does the work of threads that are missing.
         self._process = None if provider.name == CPU else os.getpid()
         self._output = session.get_outputs()[0].name
         metadata = session.get_modelmeta().custom_metadata_map
         spec = spec_inside(metadata)
-        stored = _stored_precision(path, spec)
+        graph = _graph_of_others(path, spec)
+        stored = graph.precision if graph else spec.precision if spec else "unknown"
         half = "fp16" in (stored, spec and spec.provenance.arithmetic)
-        precision = _precision(provider, int8=stored == "int8", half=half)
+        int8 = graph.multiplies_integers if graph else stored == "int8"
+        int8 = int8 and not _computes_in_float(settings)
+        precision = _precision(provider, int8=int8, half=half)
         self.metadata = {**metadata, "precision": precision, "output": self._output}
         if provider.name == CPU and half and not _ON_ARM:
             logger.warning("%s: %s", path.name, FP16_ON_X86)
-        if provider.name == CUDA and stored == "int8":
+        if provider.name == CUDA and int8:
             logger.warning("%s: %s", path.name, INT8_ON_CUDA)
         if spec is not None and spec.output is not None:
             self.select_output(spec.output)
@@ -120,21 +126,6 @@ class OrtRuntime:
             InputError: The batch does not fit the model.
             InferenceError: The runtime is closed, the session fails, or it took too long.
         """
-        if not self._one_by_one:
-            try:
-                logits = self._run(batch)
-            except _RunError:
-                if len(batch) == 1 or self.input_shape[0] is not None:
-                    raise
-            else:
-                if len(logits) == len(batch) or self.input_shape[0] is not None:
-                    return logits
-        # A Reshape to a batch of one, in a file that declares any: each image alone is right.
-        logits = np.concatenate([self._run(part) for part in rounds(batch, 1)])
-        self._one_by_one = True
-        return logits
-
-    def _run(self, batch: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
         session = self._session
         if session is None:
             raise InferenceError("This model is closed; open it again.")
@@ -152,7 +143,7 @@ class OrtRuntime:
         except EdgemlError:
             raise
         except Exception as err:
-            raise _RunError(f"ONNX Runtime failed: {one_line(err)}") from err
+            raise RunError(f"ONNX Runtime failed: {one_line(err)}") from err
         return as_rows(logits, len(batch))
 
     def _run_in_time(
@@ -196,21 +187,20 @@ class OrtRuntime:
 
 
 def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.InferenceSession:
-    """Load a file, and load it again if its spec asks for other settings.
+    """Load a file, and load it again if it needs other settings.
 
     Raises:
         ModelLoadError: ONNX Runtime refuses it, or would run it somewhere else.
     """
-    try:
-        session = open_session(path, options, provider)
-    except ModelLoadError as err:
-        # With x64quantprecision, ONNX Runtime 1.32 cannot convert a weight that two layers share.
-        if "Attempt to replace the existing tensor" not in str(err):
-            raise
-        options.add_session_config_entry("session.disable_quant_qdq", "1")  # in float: slow, right
-        session = open_session(path, options, provider)
-    if not _is_for_another_runtime(spec_inside(session.get_modelmeta().custom_metadata_map)):
-        return session
+    session = _open_as_set(path, provider, options)
+    spec = spec_inside(session.get_modelmeta().custom_metadata_map)
+    if not _is_for_another_runtime(spec):
+        graph = _graph_of_others(path, spec)
+        # With x64quantprecision, ONNX Runtime 1.32 adds a wrong one, and fails when it runs.
+        if graph is None or not graph.lacks_zero_points or not _saturates():
+            return session
+        options.add_session_config_entry(_IN_FLOAT, "1")
+        return open_session(path, options, provider)
     # ONNX Runtime would quantise what is still in float, and spoil FP16 biases (1.32).
     options.add_session_config_entry(
         "optimization.disable_specified_optimizers", "WeightBiasQuantization"
@@ -218,9 +208,38 @@ def _open(path: Path, provider: Provider, options: ort.SessionOptions) -> ort.In
     return open_session(path, options, provider)
 
 
+def _open_as_set(
+    path: Path, provider: Provider, options: ort.SessionOptions
+) -> ort.InferenceSession:
+    """Load a file; where x64quantprecision is what prevents that, compute as without it.
+
+    With it, ONNX Runtime 1.32 can convert neither a weight that two layers share, nor signed
+    operators such as QLinearConv, whose kernels it then lacks.
+    """
+    try:
+        return open_session(path, options, provider)
+    except ModelLoadError as err:
+        if "Attempt to replace the existing tensor" in str(err):
+            options.add_session_config_entry(_IN_FLOAT, "1")
+        elif "Failed to find kernel" in str(err):
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        else:
+            raise
+        try:
+            return open_session(path, options, provider)
+        except ModelLoadError:
+            raise err from None
+
+
+def _computes_in_float(options: ort.SessionOptions) -> bool:
+    with suppress(RuntimeError):  # it is not set
+        return bool(options.get_session_config_entry(_IN_FLOAT) == "1")
+    return False
+
+
 def _session_options(options: RuntimeOptions) -> ort.SessionOptions:
     session = ort.SessionOptions()
-    session.log_severity_level = 3
+    session.log_severity_level = 4  # errors are raised as well
     if threads := 1 if options.mode == "throughput" else options.threads:
         session.intra_op_num_threads = threads
     # Spinning threads take four times the CPU time as soon as anything else wants the cores.
@@ -262,18 +281,18 @@ def _is_for_another_runtime(spec: ModelSpec | None) -> bool:
     return quantizer is not None and quantizer.layout in ("openvino", "tensorrt")
 
 
-def _stored_precision(path: Path, spec: ModelSpec | None) -> str:
-    """Return what a file is written in: as the spec inside it states, or else as its graph shows.
+def _graph_of_others(path: Path, spec: ModelSpec | None) -> Graph | None:
+    """Return the graph of a file of another tool; None if edgeml wrote it, or it cannot be read.
 
     A spec next to the file is not read: other tools may have quantised the file since.
     """
-    if spec is not None:
-        return spec.precision
+    if spec is not None and (spec.precision != "int8" or spec.provenance.quantizer):
+        return None
     from edgeml.spec.foreign.read_graph import read_graph
 
     with suppress(ModelLoadError):  # what ONNX Runtime opened and this reader does not know
-        return read_graph(path).precision
-    return "unknown"
+        return read_graph(path)
+    return None
 
 
 def _precision(provider: Provider, *, int8: bool, half: bool) -> str:

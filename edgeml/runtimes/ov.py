@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import threading
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +15,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml.errors import InferenceError, InputError, ModelLoadError
+from edgeml.errors import InferenceError, InputError, MissingDependencyError, ModelLoadError
+from edgeml.runtimes.onnx_file import read_onnx
 from edgeml.runtimes.protocol import (
     DEFAULT_OPTIONS,
+    RunError,
     RuntimeOptions,
     as_rows,
     check_batch,
@@ -82,7 +86,7 @@ class OpenVinoRuntime:
         if options.threads:
             config["INFERENCE_NUM_THREADS"] = options.threads
         try:
-            model = core.read_model(path)
+            model = _read(path)
             self._compiled: ov.CompiledModel | None = core.compile_model(
                 model, self._device, config
             )
@@ -90,7 +94,8 @@ class OpenVinoRuntime:
             raise ModelLoadError(f"OpenVINO refuses {path.name!r}: {one_line(err)[-300:]}") from err
         self.name = f"openvino {ov.__version__.split('-')[0]} {self._device}"
         sides = (
-            None if one.is_dynamic else one.get_length() for one in model.inputs[0].partial_shape
+            None if one.is_dynamic else one.get_length() or None
+            for one in model.inputs[0].partial_shape
         )
         self.input_shape = cast("tuple[int | None, int, int, int]", tuple(sides))
         self._dtype = model.inputs[0].element_type.to_dtype().name
@@ -138,7 +143,7 @@ class OpenVinoRuntime:
                     local.request = None
                     raise timeout_error(self._timeout)
         except RuntimeError as err:
-            raise InferenceError(f"OpenVINO failed: {one_line(err)[-300:]}") from err
+            raise RunError(f"OpenVINO failed: {one_line(err)[-300:]}") from err
         # A copy: the request writes its next result over this one.
         scores = np.array(request.get_output_tensor(self._output).data, np.float32)
         return as_rows(scores, len(batch))
@@ -185,6 +190,20 @@ class OpenVinoRuntime:
             return "unknown"
         name = kernels.most_common(1)[0][0]
         return "int8" if name in ("i8", "u8") else name
+
+
+def _read(path: Path) -> ov.Model:
+    """Read a file; an .onnx that OpenVINO refuses is read in the form of `onnx_normal`."""
+    try:
+        return _core().read_model(path)
+    except RuntimeError:
+        if path.suffix.lower() != ".onnx":
+            raise
+        # As functions of the file's own, which OpenVINO 2026.4 does not know.
+        with suppress(MissingDependencyError, ModelLoadError):
+            network = read_onnx(path).SerializeToString()
+            return _core().read_model(io.BytesIO(network))
+        raise
 
 
 def _is_busy(request: Any) -> bool:

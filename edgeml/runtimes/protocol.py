@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -29,6 +30,12 @@ FP16_ON_X86 = (
 """As measured with onnxruntime 1.32 on one thread of a Zen 4: ResNet-18 1.08, ViT-Tiny 0.97,
 MobileNetV4-S 1.18, MobileNetV2 1.24; MobileNetV2 in INT8 12 (x86 layout) and 25 (OpenVINO's)."""
 
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Load model from .*? failed:\s*|"
+    r"/onnxruntime_src/\S+ (?:[\w:<>~&*, ]+\(.*?\)(?: const)? )?"
+)
+"""What ONNX Runtime puts before a message: codes, its own functions, and the path of the file."""
+
 _LIMITED = {
     "runtime": "it chooses the library for a model file",
     "device": "it chooses the device for a model file",
@@ -37,6 +44,10 @@ _LIMITED = {
     "spinning": "only ONNX Runtime can let its threads spin",
     "timeout": "only ONNX Runtime and OpenVINO can stop a run, of .onnx and .xml files",
 }
+
+
+class RunError(InferenceError):
+    """The network failed on a batch that fits its declared input."""
 
 
 class Runtime(Protocol):
@@ -245,8 +256,8 @@ def check_process(opened_in: int, library: str) -> None:
 
 
 def one_line(err: Exception) -> str:
-    """Return an error's message as one line."""
-    return " ".join(str(err).split())
+    """Return an error's message as one line, without places in a library's own source."""
+    return " ".join(_NOISE.sub("", str(err)).split())
 
 
 def timeout_error(seconds: float) -> InferenceError:

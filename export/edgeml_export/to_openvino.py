@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeml.errors import ExportError
 from edgeml.runtimes.model_files import staged_model
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
+from edgeml.runtimes.protocol import one_line
 from edgeml.runtimes.telemetry import without_telemetry
 from edgeml.spec.foreign.model_api import model_info
 from edgeml.spec.storage import spec_metadata
@@ -45,5 +46,6 @@ def openvino_from_onnx(source: Path, target: Path, *, fp16: bool = False) -> Pat
         with staged_model(target) as temporary:
             ov.save_model(model, temporary, compress_to_fp16=fp16)
     except RuntimeError as err:
-        raise ExportError(f"OpenVINO cannot convert {source.name!r}: {err}") from err
+        reason = one_line(err)[-300:]
+        raise ExportError(f"OpenVINO cannot convert {source.name!r}: {reason}") from err
     return target

@@ -13,6 +13,7 @@ from edgeml.errors import ExportError, InputError, needs
 from edgeml.files import user_cache
 from edgeml.predict.predictor import Predictor
 from edgeml.progress import Advance, Progress
+from edgeml.runtimes.onnx_batch import limit_batch
 from edgeml.runtimes.onnx_classifier import as_classifier
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx, write_onnx
 from edgeml.runtimes.protocol import FP16_ON_X86
@@ -27,7 +28,6 @@ from edgeml_export.int8.legality import violations
 from edgeml_export.int8.ranges import Ranges
 from edgeml_export.int8.retarget import retargeted_from_onnx
 from edgeml_export.int8.search import Choice
-from edgeml_export.probe import takes_any_batch
 from edgeml_export.request import SUFFIXES, ExportRequest
 from edgeml_export.roles import Roles
 
@@ -162,11 +162,7 @@ def write_fp32(job: Job) -> Path:
         # With the spec of the Predictor, which may come from a file next to the .onnx.
         spec = job.reference.spec
         network = as_classifier(read_onnx(source), spec)
-        if not takes_any_batch(network):
-            del network.graph.value_info[:]
-            for value in (*network.graph.input, *network.graph.output):
-                for dim in list(value.type.tensor_type.shape.dim)[:1]:
-                    dim.dim_value = 1
+        if limit_batch(network):
             job.progress.note(f"{source.name} runs with a batch of 1 only; so does its export.")
         write_onnx(network, target, spec)
         return target

@@ -72,7 +72,7 @@ def test_a_share_that_the_split_of_the_data_decides_is_refused(
     root = train_and_test(tmp_path / "data")
     (root / "test").rename(root / names[1])
     out = str(tmp_path / "split.csv")
-    words = ["data", "split", str(root), "--out", out, "--no-near", *option]
+    words = ["data", "split", str(root), "--out", out, *option]
     assert run_command(words, monkeypatch) == status
 
 

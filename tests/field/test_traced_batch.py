@@ -10,8 +10,8 @@ import pytest
 
 from edgeml import Predictor
 from edgeml.data import read_dataset
+from edgeml.runtimes.onnx_batch import takes_any_batch
 from edgeml_export import export, pipeline
-from edgeml_export.probe import takes_any_batch
 from tests.export.graphs import SIDE, Node, run
 from tests.field.nets import CONSTANTS, NODES, plain_network, stored, two_folders
 from tests.field.test_onnx_files import BATCH, WIDE

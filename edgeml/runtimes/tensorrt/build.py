@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.errors import ExportError, InputError
-from edgeml.files import sha256_of_file, staged
+from edgeml.errors import ExportError, InputError, MissingDependencyError
+from edgeml.files import staged
 from edgeml.progress import SILENT, Advance, Progress
-from edgeml.runtimes.external_weights import refuse_external_weights
+from edgeml.runtimes.external_weights import sha256_of_onnx
 from edgeml.runtimes.model_files import staged_model
+from edgeml.runtimes.onnx_batch import limit_batch
+from edgeml.runtimes.onnx_classifier import as_classifier
 from edgeml.runtimes.onnx_file import read_onnx, spec_of_onnx
 from edgeml.runtimes.tensorrt import bindings, cuda
 from edgeml.runtimes.tensorrt.build_steps import monitor_of
@@ -108,15 +110,17 @@ def engine_from_onnx(
 
     Raises:
         MissingDependencyError: The library, cuda-bindings or onnx is not installed.
-        ModelLoadError: The source is not one ONNX file, or TensorRT finds no GPU.
-        SpecError: It has no spec inside.
+        ModelLoadError: The source is not ONNX, or TensorRT finds no GPU.
+        SpecError: It has no spec inside, or one that does not fit.
         InputError: An option that the library does not support, or a target that cannot be written.
         ExportError: TensorRT would misread the file, cannot read it, or cannot build it.
     """
     trt = bindings.load(library, to="build TensorRT engines")
     model = read_onnx(source)
-    refuse_external_weights(source)
     spec = spec or spec_of_onnx(model, source)
+    model = as_classifier(model, spec)
+    with suppress(MissingDependencyError):
+        limit_batch(model)
     check_legal(source.name, refused_by_tensorrt(model))
     needs_gpu = library == "tensorrt" or options.capability == "current"
     gpu = cuda.this_gpu(device) if needs_gpu else None  # before a TensorRT object exists
@@ -124,6 +128,7 @@ def engine_from_onnx(
         trt=trt,
         library=library,
         source=source,
+        network=model.SerializeToString(),
         options=options,
         timings=timing_cache if library == "tensorrt" else None,
         capability=capabilities(library, options.portable, options.capability),
@@ -162,6 +167,7 @@ class _Job:
     trt: Any
     library: Library
     source: Path
+    network: bytes
     options: EngineOptions
     timings: Path | None
     capability: tuple[str, ...]
@@ -224,8 +230,7 @@ def _parse(job: _Job, network: Any) -> None:
         ExportError: TensorRT cannot read it; names the node and the reason.
     """
     parser = job.trt.OnnxParser(network, bindings.logger(job.trt))
-    # From the file, not from bytes, so that weights next to it are found.
-    if parser.parse_from_file(str(job.source)):
+    if parser.parse(job.network):
         if network.num_inputs and network.num_outputs:
             return
         raise ExportError(f"{job.name} finds no network in {job.source.name!r}.")
@@ -362,7 +367,7 @@ def _passport(
         outputs=tuple(bindings.tensor_of(one.name, one.dtype, one.shape) for one in outputs),
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         plan_bytes=len(plan),
-        onnx_sha256=sha256_of_file(job.source),
+        onnx_sha256=sha256_of_onnx(job.source),
         precision=job.spec.precision,
         layers=types_of(layers),
         spec=job.spec,

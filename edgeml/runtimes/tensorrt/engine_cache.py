@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from edgeml.errors import EngineMismatchError, InputError
-from edgeml.files import locked, sha256_of_file, user_cache
+from edgeml.files import locked, user_cache
 from edgeml.progress import Progress, TerminalProgress
+from edgeml.runtimes.external_weights import sha256_of_onnx
 from edgeml.runtimes.tensorrt import bindings, cuda
 from edgeml.runtimes.tensorrt.passport import (
     NAMES,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RECIPE = 1
+_RECIPE = 2
 """To be increased when edgeml builds a different engine from the same file."""
 
 _BATCHES = (1, 1, 8)
@@ -132,7 +133,7 @@ def _key(path: Path, library: Library, version: str, gpu: Gpu) -> str:
     """Return a digest of everything that an engine depends on."""
     parts = {
         "recipe": _RECIPE,
-        "onnx": sha256_of_file(path),
+        "onnx": sha256_of_onnx(path),
         "library": library,
         "version": version,
         "gpu": [gpu.name, gpu.compute_capability, gpu.driver],

@@ -37,6 +37,9 @@ class Graph:
         producer: The tool that wrote the file, if the file states it.
         normalises: The operation with a constant that comes first after the input, such as Sub or
             Div: the graph normalises. Empty if there is none.
+        multiplies_integers: Activations are quantized too, not only stored weights.
+        lacks_zero_points: Stored integers are dequantized without a zero point.
+        weight_files: Names of other files with its weights, relative to its folder.
     """
 
     inputs: tuple[Port, ...]
@@ -46,6 +49,9 @@ class Graph:
     precision: Precision
     producer: str = ""
     normalises: str = ""
+    multiplies_integers: bool = False
+    lacks_zero_points: bool = False
+    weight_files: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,9 +37,13 @@ _DTYPES = {
     9: "bool", 10: "float16", 11: "float64", 16: "bfloat16",
 }  # fmt: skip
 
-_QUANTIZED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
-)
+_INTEGER = frozenset(
+    {"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger",
+     "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul"}
+)  # fmt: skip
+"""Operators on integers, or that make them of activations."""
+
+_QUANTIZED = _INTEGER | {"QuantizeLinear", "DequantizeLinear", "MatMulNBits"}
 
 _SHAPED = frozenset(
     {"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "DequantizeLinear"}
@@ -126,6 +131,7 @@ class _Parts:
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     stored: Counter[str] = field(default_factory=Counter)
+    files: dict[str, None] = field(default_factory=dict)
 
 
 def read_onnx_graph(data: memoryview) -> Graph:
@@ -149,16 +155,28 @@ def read_onnx_graph(data: memoryview) -> Graph:
     for node in parts.nodes:  # in order: a constant that is cast or reshaped is one as well
         if node.op in _SHAPED and node.inputs and constants.issuperset(filter(None, node.inputs)):
             constants.update(node.outputs)
-    quantized = any(node.op in _QUANTIZED for node in parts.nodes)
+    quantized = [node for node in parts.nodes if node.op in _QUANTIZED]
     inputs = tuple(port for port in parts.inputs if port.name not in parts.constants)
     return Graph(
         inputs=inputs,
         outputs=tuple(parts.outputs),
         ends={port.name: end_of(port.name, producer_of.get, constants) for port in parts.outputs},
         metadata=metadata,
-        precision=precision_of(parts.stored, quantized=quantized),
+        precision=precision_of(parts.stored, quantized=bool(quantized)),
         producer=" ".join(filter(None, producer.values())),
         normalises=normalising((port.name for port in inputs), parts.nodes, constants),
+        multiplies_integers=any(
+            node.op in _INTEGER
+            or (node.op == "QuantizeLinear" and constants.isdisjoint(node.inputs[:1]))
+            for node in quantized
+        ),
+        lacks_zero_points=any(
+            node.op == "DequantizeLinear"
+            and not constants.isdisjoint(node.inputs[:1])
+            and not any(node.inputs[2:])
+            for node in quantized
+        ),
+        weight_files=tuple(parts.files),
     )
 
 
@@ -169,15 +187,30 @@ def _graph(fields: _Fields, where: slice) -> _Parts:
         match number:
             case 1:
                 parts.nodes.append(_node(fields, content))
-            case 5:  # a TensorProto: data_type 2, name 8
+            case 5:  # a TensorProto: data_type 2, name 8, external_data 13
                 tensor = fields.last(content)
                 parts.constants.add(fields.text(tensor, 8))
-                parts.stored[_dtype(tensor, 2)] += content.stop - content.start
+                entries = _external_data(fields, content) if 13 in tensor else {}
+                size = entries.get("length", "") or content.stop - content.start
+                parts.stored[_dtype(tensor, 2)] += int(size)
+                parts.files.update({entries["location"]: None} if "location" in entries else {})
             case 11:
                 parts.inputs.append(_value_info(fields, content))
             case 12:
                 parts.outputs.append(_value_info(fields, content))
     return parts
+
+
+def _external_data(fields: _Fields, where: slice) -> dict[str, str]:
+    """Return where a tensor's values are: `location`, and numbers `offset` and `length`."""
+    entries = {}
+    for number, _, content, _ in fields.walk(where.start, where.stop):
+        if number == 13:
+            entry = fields.last(content)
+            entries[fields.text(entry, 1)] = fields.text(entry, 2)
+    if not re.fullmatch(r"[0-9]{0,18}", entries.get("length", "")):
+        raise DamagedError(f"a weight has {entries['length']!r} bytes")
+    return entries
 
 
 def _node(fields: _Fields, where: slice) -> Node:

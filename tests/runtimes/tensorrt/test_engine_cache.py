@@ -118,14 +118,20 @@ def test_a_file_that_changed_is_built_again(net: Path, counted: Counted) -> None
         assert counted.builds == 2
 
 
-def test_a_file_with_weights_in_another_file_is_refused(net: Path, cache: Path) -> None:
+def test_weights_in_another_file_are_part_of_the_engine_and_of_its_name(
+    net: Path, counted: Counted
+) -> None:
     import onnx
 
     model = onnx.load(net)
     onnx.save(model, net, save_as_external_data=True, location="net.data", size_threshold=0)
-    with machine("11.4"), pytest.raises(ModelLoadError, match="in another file"):
-        Predictor(net, runtime="tensorrt")
-    assert not list(cache.glob("*.engine"))
+    weights = net.parent / "net.data"
+    for content in (weights.read_bytes(), bytes(weights.stat().st_size)):
+        weights.write_bytes(content)
+        for _ in range(2):
+            with machine("11.4") as made:
+                counted.open(made, net)
+    assert counted.builds == 2
 
 
 @pytest.mark.parametrize("kept", ["a folder", "in no folder"])
