@@ -24,7 +24,10 @@ Read = Callable[..., "Dataset"]
 """Reads a data set at a path, with the options of the command line."""
 
 Data = Annotated[
-    Path, typer.Argument(help="Folders named after labels, a .csv or .parquet, COCO, or YOLO.")
+    Path,
+    typer.Argument(
+        help="Folders named after labels, a table, COCO, YOLO, or an annotation export."
+    ),
 ]
 Delimiter = Annotated[
     str, typer.Option(help="Between labels in a folder's name; / makes each folder a label.")
@@ -105,7 +108,7 @@ def _reader(
 ) -> Read:
     options = {"delimiter": delimiter, "separator": separator, "root": root}
 
-    def read(path: Path, *, skip_bad: bool = False) -> Dataset:
+    def read(path: Path, *, skip_bad: bool = False, unpack: Path | None = None) -> Dataset:
         from edgeml.data import read_dataset
 
         return read_dataset(
@@ -113,6 +116,7 @@ def _reader(
             labels=names(labels or "", ","),
             ignore_labels=names(ignore_labels or "", ","),
             skip_bad=skip_bad,
+            unpack=unpack,
             progress=progress(),
             **reading_options(path, options, strict=sources == 1),
         )

@@ -1,4 +1,4 @@
-"""`edgeml data`: make, fetch, audit and split data sets."""
+"""`edgeml data`: make, fetch, audit, split and convert data sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from edgeml.cli._shared import (
 from edgeml.cli._tables import print_table
 from edgeml.errors import needs
 
-app = typer.Typer(name="data", help="Make, fetch and split data sets.", no_args_is_help=True)
+app = typer.Typer(
+    name="data", help="Make, fetch, split and convert data sets.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -154,6 +156,27 @@ def split(
         for column, label in enumerate(divided.labels)
     ]
     print_table(str(out), ("label", *(f"{n} ({len(p)})" for n, p in parts.items())), rows)
+
+
+@app.command()
+@reads_data
+def convert(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The .csv to write.")],
+    skip_bad: SkipBad = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the .csv.")] = False,
+    *,
+    read: Read,
+) -> None:
+    """Write any data set as a .csv with paths and labels; a Parquet file's images as files."""
+    from functools import partial
+
+    from edgeml.data import report_skipped
+    from edgeml.data.convert import convert as run
+
+    dataset = run(data, out, read=partial(read, skip_bad=skip_bad), overwrite=overwrite)
+    report_skipped(dataset, progress())
+    typer.echo(out)
 
 
 @app.command()

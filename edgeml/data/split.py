@@ -15,7 +15,7 @@ from edgeml.data.duplicates import near_duplicates, root_of, roots_of
 from edgeml.data.screen import thumbnails
 from edgeml.errors import DataError
 from edgeml.progress import SILENT, Progress
-from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec, some_names
 from edgeml.spec.provenance import SplitPlan
 
 Counts = NDArray[np.float64]
@@ -121,7 +121,7 @@ def held_out(dataset: Dataset, pair: tuple[str, ...]) -> NDArray[np.bool_]:
         if label not in dataset.labels:
             raise DataError(
                 f"No image is labelled {label!r}, so it cannot be held out. The labels are: "
-                f"{', '.join(dataset.labels)}."
+                f"{some_names(dataset.labels)}."
             )
     rows = dataset.present[:, [dataset.labels.index(label) for label in pair]].all(axis=1)
     if not rows.any():
@@ -215,7 +215,7 @@ def _report_balance(dataset: Dataset, evenly: Dataset, progress: Progress) -> No
     """Note which labels a side lacks, and how evenly the others are spread over rows `evenly`."""
     for side, labels in absent_labels(dataset).items():
         if labels:
-            progress.note(f"warning: {side} has no image with: {', '.join(labels)}")
+            progress.note(f"warning: {side} has no image with: {some_names(labels)}")
     worst = [
         f"{side} {100 * error:.1f} % ({label})"
         for side, (label, error) in worst_label_errors(evenly).items()

@@ -1,4 +1,4 @@
-"""A split data set, written as a table that reads back equal."""
+"""A data set, written as a table that reads back equal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +42,41 @@ def write_split(dataset: Dataset, path: Path) -> None:
     folder = Path(os.path.abspath(path)).parent
     inside = all(image.is_relative_to(folder) for image in dataset.paths)
     start = folder if inside else dataset.root
-    columns = {"path": [relative_name(image, start) for image in dataset.paths]}
+    more: dict[str, list[str]] = {"split": list(dataset.split)}
+    if all(image in dataset.known_hashes for image in dataset.paths):
+        more[CONTENT] = [dataset.known_hashes[image] for image in dataset.paths]
+    if not inside:
+        more[ROOT] = [str(start)] * len(dataset)
+    paths = [relative_name(image, start) for image in dataset.paths]
+    write_text(Path(path), _table(dataset, paths, more))
+
+
+def table_text(dataset: Dataset, folder: Path) -> str:
+    """Return a data set as the text of a .csv in `folder`, which `read_dataset` reads back equal.
+
+    Paths are relative to the folder, also with `..`; those on another drive are absolute.
+
+    Raises:
+        DataError: A name in the data set cannot be written.
+    """
+    paths = [_relative(image, Path(os.path.abspath(folder))) for image in dataset.paths]
+    return _table(dataset, paths, {} if dataset.split is None else {"split": list(dataset.split)})
+
+
+def _relative(image: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(image, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return image.as_posix()
+
+
+def _table(dataset: Dataset, paths: list[str], more: Mapping[str, list[str]]) -> str:
+    columns = {"path": paths}
     complete = dataset.known.all() and dataset.present.any(axis=0).all()
     columns |= (_labels_in_one_column if complete else _labels_in_columns)(dataset)
     if dataset.groups is not None:
         columns["group"] = list(dataset.groups)
-    columns["split"] = list(dataset.split)
-    if all(image in dataset.known_hashes for image in dataset.paths):
-        columns[CONTENT] = [dataset.known_hashes[image] for image in dataset.paths]
-    if not inside:
-        columns[ROOT] = [str(start)] * len(dataset)
+    columns |= more
     # The csv module quotes a cell with a line feed, but not one with a lone carriage return.
     # An unquoted cell loses the blank that it begins with.
     unusual = any(
@@ -64,11 +90,13 @@ def write_split(dataset: Dataset, path: Path) -> None:
     )
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
+    written = text.getvalue()
     try:
-        write_text(Path(path), text.getvalue())
+        written.encode()
     except UnicodeEncodeError as err:
-        name = text.getvalue()[err.start : err.end]
+        name = written[err.start : err.end]
         raise DataError(f"A file name contains {name!r}, which is not UTF-8: rename it.") from err
+    return written
 
 
 def _labels_in_one_column(dataset: Dataset) -> dict[str, list[str]]:

@@ -145,6 +145,8 @@ def _without_digests(
         return Chosen(images=_undivided(dataset, part, progress), seen=None)
     images = _one_part(divided, part)
     if dataset.split is not None:
+        if run is not None:
+            images = _own_part(dataset, part, run, progress).images
         stated = spec.provenance.split_sha256
         if stated is None or stated != split_digest(dataset):
             return Chosen(images=images, seen=None)

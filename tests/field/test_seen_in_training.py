@@ -240,6 +240,17 @@ def test_a_run_of_0_1_0_is_matched_by_path_and_not_certain(tmp_path: Path) -> No
     assert "these 9 images" in warning
 
 
+def test_training_images_of_a_run_of_0_1_0_are_no_test_images_of_the_data(tmp_path: Path) -> None:
+    run = Run(tmp_path, digests=False)
+    other = replace(
+        run.divided, split=tuple("train" if side == "test" else "test" for side in _sides(run))
+    )
+    write_split(other, run.data / "other.csv")
+    scored, seen, warning = run.evaluate(run.data / "other.csv")
+    assert (scored, seen) == (6, None)
+    assert "15 of the 21 test " in warning
+
+
 # Tables of images that are elsewhere now.
 
 

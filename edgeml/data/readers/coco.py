@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from edgeml.data.dataset import Dataset, Side, relative_name
+from edgeml.data.readers.json_files import read_json
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
@@ -20,7 +20,6 @@ from edgeml.data.readers.rows import (
     label_fault,
     label_name,
     printable,
-    read_text,
     skip_or_raise,
     text_fault,
     usable_rows,
@@ -29,27 +28,27 @@ from edgeml.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-# instances_train2017.json has 448 MB.
-_MAX_BYTES = 1 << 30
 
-
-def read_coco(files: dict[Path, Side | None], *, root: Path, skips: SkipLog) -> Dataset:
+def read_coco(
+    files: dict[Path, Side | None], *, root: Path, skips: SkipLog, document: Any = None
+) -> Dataset:
     """Read COCO .json files: the labels of an image are the categories of its annotations.
 
-    The `file_name` of an image is looked up next to the .json, in `images/`, and in the folder
-    named like the end of the .json's name (`train2017/` for `instances_train2017.json`); for a
-    .json in `annotations/` also in the parent folder. It must not lead out of these folders.
+    The `file_name` of an image is looked up next to the .json, in `images/` and `data/`, and in the
+    folder named like the end of the .json's name (`train2017/` for `instances_train2017.json`); for
+    a .json in `annotations/` also in the parent folder. It must not lead out of these folders.
 
-    `files` has the side of the split that the images of each file are on, if there is a split.
+    `files` has the side of the split that the images of each file are on, if there is a split;
+    `document` is the content of the only file, if it is known.
     """
     rows: list[Row] = []
     labels: dict[str, None] = {}
     for file, side in files.items():
         name = printable(relative_name(file, root))
-        document = _document(file, name)
-        names = _names_of_categories(document, name)
+        content = _checked(read_json(file, name) if document is None else document, name)
+        names = _names_of_categories(content, name)
         labels |= dict.fromkeys(names.values())
-        rows += _rows(_Finder(file), document, names, name, side, skips)
+        rows += _rows(_Finder(file), content, names, name, side, skips)
     rows = usable_rows(rows, skips)
     dataset = dataset_from_rows(rows, root=root, labels=labels, skips=skips)
     first = printable(relative_name(next(iter(files)), root))
@@ -73,40 +72,15 @@ def find_coco(root: Path) -> dict[Path, Side | None]:
     return sides if len(set(sides.values())) > 1 else dict.fromkeys(sides)
 
 
-def _document(file: Path, name: str) -> dict[str, Any]:
-    text = read_text(file, limit=_MAX_BYTES)
-    try:
-        document = json.loads(text, object_pairs_hook=_lean, parse_constant=_no_constant)
-    except json.JSONDecodeError as err:
-        raise DataError(f"{name}, line {err.lineno}: {err.msg}.") from err
-    except RecursionError as err:
-        raise DataError(f"{name}: it is nested too deeply for COCO.") from err
-    except ValueError as err:  # ours, or an integer of thousands of digits
-        raise DataError(f"{name}: it is not valid COCO: {str(err)[:200]}.") from err
+def _checked(document: object, name: str) -> dict[str, Any]:
     lists = document if isinstance(document, dict) else {}
     for wanted in ("images", "annotations", "categories"):
         if not isinstance(lists.get(wanted), list):
             raise DataError(
                 f"{name}: it is not valid COCO: it has no list {wanted!r}. Expected images, "
-                "annotations and categories."
+                "annotations and categories, or an export of Label Studio, Datumaro or FiftyOne."
             )
     return lists
-
-
-def _lean(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Drop outlines, which are nine tenths of a file, while it is parsed."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {repeated!r} is duplicated in an object")
-    for name in ("segmentation", "bbox", "keypoints"):
-        fields.pop(name, None)
-    return fields
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _names_of_categories(document: dict[str, Any], file: str) -> dict[int | str, str]:
@@ -250,7 +224,7 @@ class _Finder:
         self._folders = [
             os.path.join(base, below)
             for base in (file.parent, *above)
-            for below in ("", "images", word, os.path.join("images", word))
+            for below in ("", "images", "data", word, os.path.join("images", word))
         ]
 
     def find(self, name: str) -> str:

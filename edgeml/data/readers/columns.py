@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from pathlib import Path
 
 from edgeml.data.readers.rows import label_fault, label_name, printable
 from edgeml.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 # Names are compared without case, blanks, hyphens and underscores; earlier names come first.
 _PATH = (
@@ -110,8 +107,6 @@ def columns_of(
                 f"{printable(table)!r}, line 1: {name[:80]!r} cannot be a label: {fault}."
             )
     unused = tuple(name or "one without a name" for name in others if name not in named)
-    if unused:
-        logger.warning("%s: columns that are not used: %s", printable(table), ", ".join(unused))
     assert path is not None
     plain = [_plain(name) for name in names]
     confident = one is not None and "confidence" in plain
@@ -131,6 +126,11 @@ def columns_of(
 def is_reserved(name: str) -> bool:
     """Whether a label of this name could not have its own column: it would be read otherwise."""
     return name in _EXTRAS or not _may_be_label(name, ())
+
+
+def names_images(name: str) -> bool:
+    """Whether a column of this name contains images: `path`, `file_name`, `Image Index`."""
+    return _plain(name.strip()) in _PATH
 
 
 def _check(

@@ -9,18 +9,20 @@ from pathlib import Path
 from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
+from edgeml.data.readers.cvat import find_cvat, read_cvat
+from edgeml.data.readers.datumaro import find_datumaro, is_datumaro, read_datumaro
+from edgeml.data.readers.fiftyone import find_fiftyone, is_fiftyone, read_fiftyone
 from edgeml.data.readers.file_kinds import is_image
-from edgeml.data.readers.folders import (
-    EVERY_LEVEL,
-    EXPECTED,
-    TABLES,
-    files_below,
-    hint,
-    read_folders,
-)
+from edgeml.data.readers.folders import EVERY_LEVEL, EXPECTED, files_below, read_folders
+from edgeml.data.readers.hints import TABLES, hint
+from edgeml.data.readers.json_files import read_json
 from edgeml.data.readers.label_cells import checked_separator
+from edgeml.data.readers.label_studio import is_label_studio, read_label_studio
+from edgeml.data.readers.parquet_images import image_column
 from edgeml.data.readers.rows import SkipLog, printable
-from edgeml.data.readers.table import TableOptions, read_table
+from edgeml.data.readers.table import TableOptions, read_table, read_tables
+from edgeml.data.readers.table_folders import find_tables
+from edgeml.data.readers.voc import find_voc, read_voc
 from edgeml.data.readers.yolo import is_yolo, read_yolo
 from edgeml.errors import DataError, InputError
 from edgeml.progress import SILENT, Progress
@@ -39,22 +41,21 @@ def read_dataset(
     root: Path | None = None,
     group_names: Sequence[str] = (),
     skip_bad: bool = False,
+    unpack: Path | None = None,
     progress: Progress = SILENT,
 ) -> Dataset:
     """Read labelled images in any of the supported formats.
 
-    * A folder of folders named after labels: `data/red_shirt/1.jpg`. The folder directly in `path`
-      names the labels of all images below it, joined by `delimiter`; with the delimiter `/` each
-      folder on the way to an image is one label. If every name has one label at each of two or
-      more positions, the labels of a position form a label group. See
-      `edgeml.data.readers.folders.read_folders`.
-    * A .csv or .parquet with the column `path`, relative to its folder, and `labels` (lists, or
-      separated by `;`) or a column for each label (1, 0, empty for unknown), and optionally
-      `group`, `split` (train, val or test) and `label_groups`. See
-      `edgeml.data.readers.table.read_table`.
-    * A COCO .json, or a folder of several. See `edgeml.data.readers.coco.read_coco`.
-    * A YOLO data.yaml, or a folder of `images/` and `labels/`: see
-      `edgeml.data.readers.yolo.read_yolo`.
+    * A folder of folders named after labels: `data/red_shirt/1.jpg`, the labels joined by
+      `delimiter`. See `edgeml.data.readers.folders.read_folders`.
+    * A .csv, .tsv, .jsonl or .parquet with the column `path`, relative to its folder, and `labels`
+      (lists, or separated by `;`) or a column for each label (1, 0, empty for unknown), and
+      optionally `group`, `split` (train, val or test) and `label_groups`. See
+      `edgeml.data.readers.table.read_table`. Or a folder with Roboflow's `_classes.csv` or Hugging
+      Face's `metadata.csv` or `metadata.jsonl`, or with one in each of `train`, `valid` and `test`.
+    * COCO (.json, or a folder), YOLO (data.yaml, or a folder), Pascal VOC (a folder), and exports
+      of Label Studio (.json, .csv), CVAT for images (.xml), Datumaro and FiftyOne (.json): see the
+      modules of these names in `edgeml.data.readers`.
 
     Args:
         path: A file or a folder.
@@ -68,6 +69,7 @@ def read_dataset(
             empty: `group1`, `group2` and so on.
         skip_bad: Leave out bad entries and list them in `Dataset.skipped`; otherwise the first
             one is an error.
+        unpack: A folder to write images to that a Parquet file contains; None: that is an error.
         progress: Gets a line with the labels, and one for each choice that was made in reading.
 
     Raises:
@@ -79,12 +81,10 @@ def read_dataset(
     _check_delimiter(delimiter)
     skips: SkipLog = [] if skip_bad else None
     source = Path(os.path.abspath(path))
-    options = TableOptions(
-        checked_separator(separator), tuple(labels), tuple(ignore_labels), _checked_root(root)
-    )
+    names = tuple(labels), tuple(ignore_labels)
+    options = TableOptions(checked_separator(separator), *names, unpack, _checked_root(root))
     dataset = _read(source, delimiter, group_names, skips, options)
-    if "separator" not in reader_options(source):  # a table may have had such a column
-        _check_ignored(source, ignore_labels, dataset)
+    _check_ignored(source, ignore_labels, dataset)
     dataset = with_labels(dataset, labels, ignore_labels)
     _check_labels(source, dataset)
     report_reading(dataset, progress)
@@ -108,6 +108,17 @@ def find_images(path: Path) -> list[Path]:
     return images
 
 
+def contains_images(path: Path) -> bool:
+    """Whether a data set contains its images, as Parquet does, instead of naming their files.
+
+    Raises:
+        DataError: A Parquet file cannot be read.
+    """
+    tables = find_tables(path) if os.path.isdir(path) else [path]
+    parquet = [table for table in tables if table.suffix.lower() == ".parquet"]
+    return any(os.path.isfile(table) and image_column(table) for table in parquet)
+
+
 def _read(
     source: Path,
     delimiter: str,
@@ -116,26 +127,18 @@ def _read(
     options: TableOptions,
 ) -> Dataset:
     if os.path.isdir(source):
-        if is_yolo(source):
-            return read_yolo(source, skips=skips)
-        if files := find_coco(source):
-            return read_coco(files, root=source, skips=skips)
-        return read_folders(
-            source,
-            delimiter=delimiter,
-            group_names=group_names,
-            allowed=options.labels,
-            skips=skips,
-        )
+        return _read_folder(source, delimiter, group_names, skips, options)
     if not os.path.exists(source):
         raise DataError(f"{printable(source)!r} does not exist. {EXPECTED}.")
     if not os.path.isfile(source):
         raise DataError(f"{printable(source)!r} is neither a file nor a folder. {EXPECTED}.")
     match source.suffix.lower():
-        case ".csv" | ".parquet":
+        case ".csv" | ".tsv" | ".jsonl" | ".parquet":
             return read_table(source, skips=skips, options=options)
         case ".json":
-            return read_coco({source: None}, root=source.parent, skips=skips)
+            return _read_json(source, skips, options)
+        case ".xml":
+            return read_cvat(source, skips=skips)
         case ".yaml" | ".yml":
             return read_yolo(source, skips=skips)
         case suffix if suffix in _ARCHIVES:
@@ -148,9 +151,13 @@ def _read(
 
 def reader_options(path: Path) -> set[str]:
     """Return which of `delimiter`, `separator` and `root` apply to the data at a path."""
-    if os.path.isdir(path):
-        return set() if is_yolo(path) or find_coco(path) else {"delimiter"}
-    return set() if path.suffix.lower() in (".json", ".yaml", ".yml") else {"separator", "root"}
+    if not os.path.isdir(path):
+        described = path.suffix.lower() in (".json", ".yaml", ".yml", ".xml")
+        return set() if described else {"separator", "root"}
+    if find_tables(path):
+        return {"separator"}
+    finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat, find_voc)
+    return set() if any(found(path) for found in finders) else {"delimiter"}
 
 
 def _check_delimiter(delimiter: str) -> None:
@@ -162,7 +169,8 @@ def _check_delimiter(delimiter: str) -> None:
 
 def _check_ignored(source: Path, ignored: Sequence[str], dataset: Dataset) -> None:
     missing = [name for name in ignored if name not in dataset.labels]
-    if missing:
+    # Columns and questions of the others are left out by name too; their readers check that.
+    if missing and os.path.isdir(source) and not (find_tables(source) or find_fiftyone(source)):
         raise DataError(
             f"{printable(source)!r} has no label {missing[0]!r} to leave out. "
             f"The labels are: {some_names(dataset.labels)}."
@@ -175,6 +183,43 @@ def _checked_root(root: Path | None) -> Path | None:
     if not os.path.isdir(root):
         raise DataError(f"--root {printable(root)!r} is not a folder.")
     return Path(os.path.abspath(root))
+
+
+def _read_folder(
+    source: Path,
+    delimiter: str,
+    group_names: Sequence[str],
+    skips: SkipLog,
+    options: TableOptions,
+) -> Dataset:
+    if is_yolo(source):
+        return read_yolo(source, skips=skips)
+    if files := find_coco(source):
+        return read_coco(files, root=source, skips=skips)
+    if files := find_datumaro(source):
+        return read_datumaro(files, root=source, skips=skips)
+    if file := find_fiftyone(source):
+        return _read_json(file, skips, options)
+    if file := find_cvat(source):
+        return read_cvat(file, skips=skips)
+    if files := find_tables(source):
+        inside = len(files) == 1
+        return read_tables(files, root=source, skips=skips, options=options, split_by_path=inside)
+    if files := find_voc(source):
+        return read_voc(files, root=source, skips=skips)
+    return read_folders(
+        source, delimiter=delimiter, group_names=group_names, allowed=options.labels, skips=skips
+    )
+
+
+def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
+    document = read_json(source, printable(source.name))
+    if is_label_studio(document):
+        return read_label_studio(source, document, ignored=options.ignored, skips=skips)
+    if is_fiftyone(document):
+        return read_fiftyone(source, document, ignored=options.ignored, skips=skips)
+    reader = read_datumaro if is_datumaro(document) else read_coco
+    return reader({source: None}, root=source.parent, skips=skips, document=document)
 
 
 def _check_labels(source: Path, dataset: Dataset) -> None:

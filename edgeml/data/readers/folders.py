@@ -12,6 +12,7 @@ from pathlib import Path
 from edgeml.data.chosen_labels import DOUBTFUL
 from edgeml.data.dataset import Dataset, Side
 from edgeml.data.readers.file_kinds import is_image, other_format
+from edgeml.data.readers.hints import hint, lists_images, tables_in
 from edgeml.data.readers.label_cells import shares_words
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
@@ -37,11 +38,9 @@ EVERY_LEVEL = "/"
 
 EXPECTED = (
     "Expected a folder whose sub-folders are named after labels (red_shirt/1.jpg), a table (.csv, "
-    ".parquet) with the columns path and labels, a COCO .json, or a YOLO data.yaml"
+    ".tsv, .jsonl, .parquet) with the columns path and labels, COCO, YOLO, VOC, or an export of "
+    "Label Studio, CVAT, Datumaro or FiftyOne"
 )
-
-TABLES = (".csv", ".parquet", ".json", ".yaml", ".yml")
-"""Suffixes of files that describe a data set."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,11 @@ def read_folders(
             f"{DOUBTFUL} at {delimiter!r} though no name consists of words of the others; "
             "--delimiter / reads each name as one label"
         )
+    for table in filter(lists_images, tables_in(root)):
+        notes.append(
+            f"{printable(table.name)} is not read, as the folders name the labels; to read it, "
+            f"name {printable(table)} in place of the folder"
+        )
     dataset = dataset_from_rows(
         rows,
         root=root,
@@ -135,15 +139,6 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def hint(folder: Path) -> str:
-    """Suggest a file in a folder that may describe the data; empty if there is none."""
-    if not os.path.isdir(folder):
-        return ""
-    places = (folder, folder / "annotations")
-    files = [file for place in places for end in TABLES for file in sorted(place.glob(f"*{end}"))]
-    return f" Did you mean {printable(files[0])!r}?" if files else ""
-
-
 def _starts(
     root: Path, allowed: Sequence[str], notes: list[str], skips: SkipLog
 ) -> Iterator[tuple[Path, Side | None]]:
@@ -178,7 +173,7 @@ def _starts(
 
 def _unwrapped(folder: Path) -> Path:
     """Return the folder that contains the labels: below `data/images/`, if all images are."""
-    while not any(is_image(path) for path in _visible(folder) if os.path.isfile(path)):
+    while not any(is_image(path) for path in visible(folder) if os.path.isfile(path)):
         inner = [entry for entry in _folders_in(folder) if _has_images(entry)]
         if len(inner) != 1 or not is_structural(inner[0].name):
             break
@@ -199,7 +194,7 @@ def _rows(
 ) -> Iterator[Row]:
     files_of = {folder: files_below(folder, skips) for folder in _folders_in(start)}
     images_of = {folder: list(filter(is_image, files)) for folder, files in files_of.items()}
-    loose = [path for path in _visible(start) if os.path.isfile(path)]
+    loose = [path for path in visible(start) if os.path.isfile(path)]
     stray = [path for path in loose if is_image(path)]
     if not any(images_of.values()):
         name = repr(printable(start))
@@ -323,7 +318,12 @@ def _why_not_a_file(path: str) -> str:
     return "it is neither a file nor a folder."
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Return the sorted entries of a folder that are not hidden.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
     try:
         return sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
     except OSError as err:
@@ -333,4 +333,4 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [entry for entry in _visible(folder) if os.path.isdir(entry)]
+    return [entry for entry in visible(folder) if os.path.isdir(entry)]

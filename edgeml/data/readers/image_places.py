@@ -3,47 +3,136 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from edgeml.data.readers.folders import files_below
+from edgeml.data.readers.rows import text_fault
 from edgeml.data.readers.structure import is_structural
 from edgeml.image.reading import SUFFIXES
 
 _ENDINGS = (*sorted(SUFFIXES), ".JPG", ".JPEG", ".PNG")
+_ABSOLUTE = re.compile(r"[a-z]:/|/", re.IGNORECASE)
 
 
 class ImagePlaces:
-    """Finds images by the paths that people and tools write into tables."""
+    """Finds images by the paths that people and tools write into tables.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: That of the table.
+        more: Other folders where images may be, relative to it.
+    """
+
+    def __init__(self, folder: Path, more: Sequence[str] = ()) -> None:
         self._folder = os.fspath(folder)
+        self._more = [os.path.normpath(os.path.join(folder, name)) for name in more]
         self._below: list[str] | None = None
+        self._names: dict[str, list[str]] | None = None
         self._found: dict[str, int] = {}
+        self._shortened: dict[str, str] = {}
 
     def find(self, text: str) -> str:
         """Return the absolute path of an image: of the file that exists, else as it is written.
 
         Tried in order: the path as it is; without blanks around it and with slashes; with the
         suffix of an image. If none exists, the same in folders such as `images` or `train` next to
-        the table, where exactly one may have it.
+        the table, where exactly one may have it. Of a path that leads elsewhere (an absolute one,
+        or one from a folder above the table), the end is tried: `/home/ann/data/images/1.jpg` as
+        `images/1.jpg`. Two paths do not become one file in this way.
         """
         plain = os.path.join(self._folder, text)
         if os.path.isfile(plain):
-            return plain
+            normal = os.path.normpath(plain)
+            return normal if os.path.isfile(normal) else plain
         relative = text.strip().replace("\\", "/")
         if found := _existing(os.path.join(self._folder, relative)):
             return found[0] if len(found) == 1 else plain
-        if not os.path.isabs(relative) and ".." not in relative.split("/"):
-            tries = [os.path.join(folder, relative) for folder in self._folders()]
-            places = [place for path in tries for place in _existing(path)]
-            if len(places) == 1:
-                folder = os.path.relpath(places[0], self._folder).split(os.sep)[0]
-                self._found[folder] = self._found.get(folder, 0) + 1
-                return places[0]
+        if ".." in relative.split("/") or "\0" in relative:
+            return plain
+        if not _ABSOLUTE.match(relative) and (places := self._places(relative)):
+            return self._counted(places[0]) if len(places) == 1 else plain
+        for end in self._ends(relative):
+            if places := self._exact(end):
+                return self._claimed(places[0], relative) if len(places) == 1 else plain
         return plain
 
+    def find_remote(self, text: str) -> str:
+        """Return the path of an image that an annotation tool names by a URL or a path of its own.
+
+        Label Studio writes `/data/upload/1/0a1b2c3d-cat.jpg`, `/data/local-files/?d=pets/cat.jpg`
+        or the URL from which the image came. If the path or its end is not found, the only image of
+        its name in any folder below counts; if there is none, it is returned as one next to the
+        table.
+        """
+        name = text.strip().replace("\\", "/")
+        if "?d=" in name and "local-files" in name:
+            name = "/" + unquote(name.split("?d=")[1].split("&")[0])
+        elif re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
+            name = "/" + unquote(urlsplit(name).path).lstrip("/")
+        elif upload := re.fullmatch(r"/?data/upload/(?:\d+/)?(.+)", name):
+            name = self._uploaded(unquote(upload[1]))
+        found = self.find(name)
+        if os.path.isfile(found) or text_fault(name):
+            return found
+        last = os.path.basename(name)
+        places = self._by_name().get(last, [])
+        if len(places) == 1:
+            return self._claimed(places[0], name)
+        return os.path.join(self._folder, last) if _ABSOLUTE.match(name) else found
+
     def notes(self) -> list[str]:
-        """Return how many images were found in folders that the table does not name."""
-        return [f"{count} images are in {folder}/" for folder, count in self._found.items()]
+        """Return how many images were found in other places than the table names."""
+        notes = [f"{count} images are in {folder}/" for folder, count in self._found.items()]
+        if self._shortened:
+            path, text = next(iter(self._shortened.items()))
+            place = os.path.relpath(path, self._folder)
+            notes.append(
+                f"{len(self._shortened)} images are found by the end of their path: {text} is "
+                f"{place}"
+            )
+        return notes
+
+    def _uploaded(self, name: str) -> str:
+        """Return the name of an upload, without the digits that Label Studio puts before it."""
+        tries = (name, re.sub(r"^[0-9a-f]{8}-", "", name))
+        names = self._by_name()
+        return next((text for text in tries if self._exact(text) or text in names), name)
+
+    def _by_name(self) -> dict[str, list[str]]:
+        if self._names is None:
+            self._names = {}
+            for path in map(str, files_below(Path(self._folder), [])):
+                self._names.setdefault(os.path.basename(path), []).append(path)
+        return self._names
+
+    def _ends(self, relative: str) -> Iterator[str]:
+        parts = [part for part in relative.split("/") if part not in ("", ".")]
+        if _ABSOLUTE.match(relative):
+            yield from ("/".join(parts[start:]) for start in range(1, len(parts)))
+            return
+        above = self._folder.split(os.sep)
+        for start in range(1, len(parts)):
+            if parts[:start] == above[-start:]:
+                yield "/".join(parts[start:])
+
+    def _exact(self, relative: str) -> list[str]:
+        return _existing(os.path.join(self._folder, relative)) or self._places(relative)
+
+    def _places(self, relative: str) -> list[str]:
+        tries = [os.path.join(folder, relative) for folder in self._folders()]
+        return [place for path in tries for place in _existing(path)]
+
+    def _counted(self, place: str) -> str:
+        folder = os.path.relpath(place, self._folder).split(os.sep)[0]
+        self._found[folder] = self._found.get(folder, 0) + 1
+        return place
+
+    def _claimed(self, place: str, text: str) -> str:
+        if self._shortened.setdefault(place, text) == text:
+            return place
+        return os.path.join(self._folder, text)
 
     def _folders(self) -> list[str]:
         if self._below is None:
@@ -51,7 +140,8 @@ class ImagePlaces:
                 entries = sorted(entry.path for entry in os.scandir(self._folder) if entry.is_dir())
             except OSError:
                 entries = []
-            self._below = [path for path in entries if is_structural(os.path.basename(path))]
+            named = [path for path in entries if is_structural(os.path.basename(path))]
+            self._below = list(dict.fromkeys([*named, *self._more]))
         return self._below
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,33 +25,67 @@ LONGEST_CELL = 131_072
 """As in a .csv (`csv.field_size_limit`). A longer cell is cut to one character more."""
 
 
-def parquet_header(table: Path) -> list[str]:
-    """Return the names of the columns of a Parquet file, if its metadata are within the limits."""
-    with _opened(table) as file:
+def parquet_header(table: Path, *, images: bool = False) -> list[str]:
+    """Return the names of the columns of a Parquet file, if its metadata are within the limits.
+
+    A file with images in it may be of any size: they are read one by one.
+    """
+    with opened(table, dictionaries=not images) as file:
         rows = file.metadata.num_rows
         if rows > _MAX_ROWS:
             raise DataError(f"{printable(table)!r} has {rows} rows; the limit is {_MAX_ROWS}.")
         groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-        if sum(group.total_byte_size for group in groups) > _MAX_BYTES:
+        if not images and sum(group.total_byte_size for group in groups) > _MAX_BYTES:
             raise _too_large(table)
         return list(file.schema_arrow.names)
 
 
 def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
     """Yield the cells of some columns, row by row; a list as JSON."""
-    with _opened(table) as file:
-        _check_types(table, file.schema_arrow, columns)
+    with opened(table) as file:
+        check_types(table, file.schema_arrow, columns)
         size = 0
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False):
             size += batch.nbytes
             if size > _MAX_BYTES:
                 raise _too_large(table)
-            texts = [_texts(batch.column(batch.schema.names.index(name))) for name in columns]
+            texts = [cell_texts(batch.column(batch.schema.names.index(name))) for name in columns]
             yield from map(list, zip(*texts, strict=True))
 
 
+def class_names(table: Path) -> dict[str, list[str]]:
+    """Return the names of classes by column, which Hugging Face's datasets store as metadata."""
+    with opened(table) as file:
+        text = (file.schema_arrow.metadata or {}).get(b"huggingface", b"")
+    with suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        features = json.loads(text)["info"]["features"]
+        return {
+            str(column): list(map(str, names))
+            for column, feature in features.items()
+            if (names := _names_of_feature(feature))
+        }
+    return {}
+
+
+def _names_of_feature(feature: Any) -> list[Any]:
+    while isinstance(feature, (dict, list)):
+        if isinstance(feature, list):  # older files write a list of a feature as [feature]
+            feature = feature[0] if len(feature) == 1 else None
+        elif isinstance(feature.get("names"), list):
+            return list(feature["names"])
+        else:
+            feature = feature.get("feature")
+    return []
+
+
 @contextmanager
-def _opened(table: Path) -> Iterator[Any]:
+def opened(table: Path, *, dictionaries: bool = True) -> Iterator[Any]:
+    """Open a Parquet file; text is read as dictionaries unless it has columns of other bytes.
+
+    Raises:
+        DataError: It cannot be read as Parquet.
+        MissingDependencyError: pyarrow is not installed.
+    """
     with needs("pyarrow", extra="parquet", to="read Parquet files"):
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -59,6 +93,7 @@ def _opened(table: Path) -> Iterator[Any]:
         with pq.ParquetFile(table) as file:
             leaves = [file.schema.column(number) for number in range(len(file.schema))]
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        texts = texts if dictionaries else []
         # As dictionaries, equal texts take no more memory than in the file.
         with pq.ParquetFile(table, read_dictionary=texts) as file:
             yield file
@@ -73,7 +108,8 @@ def _too_large(table: Path) -> DataError:
     )
 
 
-def _check_types(table: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+def check_types(table: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Refuse columns that are neither text, numbers nor lists of these."""
     import pyarrow as pa
 
     for name in columns:
@@ -93,13 +129,14 @@ def _check_types(table: Path, schema: pa.Schema, columns: Sequence[str]) -> None
             )
 
 
-def _texts(column: pa.Array) -> list[str]:
+def cell_texts(column: pa.Array) -> list[str]:
+    """Return the cells of a column as a .csv has them; a list as JSON."""
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         ends = column.offsets.to_pylist()
-        items = _texts(column.values.slice(ends[0], ends[-1] - ends[0]))
+        items = cell_texts(column.values.slice(ends[0], ends[-1] - ends[0]))
         spans = ((start - ends[0], end - ends[0]) for start, end in pairwise(ends))
         return [_joined(items[start:end]) for start, end in spans]
     if pa.types.is_dictionary(kind):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 from edgeml.data.readers.columns import Columns
-from edgeml.data.readers.rows import printable
+from edgeml.data.readers.rows import Row, printable
 from edgeml.errors import DataError
 
 _Cells = Iterable[tuple[str, list[str]]]
@@ -15,7 +15,7 @@ _Cells = Iterable[tuple[str, list[str]]]
 
 def with_root(
     cells: _Cells, columns: Columns, *, table: Path, root: Path | None
-) -> tuple[list[tuple[str, list[str]]], Path]:
+) -> tuple[Iterator[tuple[str, list[str]]], Path]:
     """Return the rows with their paths as they are on this machine, and the folder they start from.
 
     A path is relative to `root`, or else to the folder in the column `data_root`, or else to the
@@ -23,7 +23,7 @@ def with_root(
     as leave the most images that exist.
 
     Raises:
-        DataError: No absolute path exists, or several numbers of parts are possible.
+        DataError: No absolute path exists below the root, or several numbers of parts are possible.
     """
     rows = list(cells)
     paths = [texts[columns.path].strip().replace("\\", "/") for _, texts in rows]
@@ -33,19 +33,27 @@ def with_root(
         for path, (_, texts) in zip(paths, rows, strict=True):
             if _is_absolute(path):
                 texts[columns.path] = "/".join(path.split("/")[drop:])
-        return rows, root
+        return iter(rows), root
     start = table.parent
     if at is not None:
         for _, texts in rows:
             texts[columns.path] = os.path.join(texts[at], texts[columns.path])
         start = Path(next((texts[at] for _, texts in rows if texts[at]), start))
-    absolute = [texts[columns.path] for _, texts in rows if _is_absolute(texts[columns.path])]
-    if absolute and len(absolute) == len(rows) and not any(map(os.path.isfile, absolute)):
-        raise DataError(
-            f"{printable(table)!r}: none of its {len(rows)} images exists; the first is "
-            f"{printable(absolute[0])!r}. If they are in another folder now, name it with --root."
-        )
-    return rows, start
+    return iter(rows), start
+
+
+def check_some_exist(rows: Sequence[Row]) -> None:
+    """Check that an image exists, if the table has any: otherwise they are in another folder.
+
+    Raises:
+        DataError: None exists.
+    """
+    if not rows or any(os.path.isfile(row.path) for row in rows):
+        return
+    raise DataError(
+        f"{rows[0].where}: there is no image {printable(rows[0].path)!r}, nor any other of "
+        f"{len(rows)}. If they are in another folder now, name it with --root."
+    )
 
 
 def _parts_to_drop(table: Path, paths: Sequence[str], root: Path) -> int:

@@ -7,7 +7,8 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,7 @@ import numpy as np
 from edgeml.data.dataset import Dataset, Side, Skipped
 from edgeml.errors import DataError
 from edgeml.spec.labels import UNKNOWN, LabelGroup
+from edgeml.spec.model_spec import some_names
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def dataset_from_rows(
     """Build a data set from rows that `usable_rows` accepted; by default with their labels."""
     if labels is None:
         labels = {name for row in rows for name in row.present}
-    columns = tuple(sorted(labels))
+    columns = tuple(sorted(set(labels)))
     column_of = {name: column for column, name in enumerate(columns)}
     targets = np.zeros((len(rows), len(columns)), np.int8)
     for number, row in enumerate(rows):
@@ -86,7 +88,7 @@ def dataset_from_rows(
             targets[number, [column_of[name] for name in row.unknown]] = UNKNOWN
     unused = [columns[column] for column in np.flatnonzero(~(targets > 0).any(axis=0))]
     if unused and len(unused) < len(columns):
-        logger.warning("%s: no image has %s", printable(root), ", ".join(unused))
+        logger.warning("%s: no image has %s", printable(root), some_names(unused))
     groups = tuple(row.group for row in rows)
     splits = tuple(row.split for row in rows)
     return Dataset(
@@ -101,10 +103,25 @@ def dataset_from_rows(
     )
 
 
-def read_text(file: Path, *, limit: int, keep_bad: bool = False) -> str:
+def described_dataset(
+    rows: Iterable[Row],
+    *,
+    root: Path,
+    labels: Iterable[str] | None = None,
+    origin: str,
+    notes: Iterable[str],
+    skips: SkipLog,
+) -> Dataset:
+    """Build a data set from any rows, with where its labels come from and notes for the user."""
+    dataset = dataset_from_rows(usable_rows(rows, skips), root=root, labels=labels, skips=skips)
+    return replace(dataset, labels_from=origin, notes=tuple(notes))
+
+
+def read_text(file: Path, *, limit: int, keep_bad: bool = False, allow_utf16: bool = False) -> str:
     """Read a file, not a pipe, of at most `limit` bytes as UTF-8; a byte order mark is dropped.
 
     With `keep_bad`, bytes that are not UTF-8 become lone surrogates, which `text_fault` finds.
+    With `allow_utf16`, a file with the byte order mark of UTF-16 is read as that.
     """
     try:
         with open(file, "rb") as opened:
@@ -114,6 +131,9 @@ def read_text(file: Path, *, limit: int, keep_bad: bool = False) -> str:
     if len(data) > limit:
         raise DataError(f"{printable(file)!r} is larger than {limit >> 20} MiB, the limit.")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with suppress(UnicodeDecodeError):
+            if allow_utf16:
+                return data.decode("utf-16")
         raise DataError(f"{printable(file)!r}, line 1: it is UTF-16; save it as UTF-8.")
     try:
         return data.decode("utf-8-sig", "surrogateescape" if keep_bad else "strict")
@@ -123,6 +143,42 @@ def read_text(file: Path, *, limit: int, keep_bad: bool = False) -> str:
             f"{printable(file.name)}, line {line}: the byte 0x{data[err.start]:02x} is not UTF-8; "
             "save the file as UTF-8."
         ) from err
+
+
+def rows_on_side(rows: Sequence[Row], side: Side | None) -> list[Row]:
+    """Return rows with a side of the split, where they have none."""
+    return [row if row.split or not side else replace(row, split=side) for row in rows]
+
+
+def split_by_folder(rows: list[Row], root: Path) -> list[Row]:
+    """Return rows with the sides that the first folders of their paths name, if all do."""
+    firsts = [os.path.relpath(row.path, root).split(os.sep)[0].lower() for row in rows]
+    if len(set(firsts)) < 2 or not all(first in SIDE_OF_FOLDER for first in firsts):
+        return rows
+    return [
+        replace(row, split=SIDE_OF_FOLDER[first]) for row, first in zip(rows, firsts, strict=True)
+    ]
+
+
+def joined_rows(rows: list[Row], notes: list[str]) -> list[Row]:
+    """Join the rows of each image into one row; add a note of how many there were."""
+    joined: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        key = os.path.normpath(row.path), row.group, row.split
+        first = joined.setdefault(key, row)
+        if first is row:
+            continue
+        groups = dict(zip(first.present, first.label_groups, strict=False))
+        groups |= dict(zip(row.present, row.label_groups, strict=False))
+        present = tuple(dict.fromkeys([*first.present, *row.present]))
+        joined[key] = replace(
+            first,
+            present=present,
+            label_groups=tuple(groups.get(label, "") for label in present) if groups else (),
+        )
+    if len(joined) < len(rows):
+        notes.append(f"{len(rows)} rows are joined into {len(joined)}, one for each image")
+    return list(joined.values())
 
 
 def label_name(text: str) -> str:

@@ -1,51 +1,61 @@
-"""A data set as a table: .csv or .parquet."""
+"""A data set as one or more tables: .csv, .tsv, .jsonl or .parquet."""
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 
-from edgeml.data.dataset import SIDES, Dataset
-from edgeml.data.readers.columns import Columns, columns_of
+from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
+from edgeml.data.readers.class_numbers import with_class_names
+from edgeml.data.readers.columns import Columns, columns_of, names_images
+from edgeml.data.readers.csv_text import Cells, csv_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
-from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in, refused_separator
-from edgeml.data.readers.parquet import LONGEST_CELL, parquet_header, parquet_rows
-from edgeml.data.readers.roots import with_root
+from edgeml.data.readers.label_cells import (
+    cell_fault,
+    check_no_separator,
+    is_list,
+    labels_in,
+    refused_separator,
+)
+from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, with_one_of_each
+from edgeml.data.readers.label_studio import is_label_studio_table, rows_of_table
+from edgeml.data.readers.parquet import LONGEST_CELL, class_names, parquet_header, parquet_rows
+from edgeml.data.readers.parquet_images import image_column, unpacked_rows
+from edgeml.data.readers.roots import check_some_exist, with_root
 from edgeml.data.readers.rows import (
     SEPARATOR,
     SIDE_OF_FOLDER,
     Row,
     SkipLog,
     dataset_from_rows,
+    joined_rows,
     label_fault,
     printable,
-    read_text,
+    rows_on_side,
     skip_or_raise,
+    split_by_folder,
     text_fault,
     usable_rows,
 )
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
+from edgeml.spec.model_spec import some_names
 
 logger = logging.getLogger(__name__)
 
-_MAX_BYTES = 1 << 28
-
-_MEANINGS = {
-    "1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "-0": 0, "-0.0": 0, "false": 0,
-    "": -1, "-1": -1, "-1.0": -1, "nan": -1,
+MEANINGS = {
+    "1": 1, "1.0": 1, "1,0": 1, "true": 1, "yes": 1,
+    "0": 0, "0.0": 0, "0,0": 0, "-0": 0, "-0.0": 0, "false": 0, "no": 0,
+    "": -1, "-1": -1, "-1.0": -1, "-1,0": -1, "nan": -1,
 }  # fmt: skip
+"""What a cell of a column of one label means, in lower case: 1, 0, or -1 for unknown."""
 
-_Cells = Iterator[tuple[str, list[str]]]
-"""The location of a row, and its cells in the order of the columns."""
-
-_Listed = list[tuple[str, list[str]]]
+_NUMBERED = re.compile(r"(label|class|tag|category|attribute)s?[\s_-]*\d+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,68 +66,170 @@ class TableOptions:
         separator: Separates the labels in a cell; None: `;`, unless the cells contradict it.
         labels: The names of the labels, or of their columns; empty: all.
         ignored: Labels, or their columns, that are not read.
-        root: The folder that paths start from; None: the table's own.
+        unpack: A folder to write images to that a table contains; None: that is an error.
+        root: The folder that paths start from; None: the one that the table states, or its own.
     """
 
     separator: str | None = None
     labels: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    unpack: Path | None = None
     root: Path | None = None
 
 
+@dataclass(frozen=True)
+class _Content:
+    """The rows of a table and the root of its paths; `labels` are columns, None if in cells."""
+
+    rows: list[Row]
+    labels: tuple[str, ...] | None
+    groups: tuple[LabelGroup, ...]
+    unused: tuple[str, ...]
+    origin: str
+    root: Path
+
+
 def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = None) -> Dataset:
-    """Read a .csv or .parquet with one row per image, or one row per image and label.
+    """Read a table with one row per image, or one row per image and label.
 
     The column `path` (or filename, image, image_path, ...) is relative to the folder of the table;
     a suffix may be missing, and blanks and backslashes are accepted. Labels are in one column
     `labels` (label, tags, class, ...), separated by `;` or written as a list, or each has its own
-    column, whose cells are 1 or true, 0 or false, and empty or -1 for unknown. Optional: `group`,
-    `split` or `is_valid`, `data_root`, the folder that the path starts from, and `label_groups`,
-    which names the group of each label of its row, or of each column of a label. Rows of one image
-    are joined if each has a single label, or is a bounding box (class, xmin, ymin, xmax, ymax).
+    column, whose cells are 1, true or yes; 0, false or no; and empty or -1 for unknown. Optional:
+    `group`, `split` or `is_valid`, `data_root`, the folder that the path starts from, and
+    `label_groups`, which names the group of each label of its row, or of each column of a label.
+    Rows of one image are joined if each has a single label, or is a bounding box (class, xmin,
+    ymin, xmax, ymax).
+    """
+    return read_tables({table: None}, root=table.parent, skips=skips, options=options)
+
+
+def read_tables(
+    tables: Mapping[Path, Side | None],
+    *,
+    root: Path,
+    skips: SkipLog,
+    options: TableOptions | None = None,
+    split_by_path: bool = False,
+) -> Dataset:
+    """Read tables as one data set; each may have the side of the split that its images are on.
+
+    With `split_by_path`, the first folder of a path (`train/1.jpg`) is a side if all are.
     """
     options = options or TableOptions()
-    named = {"labels": options.labels, "ignored": options.ignored}
-    if table.suffix.lower() == ".csv":
-        cells = _csv_cells(table, skips)
-        columns = columns_of(table, next(cells, ("", []))[1], **named)
-    else:
-        names = parquet_header(table)
-        columns = columns_of(table, names, **named)
-        cells = _parquet_cells(table, names, columns, skips)
-    listed, root = with_root(cells, columns, table=table, root=options.root)
-    places = ImagePlaces(root)
     notes: list[str] = []
-    if columns.labels is None:
-        if options.separator is not None:
-            raise DataError(
-                f"--separator {options.separator!r} would have no effect: in {printable(table)!r}, "
-                "each label has its own column."
-            )
-        candidates, groups = _rows_by_column(places, table, columns, listed, skips)
-        rows = _with_one_of_each(usable_rows(candidates, skips), groups, skips)
-        labels = list(columns.named)
+    contents = [
+        _content(table, side, printable(relative_name(table, root)), notes, skips, options)
+        for table, side in tables.items()
+    ]
+    rows = usable_rows(chain.from_iterable(content.rows for content in contents), skips)
+    labels = None
+    if all(content.labels is not None for content in contents):
+        labels = sorted({label for content in contents for label in content.labels or ()})
+        groups = contents[0].groups
+        rows = with_one_of_each(rows, groups, skips)
     else:
-        candidates = _rows(places, table, columns, listed, options, skips)
-        if columns.boxes or all(len(row.present) < 2 for row in candidates):
-            candidates = _joined(candidates, notes)
-        rows, groups = _collect_groups(usable_rows(candidates, skips), skips)
-        labels = None
-    _check_ignored(table, options.ignored, {*columns.unused, *(labels or _names_of(rows))})
+        rows, groups = collect_groups(rows, skips)
+    if split_by_path and not any(row.split for row in rows):
+        rows = split_by_folder(rows, root)
+    unused = {name for content in contents for name in content.unused}
+    first = next(iter(tables))
+    _check_ignored(first, options.ignored, unused.union(labels or _names_of(rows)))
     if not rows and not skips:
-        raise DataError(f"{printable(table)!r} has no rows below its header.")
+        raise DataError(f"{printable(first)!r} has no rows below its header.")
+    if contents[0].root != first.parent:
+        root = contents[0].root
     return replace(
         dataset_from_rows(rows, root=root, labels=labels, label_groups=groups, skips=skips),
-        labels_from=columns.origin,
-        notes=(*places.notes(), *notes),
+        labels_from=contents[0].origin,
+        notes=tuple(notes),
     )
 
 
-def _parquet_cells(table: Path, names: list[str], columns: Columns, skips: SkipLog) -> _Cells:
+def _content(
+    table: Path,
+    side: Side | None,
+    name: str,
+    notes: list[str],
+    skips: SkipLog,
+    options: TableOptions,
+) -> _Content:
+    places = ImagePlaces(options.root or table.parent, _elsewhere(table))
+    header, cells, numbers = _open(table, name, skips, options)
+    if is_label_studio_table(header):
+        rows, origin = rows_of_table(header, cells, places, options.ignored, notes, skips)
+        notes += places.notes()
+        sided = rows_on_side(rows, side)
+        return _Content(sided, None, (), options.ignored, origin, table.parent)
+    columns = columns_of(table, header, labels=options.labels, ignored=options.ignored)
+    if columns.unused:
+        unused = some_names(columns.unused)
+        logger.warning("%s: columns that are not used: %s", printable(table), unused)
+    if columns.labels is None:
+        columns, cells = _numbered_columns(columns, cells)
+    cells, start = with_root(cells, columns, table=table, root=options.root)
+    groups: tuple[LabelGroup, ...] = ()
+    if columns.labels is None:
+        check_no_separator(printable(table), options.separator)
+        rows, groups = _rows_by_column(places, table, columns, cells, skips)
+    else:
+        rows = _rows(places, table, columns, cells, options, skips)
+        rows = with_class_names(rows, numbers.get(header[columns.labels]), table.parent, notes)
+        if columns.boxes or all(len(row.present) < 2 for row in rows):
+            rows = joined_rows(rows, notes)
+    if skips is None:
+        check_some_exist(rows)
+    notes += places.notes()
+    named = None if columns.labels is not None else tuple(columns.named)
+    sided = rows_on_side(rows, side)
+    return _Content(sided, named, groups, columns.unused, columns.origin, start)
+
+
+def _open(
+    table: Path, name: str, skips: SkipLog, options: TableOptions
+) -> tuple[list[str], Cells, Mapping[str, Sequence[str]]]:
+    """Return the header, the cells of the rows, and names for the numbers in some columns."""
+    suffix = table.suffix.lower()
+    if suffix != ".parquet":
+        cells = (jsonl_cells if suffix == ".jsonl" else csv_cells)(table, name, skips)
+        return next(cells, ("", []))[1], cells, {}
+    images = image_column(table)
+    header = parquet_header(table, images=images is not None)
+    if images is not None:
+        header = ["path" if n == images else "" if names_images(n) else n for n in header]
+    wanted = columns_of(table, header, labels=options.labels, ignored=options.ignored).wanted()
+    if images is not None:
+        cells = unpacked_rows(table, name, images, wanted, options.unpack, skips)
+    else:
+        cells = _parquet_cells(table, name, header, wanted, skips)
+    return header, cells, class_names(table)
+
+
+def _elsewhere(table: Path) -> tuple[str, ...]:
+    """Return where the images of a table in a folder `annotations` or `labels` may be."""
+    inside = table.parent.name.lower() in ("annotations", "labels", "csv", "metadata")
+    return ("..", "../images", "../data") if inside else ()
+
+
+def _numbered_columns(columns: Columns, cells: Cells) -> tuple[Columns, Cells]:
+    """Read columns such as label_1 and label_2 as one, if their cells are names of labels."""
+    if len(columns.named) < 2 or not all(map(_NUMBERED.fullmatch, columns.named)):
+        return columns, cells
+    at, listed = list(columns.named.values()), list(cells)
+    if all(texts[n].strip().lower() in MEANINGS for _, texts in listed for n in at):
+        return columns, iter(listed)
+    origin = f"the columns {some_names([*columns.named])}"
+    for _, texts in listed:
+        texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
+    return replace(columns, labels=at[0], named={}, origin=origin), iter(listed)
+
+
+def _parquet_cells(
+    table: Path, name: str, names: list[str], wanted: list[int], skips: SkipLog
+) -> Cells:
     """Read the columns that have a meaning; others may be large, for example encoded images."""
-    wanted = columns.wanted()
     for number, cells in enumerate(parquet_rows(table, [names[at] for at in wanted]), start=1):
-        where = f"{printable(table.name)}, row {number}"
+        where = f"{name}, row {number}"
         if max(map(len, cells)) > LONGEST_CELL:
             skip_or_raise(skips, where, f"a cell has more than {LONGEST_CELL} characters.")
             continue
@@ -127,50 +239,17 @@ def _parquet_cells(table: Path, names: list[str], columns: Columns, skips: SkipL
         yield where, row
 
 
-def _csv_cells(table: Path, skips: SkipLog) -> _Cells:
-    """Yield the header of a .csv, then its rows without empty lines.
-
-    A row that cannot be parsed ends with its first line: after a quote that never closes, the rest
-    of the file would be one cell.
-    """
-    text = read_text(table, limit=_MAX_BYTES, keep_bad=skips is not None)
-    lines = list(io.StringIO(text, newline=""))
-    start, width = 0, 0
-    while start < len(lines):
-        reader = csv.reader(
-            (lines[at] for at in range(start, len(lines))), strict=True, skipinitialspace=True
-        )
-        first = start
-        fault = ""
-        try:
-            for cells in reader:
-                if cells and width and len(cells) != width:
-                    fault = f"it has {len(cells)} fields, the first line has {width}."
-                    break
-                if cells:
-                    width = width or len(cells)
-                    yield f"{printable(table.name)}, line {first + 1}", cells
-                first = start + reader.line_num
-        except csv.Error as err:
-            fault = f"{err}."
-            if "unexpected end" in str(err):
-                fault = "a quote opens that never closes."
-        if not fault:
-            return
-        skip_or_raise(skips, f"{printable(table.name)}, line {first + 1}", fault)
-        start = first + 1
-
-
 def _rows(
     places: ImagePlaces,
     table: Path,
     columns: Columns,
-    listed: _Listed,
+    cells: Cells,
     options: TableOptions,
     skips: SkipLog,
 ) -> list[Row]:
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
+    listed = list(cells)
     _check_separator(table, [texts[columns.labels] for _, texts in listed], options.separator)
     separator = SEPARATOR if options.separator is None else options.separator
     rows = []
@@ -184,7 +263,7 @@ def _rows(
         if not fault and (faults := [why for name in labels if (why := label_fault(name))]):
             fault = f"{cell[:80]!r} cannot be labels: {faults[0]}."
         if not fault and columns.confidence is not None:
-            confidence = _MEANINGS.get(texts[columns.confidence].strip().lower())
+            confidence = MEANINGS.get(texts[columns.confidence].strip().lower())
             labels = labels if confidence == 1 else ()
             if confidence not in (0, 1):
                 fault = f"the confidence is {texts[columns.confidence][:80]!r}; it must be 1 or 0."
@@ -219,17 +298,17 @@ def _check_separator(table: Path, cells: list[str], separator: str | None) -> No
 
 
 def _rows_by_column(
-    places: ImagePlaces, table: Path, columns: Columns, listed: _Listed, skips: SkipLog
+    places: ImagePlaces, table: Path, columns: Columns, cells: Cells, skips: SkipLog
 ) -> tuple[list[Row], tuple[LabelGroup, ...]]:
     labels, indices = list(columns.named), list(columns.named.values())
     groups_at = columns.extras.get("label_groups")
     groups: tuple[str, ...] = ()
     rows: list[Row] = []
-    any_absent = False
-    for where, texts in listed:
-        values = [_MEANINGS.get(texts[at]) for at in indices]
+    any_absent = any_empty = False
+    for where, texts in cells:
+        values = [MEANINGS.get(texts[at]) for at in indices]
         if None in values:
-            values = [_MEANINGS.get(texts[at].strip().lower()) for at in indices]
+            values = [MEANINGS.get(texts[at].strip().lower()) for at in indices]
         named = _group_names(texts[groups_at]) if groups_at is not None else ()
         fault = _fault(texts, columns)
         if not fault and None in values:
@@ -248,12 +327,18 @@ def _rows_by_column(
             continue
         groups = groups or named
         any_absent = any_absent or 0 in values
+        any_empty = any_absent or any_empty or any(not texts[at].strip() for at in indices)
         present = tuple(compress(labels, [value == 1 for value in values]))
         unknown = tuple(compress(labels, [value == -1 for value in values]))
         rows.append(_row(places, where, texts, columns, present=present, unknown=unknown))
+    if any(row.unknown for row in rows) and not any_empty:
+        raise DataError(
+            f"{printable(table)!r}: no cell is 0, and -1 means unknown here. Write 0 where a "
+            "label is absent, as -1 means in CelebA's, or leave cells of unknown labels empty."
+        )
     if rows and not any_absent:
         logger.warning("%s: no cell is 0; -1 or empty means unknown, not absent", printable(table))
-    return rows, _groups_of_labels(dict(zip(labels, groups, strict=False)))
+    return rows, groups_of_labels(dict(zip(labels, groups, strict=False)))
 
 
 def _fault(texts: list[str], columns: Columns) -> str | None:
@@ -269,7 +354,7 @@ def _fault(texts: list[str], columns: Columns) -> str | None:
             "leave the column out with --ignore-labels."
         )
     for at in columns.flags:
-        if _MEANINGS.get(texts[at].strip().lower()) not in (0, 1):
+        if MEANINGS.get(texts[at].strip().lower()) not in (0, 1):
             return f"{texts[at][:80]!r} does not say whether it is a {columns.flags[at]} image."
     return None
 
@@ -297,7 +382,7 @@ def _row(
 
 def _side(texts: list[str], columns: Columns) -> str:
     if columns.flags:
-        meant = [at for at in columns.flags if _MEANINGS[texts[at].strip().lower()] == 1]
+        meant = [at for at in columns.flags if MEANINGS[texts[at].strip().lower()] == 1]
         return columns.flags[meant[0]] if meant else "train"
     return SIDE_OF_FOLDER.get(_extra("split", texts, columns).lower(), "")
 
@@ -306,88 +391,9 @@ def _extra(name: str, texts: list[str], columns: Columns) -> str:
     return texts[columns.extras[name]].strip() if name in columns.extras else ""
 
 
-def _joined(rows: list[Row], notes: list[str]) -> list[Row]:
-    """Join the rows of each image into one row; add a note of how many there were."""
-    joined: dict[tuple[str, str, str], Row] = {}
-    for row in rows:
-        key = os.path.normpath(row.path), row.group, row.split
-        first = joined.setdefault(key, row)
-        if first is row:
-            continue
-        groups = dict(zip(first.present, first.label_groups, strict=False))
-        groups |= dict(zip(row.present, row.label_groups, strict=False))
-        present = tuple(dict.fromkeys([*first.present, *row.present]))
-        joined[key] = replace(
-            first,
-            present=present,
-            label_groups=tuple(groups.get(label, "") for label in present) if groups else (),
-        )
-    if len(joined) < len(rows):
-        notes.append(f"{len(rows)} rows are joined into {len(joined)}, one for each image")
-    return list(joined.values())
-
-
 def _group_names(text: str) -> tuple[str, ...]:
     """Split a cell into names of label groups; return none if all are empty."""
     names = tuple(part.strip() for part in text.split(SEPARATOR))
     if is_list(text):
         names = labels_in(text, SEPARATOR)
     return names if any(names) else ()
-
-
-def _collect_groups(rows: list[Row], skips: SkipLog) -> tuple[list[Row], tuple[LabelGroup, ...]]:
-    """Return the label groups that the rows name, and the rows that fit them."""
-    group_of: dict[str, str] = {}
-    consistent = []
-    for row in rows:
-        names = row.label_groups or ("",) * len(row.present)
-        stated = dict(zip(row.present, names, strict=True))
-        other = [label for label, name in stated.items() if group_of.get(label, name) != name]
-        if other:
-            why = (
-                f"{other[0]!r} is in the label group {stated[other[0]]!r}, "
-                f"but in {group_of[other[0]]!r} before."
-            )
-            skip_or_raise(skips, row.where, why)
-        else:
-            group_of |= stated
-            consistent.append(row)
-    rows = _with_one_of_each(consistent, _groups_of_labels(group_of), skips)
-    used = {label for row in rows for label in row.present}
-    return rows, _groups_of_labels({label: group_of[label] for label in group_of if label in used})
-
-
-def _with_one_of_each(
-    rows: Sequence[Row], groups: tuple[LabelGroup, ...], skips: SkipLog
-) -> list[Row]:
-    """Leave out rows with two labels of a group, or with none though all its labels are known."""
-    if not groups:
-        return list(rows)
-    members = [(group.name, frozenset(group.labels)) for group in groups]
-    usable = []
-    for row in rows:
-        present, unknown = frozenset(row.present), frozenset(row.unknown)
-        wrong = [
-            name
-            for name, labels in members
-            if len(labels & present) != 1 and (labels & present or not labels & unknown)
-        ]
-        if wrong:
-            why = f"it must have exactly one label of the group {wrong[0]!r}."
-            skip_or_raise(skips, row.where, why)
-        else:
-            usable.append(row)
-    return usable
-
-
-def _groups_of_labels(group_of: Mapping[str, str]) -> tuple[LabelGroup, ...]:
-    """Return label groups from the name of each label's group; an empty name means no group."""
-    names = dict.fromkeys(name for name in group_of.values() if name)
-    return tuple(
-        LabelGroup(
-            name=name,
-            labels=tuple(sorted(label for label in group_of if group_of[label] == name)),
-            rule="one",
-        )
-        for name in names
-    )

@@ -14,7 +14,7 @@ from edgeml.data import Dataset
 from edgeml.errors import CalibrationError, ImageError
 from edgeml.image.reading import read_image
 from edgeml.progress import SILENT, Advance, Progress
-from edgeml.spec.model_spec import ModelSpec
+from edgeml.spec.model_spec import ModelSpec, quoted_names
 
 LIMIT = 300
 """Images that are enough: NNCF's default. With more, ranges hardly change, and time grows."""
@@ -107,8 +107,7 @@ def choose_calibration(
     shown = {dataset.labels[column] for column in columns}
     unseen = [label for label in labels if label not in shown]
     if unseen:
-        names = ", ".join(map(repr, unseen))
-        progress.note(f"INT8 is calibrated without any image of {names}.")
+        progress.note(f"INT8 is calibrated without any image of {quoted_names(unseen)}.")
     return Calibration(
         paths=tuple(dataset.paths[row] for row in rows),
         hashes=tuple(hashes[row] for row in rows),

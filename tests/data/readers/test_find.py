@@ -229,7 +229,7 @@ def test_a_table_may_name_label_groups(tmp_path: Path) -> None:
     [
         ("", "no column 'path'"),
         ("path\n1.jpg\n", "no column 'labels'"),
-        ("path;labels\n1.jpg;a\n", "'path;labels'"),
+        ("path:labels\n1.jpg:a\n", "'path:labels'"),
         ("path,labels,labels\n1.jpg,a,b\n", "'labels' is duplicated"),
         ("path,labels\n1.jpg,\n2.jpg,;\n", "no label"),
         ("path,labels\n1.jpg,a\n3.jpg,b\n4.jpg,b\n", r"line 3.*3\.jpg.*and 1 more"),

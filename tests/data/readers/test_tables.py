@@ -39,6 +39,7 @@ def test_every_label_may_have_a_column_and_be_unknown(folder: Path) -> None:
         ("true,False", [1, 0]),
         (" 1 , 0 ", [1, 0]),
         ("TRUE,-1.0", [1, -1]),
+        ("yes,No", [1, 0]),
         ("nan,-1", [-1, -1]),
     ],
 )
@@ -49,7 +50,7 @@ def test_cells_are_understood_as_pandas_and_spreadsheets_write_them(
     assert dataset.targets[1].tolist() == targets
 
 
-@pytest.mark.parametrize("cell", ["2", "yes", "0.5", "inf", "1;0", "--1"])
+@pytest.mark.parametrize("cell", ["2", "maybe", "0.5", "inf", "1;0", "--1"])
 def test_other_cells_are_refused_with_line_and_column(folder: Path, cell: str) -> None:
     table = write_table(folder, f"path,a,b\n1.jpg,1,0\n2.jpg,0,{cell}\n")
     with pytest.raises(DataError, match=rf"labels\.csv, line 3: the column 'b' has '{cell}'"):
@@ -84,10 +85,16 @@ def test_label_groups_that_do_not_fit_are_refused(folder: Path, rows: str, words
         read_dataset(write_table(folder, f"path,a,b,label_groups\n{rows}\n"))
 
 
-def test_a_table_of_minus_ones_without_zeros_logs_a_warning(
+def test_a_table_of_minus_ones_without_zeros_is_refused(folder: Path) -> None:
+    # In CelebA's table, -1 means absent.
+    with pytest.raises(DataError, match="no cell is 0"):
+        read_dataset(write_table(folder, "path,a,b\n1.jpg,1,-1\n2.jpg,-1,1\n"))
+
+
+def test_a_table_without_zeros_logs_a_warning(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read_dataset(write_table(folder, "path,a,b\n1.jpg,1,-1\n2.jpg,-1,1\n"))
+    read_dataset(write_table(folder, "path,a,b\n1.jpg,1,-1\n2.jpg,,1\n"))
     assert "no cell is 0" in caplog.text
 
 

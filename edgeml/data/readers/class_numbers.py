@@ -1,0 +1,53 @@
+"""Names for labels that a table gives as numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgeml.data.readers.rows import Row, label_fault, label_name
+from edgeml.errors import DataError, SpecError
+from edgeml.spec.foreign.label_names import read_labels
+
+_FILES = ("classes.txt", "labels.txt", "class_names.txt", "names.txt", "obj.names")
+
+
+def with_class_names(
+    rows: list[Row], names: Sequence[str] | None, folder: Path, notes: list[str]
+) -> list[Row]:
+    """Replace labels that are numbers from 0 by the names with these numbers.
+
+    Args:
+        rows: All rows of a table.
+        names: The names that the table itself states; None: those of a `classes.txt` next to it.
+        folder: That of the table.
+        notes: Gets a line with the file that was used.
+
+    Raises:
+        DataError: A number has no name.
+    """
+    numbers = {label for row in rows for label in row.present}
+    if not numbers or not all(n.isdecimal() and n.isascii() and len(n) < 7 for n in numbers):
+        return rows
+    if names is None:
+        file = next((folder / name for name in _FILES if os.path.isfile(folder / name)), None)
+        # Without a 0, the numbers may count from 1.
+        if file is None or "0" not in numbers:
+            return rows
+        try:
+            names = read_labels(file)
+        except SpecError as err:
+            raise DataError(f"The labels are numbers, and {err}") from err
+        notes.append(f"the labels are numbers, named by {file.name}")
+    last = max(map(int, numbers))
+    if last >= len(names):
+        raise DataError(f"The label {last} has no name: there are {len(names)}, from 0.")
+    names = [label_name(name) for name in names]
+    if faults := [fault for name in names if (fault := label_fault(name))]:
+        raise DataError(f"The name of a class cannot be a label: {faults[0]}.")
+    return [
+        replace(row, present=tuple(dict.fromkeys(names[int(number)] for number in row.present)))
+        for row in rows
+    ]
