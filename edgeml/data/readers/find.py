@@ -9,6 +9,8 @@ from pathlib import Path
 from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
+from edgeml.data.readers.columns import origin_of_names
+from edgeml.data.readers.csv_text import is_list_of_images
 from edgeml.data.readers.cvat import find_cvat, read_cvat
 from edgeml.data.readers.datumaro import find_datumaro, is_datumaro, read_datumaro
 from edgeml.data.readers.fiftyone import find_fiftyone, is_fiftyone, read_fiftyone
@@ -27,6 +29,7 @@ from edgeml.data.readers.yolo import is_yolo, read_yolo
 from edgeml.errors import DataError, InputError
 from edgeml.progress import SILENT, Progress
 
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -67,8 +70,7 @@ def read_dataset(
         skip_bad: Leave out bad entries and list them in `Dataset.skipped`; otherwise the first
             one is an error.
         unpack: A folder to write images to that a Parquet file contains; None: that is an error.
-        progress: Gets a line with the labels and where they come from, and a line for each choice
-            that was made in reading.
+        progress: Gets a line with the labels and their origin, and one for each choice in reading.
 
     Raises:
         DataError: The data are missing, empty, inconsistent, or have fewer than two labels; names
@@ -85,6 +87,8 @@ def read_dataset(
     names = tuple(labels), tuple(ignore_labels)
     options = TableOptions(checked_separator(separator), *names, unpack)
     dataset = _read(source, delimiter, group_names, skips, options)
+    if labels and dataset.labels_from == origin_of_names(options.labels):
+        labels = ()  # these were columns with names of labels
     dataset = with_labels(dataset, labels, ignore_labels)
     _check_labels(source, dataset)
     report_reading(dataset, progress)
@@ -146,6 +150,8 @@ def _read(
                 f"{printable(source)!r} is an archive, which edgeml does not unpack: unpack it and "
                 "name the folder."
             )
+        case suffix if suffix in _SHEETS:
+            raise DataError(f"{printable(source)!r} is a spreadsheet: save it as .csv.")
     raise DataError(f"{printable(source)!r} is not a data set. {EXPECTED}.")
 
 
@@ -182,6 +188,8 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
         return read_label_studio(source, document, ignored=options.ignored, skips=skips)
     if is_fiftyone(document):
         return read_fiftyone(source, document, ignored=options.ignored, skips=skips)
+    if is_list_of_images(document):
+        return read_table(source, skips=skips, options=options)
     reader = read_datumaro if is_datumaro(document) else read_coco
     return reader({source: None}, root=source.parent, skips=skips, document=document)
 

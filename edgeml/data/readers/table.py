@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
 from edgeml.data.readers.class_numbers import with_class_names
-from edgeml.data.readers.columns import Columns, columns_of, names_images
-from edgeml.data.readers.csv_text import Cells, csv_cells, jsonl_cells
+from edgeml.data.readers.columns import Columns, columns_of, names_images, origin_of_names
+from edgeml.data.readers.csv_text import Cells, csv_cells, json_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
 from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in, refused_separator
 from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, with_one_of_each
@@ -152,7 +152,7 @@ def _content(
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
     if columns.labels is None:
-        columns, cells = _numbered_columns(columns, cells)
+        columns, cells = _names_in_columns(columns, cells, bool(options.labels))
     groups: tuple[LabelGroup, ...] = ()
     if columns.labels is None:
         rows, groups = _rows_by_column(places, table, columns, cells, skips)
@@ -172,7 +172,9 @@ def _open(
     """Return the header, the cells of the rows, and names for the numbers in some columns."""
     suffix = table.suffix.lower()
     if suffix != ".parquet":
-        cells = (jsonl_cells if suffix == ".jsonl" else csv_cells)(table, name, skips)
+        cells = {".jsonl": jsonl_cells, ".json": json_cells}.get(suffix, csv_cells)(
+            table, name, skips
+        )
         return next(cells, ("", []))[1], cells, {}
     images = image_column(table)
     header = parquet_header(table, images=images is not None)
@@ -192,16 +194,19 @@ def _elsewhere(table: Path) -> tuple[str, ...]:
     return ("..", "../images", "../data") if inside else ()
 
 
-def _numbered_columns(columns: Columns, cells: Cells) -> tuple[Columns, Cells]:
-    """Read columns such as label_1 and label_2 as one, if their cells are names of labels."""
-    if len(columns.named) < 2 or not all(map(_NUMBERED.fullmatch, columns.named)):
+def _names_in_columns(columns: Columns, cells: Cells, chosen: bool) -> tuple[Columns, Cells]:
+    """Read columns such as label_1 and label_2, or chosen ones, as one if labels are in them."""
+    numbered = len(columns.named) > 1 and all(map(_NUMBERED.fullmatch, columns.named))
+    if not chosen and not numbered:
         return columns, cells
     at, listed = list(columns.named.values()), list(cells)
-    if all(texts[n].strip().lower() in MEANINGS for _, texts in listed for n in at):
+    filled = {texts[n].strip().lower() for _, texts in listed for n in at} - {""}
+    if not filled or filled & set(MEANINGS):
         return columns, iter(listed)
-    origin = f"the columns {some_names([*columns.named])}"
-    for _, texts in listed:
-        texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
+    if len(at) > 1:
+        for _, texts in listed:
+            texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
+    origin = origin_of_names([*columns.named])
     return replace(columns, labels=at[0], named={}, origin=origin), iter(listed)
 
 
@@ -296,7 +301,8 @@ def _rows_by_column(
             at = values.index(None)
             fault = (
                 f"the column {labels[at]!r} has {texts[indices[at]][:80]!r}; without a column "
-                "'labels' it must be 1, 0, or empty for unknown; --ignore-labels leaves it out."
+                "'labels' it must be 1, 0, or empty for unknown; --ignore-labels leaves it out, "
+                "and --labels names the columns to read."
             )
         elif not fault and named and (len(named) != len(labels) or named != (groups or named)):
             fault = (
