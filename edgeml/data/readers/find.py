@@ -9,6 +9,8 @@ from pathlib import Path
 from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
+from edgeml.data.readers.columns import origin_of_names
+from edgeml.data.readers.csv_text import is_list_of_images
 from edgeml.data.readers.cvat import find_cvat, read_cvat
 from edgeml.data.readers.datumaro import find_datumaro, is_datumaro, read_datumaro
 from edgeml.data.readers.fiftyone import find_fiftyone, is_fiftyone, read_fiftyone
@@ -28,6 +30,7 @@ from edgeml.errors import DataError, InputError
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import some_names
 
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -70,7 +73,7 @@ def read_dataset(
         skip_bad: Leave out bad entries and list them in `Dataset.skipped`; otherwise the first
             one is an error.
         unpack: A folder to write images to that a Parquet file contains; None: that is an error.
-        progress: Gets a line with the labels, and one for each choice that was made in reading.
+        progress: Gets a line with the labels and their origin, and one for each choice in reading.
 
     Raises:
         DataError: The data are missing, empty, inconsistent, or have fewer than two labels; names
@@ -85,6 +88,8 @@ def read_dataset(
     options = TableOptions(checked_separator(separator), *names, unpack, _checked_root(root))
     dataset = _read(source, delimiter, group_names, skips, options)
     _check_ignored(source, ignore_labels, dataset)
+    if labels and dataset.labels_from == origin_of_names(options.labels):
+        labels = ()  # these were columns with names of labels
     dataset = with_labels(dataset, labels, ignore_labels)
     _check_labels(source, dataset)
     report_reading(dataset, progress)
@@ -146,6 +151,8 @@ def _read(
                 f"{printable(source)!r} is an archive, which edgeml does not unpack: unpack it and "
                 "name the folder."
             )
+        case suffix if suffix in _SHEETS:
+            raise DataError(f"{printable(source)!r} is a spreadsheet: save it as .csv.")
     raise DataError(f"{printable(source)!r} is not a data set. {EXPECTED}.")
 
 
@@ -218,6 +225,8 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
         return read_label_studio(source, document, ignored=options.ignored, skips=skips)
     if is_fiftyone(document):
         return read_fiftyone(source, document, ignored=options.ignored, skips=skips)
+    if is_list_of_images(document):
+        return read_table(source, skips=skips, options=options)
     reader = read_datumaro if is_datumaro(document) else read_coco
     return reader({source: None}, root=source.parent, skips=skips, document=document)
 

@@ -56,6 +56,12 @@ def check_some_exist(rows: Sequence[Row]) -> None:
     )
 
 
+def usual_places(table: Path) -> tuple[str, ...]:
+    """Return where the images of a table in a folder `annotations` or `labels` may be."""
+    inside = table.parent.name.lower() in ("annotations", "labels", "csv", "metadata")
+    return ("..", "../images", "../data") if inside else ()
+
+
 def _parts_to_drop(table: Path, paths: Sequence[str], root: Path) -> int:
     """Return how many of the first parts of absolute paths `root` replaces; 0 without paths."""
     if not paths:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
 from edgeml.data.readers.class_numbers import with_class_names
-from edgeml.data.readers.columns import Columns, columns_of, names_images
-from edgeml.data.readers.csv_text import Cells, csv_cells, jsonl_cells
+from edgeml.data.readers.columns import Columns, columns_of, names_images, origin_of_names
+from edgeml.data.readers.csv_text import Cells, csv_cells, json_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
 from edgeml.data.readers.label_cells import (
     cell_fault,
@@ -26,7 +26,7 @@ from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, w
 from edgeml.data.readers.label_studio import is_label_studio_table, rows_of_table
 from edgeml.data.readers.parquet import LONGEST_CELL, class_names, parquet_header, parquet_rows
 from edgeml.data.readers.parquet_images import image_column, unpacked_rows
-from edgeml.data.readers.roots import check_some_exist, with_root
+from edgeml.data.readers.roots import check_some_exist, usual_places, with_root
 from edgeml.data.readers.rows import (
     SEPARATOR,
     SIDE_OF_FOLDER,
@@ -154,7 +154,7 @@ def _content(
     skips: SkipLog,
     options: TableOptions,
 ) -> _Content:
-    places = ImagePlaces(options.root or table.parent, _elsewhere(table))
+    places = ImagePlaces(options.root or table.parent, usual_places(table))
     header, cells, numbers = _open(table, name, skips, options)
     if is_label_studio_table(header):
         rows, origin = rows_of_table(header, cells, places, options.ignored, notes, skips)
@@ -166,7 +166,7 @@ def _content(
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
     if columns.labels is None:
-        columns, cells = _numbered_columns(columns, cells)
+        columns, cells = _names_in_columns(columns, cells, bool(options.labels))
     cells, start = with_root(cells, columns, table=table, root=options.root)
     groups: tuple[LabelGroup, ...] = ()
     if columns.labels is None:
@@ -191,7 +191,9 @@ def _open(
     """Return the header, the cells of the rows, and names for the numbers in some columns."""
     suffix = table.suffix.lower()
     if suffix != ".parquet":
-        cells = (jsonl_cells if suffix == ".jsonl" else csv_cells)(table, name, skips)
+        cells = {".jsonl": jsonl_cells, ".json": json_cells}.get(suffix, csv_cells)(
+            table, name, skips
+        )
         return next(cells, ("", []))[1], cells, {}
     images = image_column(table)
     header = parquet_header(table, images=images is not None)
@@ -205,22 +207,19 @@ def _open(
     return header, cells, class_names(table)
 
 
-def _elsewhere(table: Path) -> tuple[str, ...]:
-    """Return where the images of a table in a folder `annotations` or `labels` may be."""
-    inside = table.parent.name.lower() in ("annotations", "labels", "csv", "metadata")
-    return ("..", "../images", "../data") if inside else ()
-
-
-def _numbered_columns(columns: Columns, cells: Cells) -> tuple[Columns, Cells]:
-    """Read columns such as label_1 and label_2 as one, if their cells are names of labels."""
-    if len(columns.named) < 2 or not all(map(_NUMBERED.fullmatch, columns.named)):
+def _names_in_columns(columns: Columns, cells: Cells, chosen: bool) -> tuple[Columns, Cells]:
+    """Read columns such as label_1 and label_2, or chosen ones, as one if labels are in them."""
+    numbered = len(columns.named) > 1 and all(map(_NUMBERED.fullmatch, columns.named))
+    if not chosen and not numbered:
         return columns, cells
     at, listed = list(columns.named.values()), list(cells)
-    if all(texts[n].strip().lower() in MEANINGS for _, texts in listed for n in at):
+    filled = {texts[n].strip().lower() for _, texts in listed for n in at} - {""}
+    if not filled or filled & set(MEANINGS):
         return columns, iter(listed)
-    origin = f"the columns {some_names([*columns.named])}"
-    for _, texts in listed:
-        texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
+    if len(at) > 1:
+        for _, texts in listed:
+            texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
+    origin = origin_of_names([*columns.named])
     return replace(columns, labels=at[0], named={}, origin=origin), iter(listed)
 
 
@@ -315,7 +314,8 @@ def _rows_by_column(
             at = values.index(None)
             fault = (
                 f"the column {labels[at]!r} has {texts[indices[at]][:80]!r}; without a column "
-                "'labels' it must be 1, 0, or empty for unknown; --ignore-labels leaves it out."
+                "'labels' it must be 1, 0, or empty for unknown; --ignore-labels leaves it out, "
+                "and --labels names the columns to read."
             )
         elif not fault and named and (len(named) != len(labels) or named != (groups or named)):
             fault = (
