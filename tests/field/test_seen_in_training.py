@@ -187,6 +187,13 @@ def test_data_of_training_images_alone_are_refused(run: Run, tmp_path: Path) -> 
     assert run.evaluate(table, "all")[:2] == (15, 15)
 
 
+def test_a_test_part_of_training_images_alone_is_refused(run: Run) -> None:
+    sides = tuple("test" if side == "train" else "train" for side in _sides(run))
+    write_split(replace(run.divided, split=sides), run.data / "other.csv")
+    with pytest.raises(DataError, match=r"all 15 test images"):
+        run.evaluate(run.data / "other.csv")
+
+
 def test_data_that_the_run_does_not_know_are_all_scored(run: Run, tmp_path: Path) -> None:
     for number, label in enumerate(("red", "green", "blue") * 2):
         put(tmp_path / "other" / label / f"{number}.png", encoded(number))
