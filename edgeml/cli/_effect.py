@@ -45,6 +45,8 @@ def check_split_options(dataset: Dataset, entered: Mapping[str, object]) -> None
 
 def check_settings(config: TrainConfig, entered: Mapping[str, object]) -> None:
     """Refuse settings of training that depend on another setting, which does not need them."""
+    if entered.get("pretrained") is False and config.weights is not None:
+        raise InputError("--from-scratch would have no effect with --weights: omit one of them.")
     for name, value in entered.items():
         if name in ("distill", "distill_temperature") and config.teacher is None:
             raise InputError(f"{_flag(name, value)} would have no effect without --teacher.")
@@ -74,8 +76,9 @@ def reading_options(source: Path, options: Mapping[str, Any], *, strict: bool) -
     """
     from edgeml.data.readers.find import reader_options
 
-    useful = reader_options(source) if os.path.exists(source) else set(options)
     defaults = {"delimiter": "_"}
+    entered = any(value != defaults.get(name) for name, value in options.items())
+    useful = reader_options(source) if entered and os.path.exists(source) else set(options)
     kept = {}
     for name, value in options.items():
         if name in useful or value == defaults.get(name):

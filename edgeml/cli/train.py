@@ -77,8 +77,8 @@ def train(
         typer.echo(f"Report: {out / 'report.html'}")
         # split.csv lists only readable images, and reads back without the options for `data`.
         c = train_config
-        special = c.skip_bad or c.separator or c.labels or c.ignore_labels or c.delimiter != "_"
-        check = out / "split.csv" if special else data
+        special = (c.skip_bad, c.separator, c.labels, c.ignore_labels, c.root, c.delimiter != "_")
+        check = out / "split.csv" if any(special) else data
         typer.echo(f"Next: edgeml export {out} --fmt onnx --check {check}")
 
 
@@ -113,6 +113,7 @@ def _config(file: Path | None, out: Path, flags: dict[str, Any], *, resume: bool
             raise InputError("--resume takes the settings of the run: omit --config.")
         file = out / CONFIG_FILE
     stored = read_settings(file) if file else {}
-    if flags.get("pretrained") and "weights" not in flags:
-        stored.pop("weights", None)
+    for flag, other in (("pretrained", "weights"), ("weights", "pretrained")):
+        if flag in flags and other not in flags:
+            stored.pop(other, None)
     return TrainConfig(**{**stored, **flags})

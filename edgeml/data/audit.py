@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
+from edgeml.data.exclusive import found_labels
+from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.find import read_dataset
 from edgeml.data.readers.folders import files_below
 from edgeml.data.screen import thumbnails
@@ -147,9 +149,11 @@ class Audit:
           labels that contradict each other.
         * `sizes`: `min`, `p5`, `median`, `p95`, `max` of `height`, `width`, `aspect` and `bytes`.
         * `cooccurrence`: `labels`, and `counts` (L, L) of images that have both labels.
+        * `exclusive`: labels that never occur together, as `Exclusive.to_dict`, or null.
         * `split`: the number of images on each side; null if there is no split.
         """
         dataset = self.dataset
+        exclusive = found_labels(dataset)
         return {
             "schema": "edgeml.audit/1",
             "source": self.source,
@@ -184,6 +188,7 @@ class Audit:
                 "labels": list(dataset.labels),
                 "counts": cooccurrence(dataset.targets).tolist(),
             },
+            "exclusive": exclusive.to_dict() if exclusive else None,
             "split": None if dataset.split is None else dict(Counter(dataset.split)),
         }
 

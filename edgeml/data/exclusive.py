@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,16 @@ class Exclusive:
         """Whether the labels are certainly the classes of data with one label per image."""
         return self.complete and self.proven and not self.without
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evidence for JSON; `group` is whether training makes a group of the labels."""
+        return {
+            "labels": list(self.labels),
+            "images": self.images,
+            "without": self.without,
+            "expected_together": round(self.expected, 1),
+            "group": self.is_group,
+        }
+
 
 def exclusive_labels(dataset: Dataset) -> Exclusive | None:
     """Find labels that exclude each other; None if there are none, or they prove nothing.
@@ -85,12 +96,19 @@ def exclusive_labels(dataset: Dataset) -> Exclusive | None:
     )
 
 
+def found_labels(dataset: Dataset) -> Exclusive | None:
+    """Return the exclusive labels of data without label groups and with undoubted labels."""
+    if dataset.label_groups or any(note.startswith(DOUBTFUL) for note in dataset.notes):
+        return None
+    return exclusive_labels(dataset)
+
+
 def with_group(dataset: Dataset, progress: Progress) -> Dataset:
     """Return data with one label per image with these labels as a group; note it or a suggestion.
 
     Data that have label groups, and folders whose names may be split wrongly, stay as they are.
     """
-    found = _found(dataset)
+    found = found_labels(dataset)
     if found is None:
         return dataset
     progress.note(f"note: {_evidence(found)}{_consequence(found, made='this training uses')}")
@@ -102,14 +120,8 @@ def with_group(dataset: Dataset, progress: Progress) -> Dataset:
 
 def suggest_group(dataset: Dataset, progress: Progress) -> None:
     """Note which labels exclude each other, and what training makes of it."""
-    if found := _found(dataset):
+    if found := found_labels(dataset):
         progress.note(f"note: {_evidence(found)}{_consequence(found, made='training uses')}")
-
-
-def _found(dataset: Dataset) -> Exclusive | None:
-    if dataset.label_groups or any(note.startswith(DOUBTFUL) for note in dataset.notes):
-        return None
-    return exclusive_labels(dataset)
 
 
 def _evidence(found: Exclusive) -> str:

@@ -42,7 +42,7 @@ def write_split(dataset: Dataset, path: Path) -> None:
     folder = Path(os.path.abspath(path)).parent
     inside = all(image.is_relative_to(folder) for image in dataset.paths)
     start = folder if inside else dataset.root
-    more: dict[str, list[str]] = {}
+    more: dict[str, list[str]] = {"split": list(dataset.split)}
     if all(image in dataset.known_hashes for image in dataset.paths):
         more[CONTENT] = [dataset.known_hashes[image] for image in dataset.paths]
     if not inside:
@@ -60,7 +60,7 @@ def table_text(dataset: Dataset, folder: Path) -> str:
         DataError: A name in the data set cannot be written.
     """
     paths = [_relative(image, Path(os.path.abspath(folder))) for image in dataset.paths]
-    return _table(dataset, paths, {})
+    return _table(dataset, paths, {} if dataset.split is None else {"split": list(dataset.split)})
 
 
 def _relative(image: Path, folder: Path) -> str:
@@ -76,8 +76,6 @@ def _table(dataset: Dataset, paths: list[str], more: Mapping[str, list[str]]) ->
     columns |= (_labels_in_one_column if complete else _labels_in_columns)(dataset)
     if dataset.groups is not None:
         columns["group"] = list(dataset.groups)
-    if dataset.split is not None:
-        columns["split"] = list(dataset.split)
     columns |= more
     # The csv module quotes a cell with a line feed, but not one with a lone carriage return.
     # An unquoted cell loses the blank that it begins with.

@@ -73,15 +73,20 @@ def choose_unseen(
     else:
         chosen = _without_digests(dataset, spec, part, run, progress)
     if chosen.seen is None and part not in ("all", "train"):
+        remedy = " Put the split.csv of its run next to the model." if _has_run(spec) else ""
         progress.note(
-            f"warning: it is not known whether the model was trained on any of these "
-            f"{len(chosen.images)} images. The split.csv of its run, next to the model, states it."
+            "warning: it is not known whether the model was trained on any of these "
+            f"{len(chosen.images)} images.{remedy}"
         )
     elif chosen.seen:
         progress.note(
             f"warning: the model was trained on {chosen.seen} of these {len(chosen.images)} images."
         )
     return chosen
+
+
+def _has_run(spec: ModelSpec) -> bool:
+    return spec.provenance.split_sha256 is not None
 
 
 def _own_part(dataset: Dataset, part: Part | None, run: RunSplit, progress: Progress) -> Chosen:
@@ -91,15 +96,15 @@ def _own_part(dataset: Dataset, part: Part | None, run: RunSplit, progress: Prog
     trained = np.array([side == "train" for side in sides], bool)
     if part in ("train", "all"):
         return Chosen(images=images, seen=int(trained.sum()))
-    if trained.any():
-        progress.note(
-            f"warning: {trained.sum()} of the {len(images)} {part or 'test'} images are not "
-            f"scored: the model was trained on them; {_SCORE_ALL}."
-        )
     if trained.all():
         raise DataError(
             f"The model was trained on all {len(images)} {part or 'test'} images: none is left to "
             f"score; {_SCORE_ALL}."
+        )
+    if trained.any():
+        progress.note(
+            f"warning: {trained.sum()} of the {len(images)} {part or 'test'} images are not "
+            f"scored: the model was trained on them; {_SCORE_ALL}."
         )
     return Chosen(images=images.select(~trained), seen=0)
 
@@ -116,6 +121,11 @@ def _part_by_run(
             f"No image is left to score: of {len(sides)}, {sides.count('train')} are training "
             f"images of the model, {sides.count('val')} are for validation, {sides.count('test')} "
             f"for the test, and {unknown} are not known; {_SCORE_ALL}."
+        )
+    if unknown < len(sides) and not part:
+        progress.note(
+            f"Of {len(sides)} images, {sides.count('train')} were for training and "
+            f"{sides.count('val')} for validation: {rows.sum()} are scored."
         )
     if unknown == len(sides):
         progress.note(f"None of these {unknown} images is in the run of the model: all are scored.")
@@ -145,6 +155,8 @@ def _without_digests(
         return Chosen(images=_undivided(dataset, part, progress), seen=None)
     images = _one_part(divided, part)
     if dataset.split is not None:
+        if run is not None:
+            images = _own_part(dataset, part, run, progress).images
         stated = spec.provenance.split_sha256
         if stated is None or stated != split_digest(dataset):
             return Chosen(images=images, seen=None)

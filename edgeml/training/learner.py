@@ -21,7 +21,7 @@ from edgeml.spec.model_spec import ModelSpec, quoted_names
 from edgeml.training.config import TrainConfig
 from edgeml.training.initial import InitialModel
 from edgeml.training.losses import LabelCounts, Loss, build_loss, distillation, log_odds
-from edgeml.training.optim import Ema, learning_rate, parameter_groups
+from edgeml.training.optim import Ema, has_batch_norm, learning_rate, parameter_groups
 from edgeml.training.splits import SplitFrames
 
 _MIXING = 3  # the key of its random stream
@@ -210,6 +210,8 @@ def build_learner(initial: InitialModel, split: SplitFrames, device: torch.devic
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     half = half_precision(config, device)
+    if config.freeze_bn and not has_batch_norm(model):
+        raise InputError(f"The model {config.model!r} has no batch normalisation to freeze.")
     if config.grad_checkpointing:
         checkpoint_gradients(model, config.model)
     teacher = load_teacher(config.teacher, initial.spec.labels) if config.teacher else None

@@ -99,6 +99,11 @@ def freeze_backbone(model: nn.Module, *, frozen: bool) -> None:
         parameter.requires_grad_(not frozen or id(parameter) in head)
 
 
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a model has a layer of batch normalisation."""
+    return bool(_batch_norms(model))
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Freeze batch normalisation, scales and shifts included.
 

@@ -73,7 +73,8 @@ def test_the_keys_are_stable_and_fit_json(dirty: Audit) -> None:
         "schema", "source", "images", "skipped", "unreadable", "unnamed", "left_out", "labels",
         "rare", "without_positives", "without_negatives", "unknown_share", "labels_per_image",
         "formats",
-        "wrong_extension", "odd", "duplicates", "conflicts", "sizes", "cooccurrence", "split",
+        "wrong_extension", "odd", "duplicates", "conflicts", "sizes", "cooccurrence",
+        "exclusive", "split",
     ]  # fmt: skip
     assert report["schema"] == "edgeml.audit/1"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeml.training.config import TrainConfig
 from tests.command import Command, colour_folders
 from tests.data.readers.sets import coco, encoded, put
 
@@ -128,6 +129,7 @@ def test_options_of_reading_need_data_to_read(edgeml: Command, tiny_onnx: Path) 
         (["--pos-weight-cap", 5], "--pos-weight-cap 5"),
         (["--distill", 0.7], "--distill 0.7"),
         (["--distill-temperature", 3], "--distill-temperature 3"),
+        (["--from-scratch", "--weights", "x.safetensors"], "--from-scratch"),
         (["--resume", "--overwrite"], "--overwrite"),
         (["--find", "lr", "--resume"], "--resume"),
         (["--find", "lr", "--overwrite"], "--overwrite"),
@@ -157,6 +159,30 @@ def test_training_refuses_options_of_a_split_where_the_data_have_one(
     line = edgeml.refused("train", data, "--out", tmp_path / "run", *options)
     assert refused in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("line", "flag", "expected"),
+    [
+        ("weights: a.safetensors", ["--from-scratch"], (None, False)),
+        ("weights: a.safetensors", ["--pretrained"], (None, True)),
+        ("pretrained: true", ["--weights", "b.safetensors"], (Path("b.safetensors"), False)),
+    ],
+)
+def test_a_flag_for_the_initial_weights_replaces_what_a_file_states(
+    edgeml: Command, folders: Path, tmp_path: Path, line: str, flag: list[str],
+    expected: tuple[Path | None, bool], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    seen: list[TrainConfig] = []
+
+    def keep(data: object, config: TrainConfig, *args: object, **more: object) -> None:
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeml.training.loop.train", keep)
+    edgeml("train", folders, "--config", put(tmp_path / "s.yaml", line), *flag)
+    assert [(config.weights, config.pretrained) for config in seen] == [expected]
 
 
 @pytest.mark.train

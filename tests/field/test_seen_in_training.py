@@ -187,6 +187,13 @@ def test_data_of_training_images_alone_are_refused(run: Run, tmp_path: Path) -> 
     assert run.evaluate(table, "all")[:2] == (15, 15)
 
 
+def test_a_test_part_of_training_images_alone_is_refused(run: Run) -> None:
+    sides = tuple("test" if side == "train" else "train" for side in _sides(run))
+    write_split(replace(run.divided, split=sides), run.data / "other.csv")
+    with pytest.raises(DataError, match=r"all 15 test images"):
+        run.evaluate(run.data / "other.csv")
+
+
 def test_data_that_the_run_does_not_know_are_all_scored(run: Run, tmp_path: Path) -> None:
     for number, label in enumerate(("red", "green", "blue") * 2):
         put(tmp_path / "other" / label / f"{number}.png", encoded(number))
@@ -238,6 +245,17 @@ def test_a_run_of_0_1_0_is_matched_by_path_and_not_certain(tmp_path: Path) -> No
     scored, seen, warning = run.evaluate(run.data)
     assert (scored, seen) == (9, None)
     assert "these 9 images" in warning
+
+
+def test_training_images_of_a_run_of_0_1_0_are_no_test_images_of_the_data(tmp_path: Path) -> None:
+    run = Run(tmp_path, digests=False)
+    other = replace(
+        run.divided, split=tuple("train" if side == "test" else "test" for side in _sides(run))
+    )
+    write_split(other, run.data / "other.csv")
+    scored, seen, warning = run.evaluate(run.data / "other.csv")
+    assert (scored, seen) == (6, None)
+    assert "15 of the 21 test " in warning
 
 
 # Tables of images that are elsewhere now.

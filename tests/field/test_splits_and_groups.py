@@ -11,6 +11,7 @@ import pytest
 
 from edgeml.data import Dataset, SplitPlan, read_dataset, split_dataset
 from edgeml.data.exclusive import exclusive_labels
+from tests.command import Command
 from tests.data.readers.sets import encoded, put, run_command, touch, write_table
 from tests.notes import Notes
 
@@ -164,6 +165,17 @@ def test_the_real_photos_have_one_of_twenty_labels(clothing: Path) -> None:
 
 def audited(path: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     assert run_command(["data", "audit", str(path), *options], monkeypatch) == 0
+
+
+def test_the_evidence_is_in_the_json_of_the_audit(edgeml: Command, tmp_path: Path) -> None:
+    for seed in range(24):
+        put(tmp_path / ("cat", "dog", "cow")[seed % 3] / f"{seed}.png", encoded(seed))
+    result = edgeml("data", "audit", tmp_path, "--json").json
+    assert isinstance(result, dict)
+    assert result["exclusive"] == {
+        "labels": ["cat", "cow", "dog"], "images": 24, "without": 0,
+        "expected_together": 6.2, "group": True,  # 24 * 7 / 27
+    }  # fmt: skip
 
 
 def test_the_option_for_exclusive_labels_is_printed_to_copy(

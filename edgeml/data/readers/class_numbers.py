@@ -28,6 +28,10 @@ def with_class_names(
     Raises:
         DataError: A number has no name.
     """
+    if names is not None and any("-1" in row.present for row in rows):
+        labelled = [row for row in rows if "-1" not in row.present]
+        notes.append(f"{len(rows) - len(labelled)} images with the label -1 are left out: no label")
+        rows = labelled
     numbers = {label for row in rows for label in row.present}
     if not numbers or not all(n.isdecimal() and n.isascii() and len(n) < 7 for n in numbers):
         return rows

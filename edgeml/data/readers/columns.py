@@ -9,11 +9,12 @@ from pathlib import Path
 
 from edgeml.data.readers.rows import label_fault, label_name, printable
 from edgeml.errors import DataError
+from edgeml.spec.model_spec import some_names
 
 # Names are compared without case, blanks, hyphens and underscores; earlier names come first.
 _PATH = (
     "path", "filename", "file", "image", "imagepath", "imagefile", "imagename", "imagefilename",
-    "filepath", "filepaths", "img", "imgpath", "imgname", "imgfile", "picture", "photo",
+    "filepath", "filepaths", "fname", "img", "imgpath", "imgname", "imgfile", "picture", "photo",
     "imageindex", "imageid", "imgid", "idcode", "id",
 )  # fmt: skip
 _LABELS = (
@@ -121,6 +122,11 @@ def columns_of(
         origin=f"the column {one!r}" if one else f"{len(named)} columns",
         unused=unused,
     )
+
+
+def origin_of_names(columns: Sequence[str]) -> str:
+    """Return where labels come from that are the cells of several columns, or of chosen ones."""
+    return f"the names in {some_names(columns)}"
 
 
 def is_reserved(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The cells of a .csv or .tsv, whatever its delimiter, and of a .jsonl as the same table."""
+"""The cells of a .csv or .tsv, whatever its delimiter, and of JSON objects as the same table."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from edgeml.data.readers.columns import names_images
-from edgeml.data.readers.json_files import parse_json
+from edgeml.data.readers.json_files import parse_json, read_json
 from edgeml.data.readers.rows import SkipLog, read_text, skip_or_raise
 from edgeml.errors import DataError
 
@@ -82,6 +83,29 @@ def jsonl_cells(table: Path, name: str, skips: SkipLog) -> Cells:
             entries.append((where, entry))
         else:
             skip_or_raise(skips, where, "it is no object.")
+    yield from _of_objects(entries, name)
+
+
+def json_cells(table: Path, name: str, skips: SkipLog) -> Cells:
+    """Yield the same of a .json that is a list of objects."""
+    entries = []
+    for number, entry in enumerate(read_json(table, name)):
+        if isinstance(entry, dict):
+            entries.append((f"{name}, entry {number}", entry))
+        else:
+            skip_or_raise(skips, f"{name}, entry {number}", "it is no object.")
+    yield from _of_objects(entries, name)
+
+
+def is_list_of_images(document: Any) -> bool:
+    """Whether the content of a .json is a list of objects that name images."""
+    entries = document if isinstance(document, list) else []
+    return bool(entries) and all(
+        isinstance(entry, dict) and any(map(names_images, entry)) for entry in entries
+    )
+
+
+def _of_objects(entries: list[tuple[str, dict[str, object]]], name: str) -> Cells:
     header = list(dict.fromkeys(key for _, entry in entries for key in entry))
     yield f"{name}, line 1", header
     for where, entry in entries:

@@ -9,6 +9,8 @@ from pathlib import Path
 from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
+from edgeml.data.readers.columns import origin_of_names
+from edgeml.data.readers.csv_text import is_list_of_images
 from edgeml.data.readers.cvat import find_cvat, read_cvat
 from edgeml.data.readers.datumaro import find_datumaro, is_datumaro, read_datumaro
 from edgeml.data.readers.fiftyone import find_fiftyone, is_fiftyone, read_fiftyone
@@ -28,7 +30,7 @@ from edgeml.image.file_kinds import is_image
 from edgeml.progress import SILENT, Progress
 from edgeml.spec.model_spec import some_names
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -71,7 +73,7 @@ def read_dataset(
         skip_bad: Leave out bad entries and list them in `Dataset.skipped`; otherwise the first
             one is an error.
         unpack: A folder to write images to that a Parquet file contains; None: that is an error.
-        progress: Gets a line with the labels, and one for each choice that was made in reading.
+        progress: Gets a line with the labels and their origin, and one for each choice in reading.
 
     Raises:
         DataError: The data are missing, empty, inconsistent, or have fewer than two labels; names
@@ -85,8 +87,9 @@ def read_dataset(
     names = tuple(labels), tuple(ignore_labels)
     options = TableOptions(checked_separator(separator), *names, unpack, _checked_root(root))
     dataset = _read(source, delimiter, group_names, skips, options)
-    if "separator" not in reader_options(source):  # a table may have had such a column
-        _check_ignored(source, ignore_labels, dataset)
+    _check_ignored(source, ignore_labels, dataset)
+    if labels and dataset.labels_from == origin_of_names(options.labels):
+        labels = ()  # these were columns with names of labels
     dataset = with_labels(dataset, labels, ignore_labels)
     _check_labels(source, dataset)
     report_reading(dataset, progress)
@@ -148,7 +151,45 @@ def _read(
                 f"{printable(source)!r} is an archive, which edgeml does not unpack: unpack it and "
                 "name the folder."
             )
+        case suffix if suffix in _SHEETS:
+            raise DataError(f"{printable(source)!r} is a spreadsheet: save it as .csv.")
     raise DataError(f"{printable(source)!r} is not a data set. {EXPECTED}.")
+
+
+def reader_options(path: Path) -> set[str]:
+    """Return which of `delimiter`, `separator` and `root` apply to the data at a path."""
+    if not os.path.isdir(path):
+        described = path.suffix.lower() in (".json", ".yaml", ".yml", ".xml")
+        return set() if described else {"separator", "root"}
+    if find_tables(path):
+        return {"separator"}
+    finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat, find_voc)
+    return set() if any(found(path) for found in finders) else {"delimiter"}
+
+
+def _check_delimiter(delimiter: str) -> None:
+    if not delimiter.strip() and not delimiter == " ":
+        raise InputError(f"The delimiter is {delimiter!r}; it must be a character such as '_'.")
+    if EVERY_LEVEL in delimiter and delimiter != EVERY_LEVEL:
+        raise InputError(f"The delimiter is {delimiter!r}; no folder's name contains '/'.")
+
+
+def _check_ignored(source: Path, ignored: Sequence[str], dataset: Dataset) -> None:
+    missing = [name for name in ignored if name not in dataset.labels]
+    # Columns and questions of the others are left out by name too; their readers check that.
+    if missing and os.path.isdir(source) and not (find_tables(source) or find_fiftyone(source)):
+        raise DataError(
+            f"{printable(source)!r} has no label {missing[0]!r} to leave out. "
+            f"The labels are: {some_names(dataset.labels)}."
+        )
+
+
+def _checked_root(root: Path | None) -> Path | None:
+    if root is None:
+        return None
+    if not os.path.isdir(root):
+        raise DataError(f"--root {printable(root)!r} is not a folder.")
+    return Path(os.path.abspath(root))
 
 
 def _read_folder(
@@ -184,45 +225,10 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
         return read_label_studio(source, document, ignored=options.ignored, skips=skips)
     if is_fiftyone(document):
         return read_fiftyone(source, document, ignored=options.ignored, skips=skips)
+    if is_list_of_images(document):
+        return read_table(source, skips=skips, options=options)
     reader = read_datumaro if is_datumaro(document) else read_coco
     return reader({source: None}, root=source.parent, skips=skips, document=document)
-
-
-def reader_options(path: Path) -> set[str]:
-    """Return which of `delimiter`, `separator` and `root` apply to the data at a path."""
-    of_a_table = {"separator", "root"}
-    if not os.path.isdir(path):
-        return of_a_table if path.suffix.lower() in _TABLES else set()
-    finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat)
-    if any(find(path) for find in finders):
-        return set()
-    if find_tables(path):
-        return of_a_table
-    return set() if find_voc(path) else {"delimiter"}
-
-
-def _check_delimiter(delimiter: str) -> None:
-    if not delimiter.strip() and not delimiter == " ":
-        raise InputError(f"The delimiter is {delimiter!r}; it must be a character such as '_'.")
-    if EVERY_LEVEL in delimiter and delimiter != EVERY_LEVEL:
-        raise InputError(f"The delimiter is {delimiter!r}; no folder's name contains '/'.")
-
-
-def _check_ignored(source: Path, ignored: Sequence[str], dataset: Dataset) -> None:
-    missing = [name for name in ignored if name not in dataset.labels]
-    if missing:
-        raise DataError(
-            f"{printable(source)!r} has no label {missing[0]!r} to leave out. "
-            f"The labels are: {some_names(dataset.labels)}."
-        )
-
-
-def _checked_root(root: Path | None) -> Path | None:
-    if root is None:
-        return None
-    if not os.path.isdir(root):
-        raise DataError(f"--root {printable(root)!r} is not a folder.")
-    return Path(os.path.abspath(root))
 
 
 def _check_labels(source: Path, dataset: Dataset) -> None:

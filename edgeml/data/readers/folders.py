@@ -43,6 +43,13 @@ EXPECTED = (
 )
 
 
+# macOS, Synology (thumbnails), QNAP, Windows and Linux write these.
+_OF_SYSTEMS = {
+    "__MACOSX", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information",
+    "lost+found",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Reading:
     """What the user states about folders, and what is found in them.
@@ -136,7 +143,7 @@ def files_below(root: Path, skips: SkipLog) -> list[Path]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden or created by a system, such as `.DS_Store`."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def _starts(

@@ -14,6 +14,7 @@ from edgeml.data.readers.structure import is_structural
 from edgeml.image.reading import SUFFIXES
 
 _ENDINGS = (*sorted(SUFFIXES), ".JPG", ".JPEG", ".PNG")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"[a-z]:/|/", re.IGNORECASE)
 
 
@@ -47,6 +48,8 @@ class ImagePlaces:
             normal = os.path.normpath(plain)
             return normal if os.path.isfile(normal) else plain
         relative = text.strip().replace("\\", "/")
+        if _URL.match(relative):
+            return self.find_remote(relative)
         if found := _existing(os.path.join(self._folder, relative)):
             return found[0] if len(found) == 1 else plain
         if ".." in relative.split("/") or "\0" in relative:
@@ -69,7 +72,7 @@ class ImagePlaces:
         name = text.strip().replace("\\", "/")
         if "?d=" in name and "local-files" in name:
             name = "/" + unquote(name.split("?d=")[1].split("&")[0])
-        elif re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
+        elif _URL.match(name):
             name = "/" + unquote(urlsplit(name).path).lstrip("/")
         elif upload := re.fullmatch(r"/?data/upload/(?:\d+/)?(.+)", name):
             name = self._uploaded(unquote(upload[1]))

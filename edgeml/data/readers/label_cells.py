@@ -115,3 +115,12 @@ def _shared(distinct: Collection[str], separator: str) -> bool:
     return any(
         all(counts[part] > 1 for part in parts) or not alone.isdisjoint(parts) for parts in several
     )
+
+
+def check_no_separator(table: str, separator: str | None) -> None:
+    """Refuse a separator for a table in which each label has its own column."""
+    if separator is not None:
+        raise InputError(
+            f"--separator {separator!r} would have no effect: in {table!r}, each label has its own "
+            "column."
+        )

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 from edgeml.data.readers.columns import Columns
-from edgeml.data.readers.csv_text import Listed
 from edgeml.data.readers.rows import Row, printable
 from edgeml.errors import DataError
 
 
-def with_root(rows: Listed, columns: Columns, *, table: Path, root: Path | None) -> Path:
-    """Return the folder that the paths in a table start from, after changing paths to that.
+
+def with_root(
+    cells: _Cells, columns: Columns, *, table: Path, root: Path | None
+) -> tuple[Iterator[tuple[str, list[str]]], Path]:
+    """Return the rows with their paths as they are on this machine, and the folder they start from.
 
     A path is relative to `root`, or else to the folder in the column `data_root`, or else to the
     folder of the table. Given a root, the first parts of absolute paths are replaced by it: as many
     as leave the most images that exist.
 
     Raises:
-        DataError: Several numbers of parts are possible, or none.
+        DataError: No absolute path exists below the root, or several numbers of parts are possible.
     """
     paths = [texts[columns.path].strip().replace("\\", "/") for _, texts in rows]
     at = columns.extras.get("data_root")
@@ -29,23 +31,33 @@ def with_root(rows: Listed, columns: Columns, *, table: Path, root: Path | None)
         for path, (_, texts) in zip(paths, rows, strict=True):
             if _is_absolute(path):
                 texts[columns.path] = "/".join(path.split("/")[drop:])
-        return root
+        return iter(rows), root
     start = table.parent
     if at is not None:
         for _, texts in rows:
             texts[columns.path] = os.path.join(texts[at], texts[columns.path])
         start = Path(next((texts[at] for _, texts in rows if texts[at]), start))
-    return start
+    return iter(rows), start
 
 
-def check_found(table: Path, listed: Listed, columns: Columns, rows: Sequence[Row]) -> None:
-    """Refuse a table of absolute paths none of which leads to an image: these are elsewhere now."""
-    written = [texts[columns.path] for _, texts in listed]
-    if rows and all(map(_is_absolute, written)) and not any(os.path.isfile(r.path) for r in rows):
-        raise DataError(
-            f"{printable(table)!r}: none of its {len(rows)} images exists; the first is "
-            f"{printable(written[0])!r}. If they are in another folder now, name it with --root."
-        )
+def check_some_exist(rows: Sequence[Row]) -> None:
+    """Check that an image exists, if the table has any: otherwise they are in another folder.
+
+    Raises:
+        DataError: None exists.
+    """
+    if not rows or any(os.path.isfile(row.path) for row in rows):
+        return
+    raise DataError(
+        f"{rows[0].where}: there is no image {printable(rows[0].path)!r}, nor any other of "
+        f"{len(rows)}. If they are in another folder now, name it with --root."
+    )
+
+
+def usual_places(table: Path) -> tuple[str, ...]:
+    """Return where the images of a table in a folder `annotations` or `labels` may be."""
+    inside = table.parent.name.lower() in ("annotations", "labels", "csv", "metadata")
+    return ("..", "../images", "../data") if inside else ()
 
 
 def _parts_to_drop(table: Path, paths: Sequence[str], root: Path) -> int:

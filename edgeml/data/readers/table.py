@@ -12,15 +12,21 @@ from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
 from edgeml.data.readers.class_numbers import with_class_names
-from edgeml.data.readers.columns import Columns, columns_of, names_images
-from edgeml.data.readers.csv_text import Cells, Listed, csv_cells, jsonl_cells
+from edgeml.data.readers.columns import Columns, columns_of, names_images, origin_of_names
+from edgeml.data.readers.csv_text import Cells, csv_cells, json_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
-from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in, refused_separator
+from edgeml.data.readers.label_cells import (
+    cell_fault,
+    check_no_separator,
+    is_list,
+    labels_in,
+    refused_separator,
+)
 from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, with_one_of_each
 from edgeml.data.readers.label_studio import is_label_studio_table, rows_of_table
 from edgeml.data.readers.parquet import LONGEST_CELL, class_names, parquet_header, parquet_rows
 from edgeml.data.readers.parquet_images import image_column, unpacked_rows
-from edgeml.data.readers.roots import check_found, with_root
+from edgeml.data.readers.roots import check_some_exist, usual_places, with_root
 from edgeml.data.readers.rows import (
     SEPARATOR,
     SIDE_OF_FOLDER,
@@ -61,7 +67,7 @@ class TableOptions:
         labels: The names of the labels, or of their columns; empty: all.
         ignored: Labels, or their columns, that are not read.
         unpack: A folder to write images to that a table contains; None: that is an error.
-        root: The folder that paths start from; None: the table's own.
+        root: The folder that paths start from; None: the one that the table states, or its own.
     """
 
     separator: str | None = None
@@ -73,7 +79,7 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class _Content:
-    """The rows of one table; `labels` are its columns, or None where cells name the labels."""
+    """The rows of a table and the root of its paths; `labels` are columns, None if in cells."""
 
     rows: list[Row]
     root: Path
@@ -81,6 +87,7 @@ class _Content:
     groups: tuple[LabelGroup, ...]
     unused: tuple[str, ...]
     origin: str
+    root: Path
 
 
 def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = None) -> Dataset:
@@ -90,9 +97,10 @@ def read_table(table: Path, *, skips: SkipLog, options: TableOptions | None = No
     a suffix may be missing, and blanks and backslashes are accepted. Labels are in one column
     `labels` (label, tags, class, ...), separated by `;` or written as a list, or each has its own
     column, whose cells are 1, true or yes; 0, false or no; and empty or -1 for unknown. Optional:
-    `group`, `split` or `is_valid`, and `label_groups`, which names the group of each label of its
-    row, or of each column of a label. Rows of one image are joined if each has a single label, or
-    is a bounding box (class, xmin, ymin, xmax, ymax).
+    `group`, `split` or `is_valid`, `data_root`, the folder that the path starts from, and
+    `label_groups`, which names the group of each label of its row, or of each column of a label.
+    Rows of one image are joined if each has a single label, or is a bounding box (class, xmin,
+    ymin, xmax, ymax).
     """
     return read_tables({table: None}, root=table.parent, skips=skips, options=options)
 
@@ -130,7 +138,7 @@ def read_tables(
     _check_ignored(first, options.ignored, unused.union(labels or _names_of(rows)))
     if not rows and not skips:
         raise DataError(f"{printable(first)!r} has no rows below its header.")
-    if len(contents) == 1:
+    if contents[0].root != first.parent:
         root = contents[0].root
     return replace(
         dataset_from_rows(rows, root=root, labels=labels, label_groups=groups, skips=skips),
@@ -147,13 +155,15 @@ def _content(
     skips: SkipLog,
     options: TableOptions,
 ) -> _Content:
+    places = ImagePlaces(options.root or table.parent, usual_places(table))
     header, cells, numbers = _open(table, name, skips, options)
     start = options.root or table.parent
     places = ImagePlaces(start, _elsewhere(table))
     if is_label_studio_table(header):
         rows, origin = rows_of_table(header, cells, places, options.ignored, notes, skips)
         notes += places.notes()
-        return _Content(rows_on_side(rows, side), start, None, (), options.ignored, origin)
+        sided = rows_on_side(rows, side)
+        return _Content(sided, None, (), options.ignored, origin, table.parent)
     columns = columns_of(table, header, labels=options.labels, ignored=options.ignored)
     if columns.unused:
         unused = some_names(columns.unused)
@@ -163,25 +173,23 @@ def _content(
         start = with_root(listed, columns, table=table, root=options.root)
         places = ImagePlaces(start, _elsewhere(table))
     if columns.labels is None:
-        columns = _numbered_columns(columns, listed)
+        columns, cells = _names_in_columns(columns, cells, bool(options.labels))
+    cells, start = with_root(cells, columns, table=table, root=options.root)
     groups: tuple[LabelGroup, ...] = ()
     if columns.labels is None:
-        if options.separator is not None:
-            raise DataError(
-                f"--separator {options.separator!r} would have no effect: in {printable(table)!r}, "
-                "each label has its own column."
-            )
-        rows, groups = _rows_by_column(places, table, columns, listed, skips)
+        check_no_separator(printable(table), options.separator)
+        rows, groups = _rows_by_column(places, table, columns, cells, skips)
     else:
         rows = _rows(places, table, columns, listed, options, skips)
         rows = with_class_names(rows, numbers.get(header[columns.labels]), table.parent, notes)
         if columns.boxes or all(len(row.present) < 2 for row in rows):
             rows = joined_rows(rows, notes)
-    check_found(table, listed, columns, rows)
+    if skips is None:
+        check_some_exist(rows)
     notes += places.notes()
     named = None if columns.labels is not None else tuple(columns.named)
-    rows = rows_on_side(rows, side)
-    return _Content(rows, start, named, groups, columns.unused, columns.origin)
+    sided = rows_on_side(rows, side)
+    return _Content(sided, named, groups, columns.unused, columns.origin, start)
 
 
 def _open(
@@ -190,7 +198,9 @@ def _open(
     """Return the header, the cells of the rows, and names for the numbers in some columns."""
     suffix = table.suffix.lower()
     if suffix != ".parquet":
-        cells = (jsonl_cells if suffix == ".jsonl" else csv_cells)(table, name, skips)
+        cells = {".jsonl": jsonl_cells, ".json": json_cells}.get(suffix, csv_cells)(
+            table, name, skips
+        )
         return next(cells, ("", []))[1], cells, {}
     images = image_column(table)
     header = parquet_header(table, images=images is not None)
@@ -204,23 +214,20 @@ def _open(
     return header, cells, class_names(table)
 
 
-def _elsewhere(table: Path) -> tuple[str, ...]:
-    """Return where the images of a table in a folder `annotations` or `labels` may be."""
-    inside = table.parent.name.lower() in ("annotations", "labels", "csv", "metadata")
-    return ("..", "../images", "../data") if inside else ()
-
-
-def _numbered_columns(columns: Columns, listed: Listed) -> Columns:
-    """Read columns such as label_1 and label_2 as one, if their cells are names of labels."""
-    if len(columns.named) < 2 or not all(map(_NUMBERED.fullmatch, columns.named)):
-        return columns
-    at = list(columns.named.values())
-    if all(texts[n].strip().lower() in MEANINGS for _, texts in listed for n in at):
-        return columns
-    for _, texts in listed:
-        texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
-    origin = f"the columns {some_names([*columns.named])}"
-    return replace(columns, labels=at[0], named={}, origin=origin)
+def _names_in_columns(columns: Columns, cells: Cells, chosen: bool) -> tuple[Columns, Cells]:
+    """Read columns such as label_1 and label_2, or chosen ones, as one if labels are in them."""
+    numbered = len(columns.named) > 1 and all(map(_NUMBERED.fullmatch, columns.named))
+    if not chosen and not numbered:
+        return columns, cells
+    at, listed = list(columns.named.values()), list(cells)
+    filled = {texts[n].strip().lower() for _, texts in listed for n in at} - {""}
+    if not filled or filled & set(MEANINGS):
+        return columns, iter(listed)
+    if len(at) > 1:
+        for _, texts in listed:
+            texts[at[0]] = json.dumps([texts[n] for n in at], ensure_ascii=False)
+    origin = origin_of_names([*columns.named])
+    return replace(columns, labels=at[0], named={}, origin=origin), iter(listed)
 
 
 def _parquet_cells(
@@ -242,12 +249,13 @@ def _rows(
     places: ImagePlaces,
     table: Path,
     columns: Columns,
-    listed: Listed,
+    cells: Cells,
     options: TableOptions,
     skips: SkipLog,
 ) -> list[Row]:
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
+    listed = list(cells)
     _check_separator(table, [texts[columns.labels] for _, texts in listed], options.separator)
     separator = SEPARATOR if options.separator is None else options.separator
     rows = []
@@ -296,14 +304,14 @@ def _check_separator(table: Path, cells: list[str], separator: str | None) -> No
 
 
 def _rows_by_column(
-    places: ImagePlaces, table: Path, columns: Columns, listed: Listed, skips: SkipLog
+    places: ImagePlaces, table: Path, columns: Columns, cells: Cells, skips: SkipLog
 ) -> tuple[list[Row], tuple[LabelGroup, ...]]:
     labels, indices = list(columns.named), list(columns.named.values())
     groups_at = columns.extras.get("label_groups")
     groups: tuple[str, ...] = ()
     rows: list[Row] = []
     any_absent = any_empty = False
-    for where, texts in listed:
+    for where, texts in cells:
         values = [MEANINGS.get(texts[at]) for at in indices]
         if None in values:
             values = [MEANINGS.get(texts[at].strip().lower()) for at in indices]
@@ -313,7 +321,8 @@ def _rows_by_column(
             at = values.index(None)
             fault = (
                 f"the column {labels[at]!r} has {texts[indices[at]][:80]!r}; without a column "
-                "'labels' it must be 1, 0, or empty for unknown; --ignore-labels leaves it out."
+                "'labels' it must be 1, 0, or empty for unknown; --ignore-labels leaves it out, "
+                "and --labels names the columns to read."
             )
         elif not fault and named and (len(named) != len(labels) or named != (groups or named)):
             fault = (

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from edgeml.data import Dataset, read_dataset
 from edgeml.errors import DataError
 from tests.data.readers import sets
+from tests.field import label_sets
 
 # 6000 examples of each found a path that was too long for the system; 60 keep the suite fast.
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,6 +29,14 @@ FILES = {
     "coco": (sets.coco, "instances.json"),
     "yolo yaml": (sets.yolo, "data.yaml"),
     "yolo labels": (sets.yolo, "labels/3.txt"),
+    "Label Studio": (label_sets.label_studio_json, "project-1.json"),
+    "Label Studio csv": (label_sets.label_studio_csv, "project-1.csv"),
+    "CVAT": (label_sets.cvat, "annotations.xml"),
+    "Datumaro": (label_sets.datumaro, "annotations/train.json"),
+    "FiftyOne": (label_sets.fiftyone_samples, "samples.json"),
+    "FiftyOne classification": (label_sets.fiftyone_labels, "labels.json"),
+    "VOC": (label_sets.voc, "Annotations/1.xml"),
+    "imagefolder": (label_sets.imagefolder_jsonl, "train/metadata.jsonl"),
 }
 
 
