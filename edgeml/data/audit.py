@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from edgeml.data.dataset import Dataset, Skipped, cooccurrence, relative_name
 from edgeml.data.duplicates import Duplicates, Groups, find_duplicates
 from edgeml.data.exclusive import found_labels
-from edgeml.data.readers.file_kinds import is_image
 from edgeml.data.readers.find import read_dataset
 from edgeml.data.readers.folders import files_below
 from edgeml.data.screen import thumbnails

@@ -17,9 +17,6 @@ from edgeml.errors import DataError
 Cells = Iterator[tuple[str, list[str]]]
 """The location of a row, and its cells in the order of the columns; the header comes first."""
 
-Listed = list[tuple[str, list[str]]]
-"""The same without the header."""
-
 _MAX_BYTES = 1 << 28
 _DELIMITERS = (",", ";", "\t", "|")
 

@@ -138,7 +138,7 @@ def _read(
     if not os.path.isfile(source):
         raise DataError(f"{printable(source)!r} is neither a file nor a folder. {EXPECTED}.")
     match source.suffix.lower():
-        case suffix if suffix in _TABLES:
+        case ".csv" | ".tsv" | ".jsonl" | ".parquet":
             return read_table(source, skips=skips, options=options)
         case ".json":
             return _read_json(source, skips, options)

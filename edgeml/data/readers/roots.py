@@ -10,6 +10,7 @@ from edgeml.data.readers.columns import Columns
 from edgeml.data.readers.rows import Row, printable
 from edgeml.errors import DataError
 
+_Cells = Iterable[tuple[str, list[str]]]
 
 
 def with_root(
@@ -24,6 +25,7 @@ def with_root(
     Raises:
         DataError: No absolute path exists below the root, or several numbers of parts are possible.
     """
+    rows = list(cells)
     paths = [texts[columns.path].strip().replace("\\", "/") for _, texts in rows]
     at = columns.extras.get("data_root")
     if root is not None:

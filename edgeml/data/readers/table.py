@@ -82,7 +82,6 @@ class _Content:
     """The rows of a table and the root of its paths; `labels` are columns, None if in cells."""
 
     rows: list[Row]
-    root: Path
     labels: tuple[str, ...] | None
     groups: tuple[LabelGroup, ...]
     unused: tuple[str, ...]
@@ -157,8 +156,6 @@ def _content(
 ) -> _Content:
     places = ImagePlaces(options.root or table.parent, usual_places(table))
     header, cells, numbers = _open(table, name, skips, options)
-    start = options.root or table.parent
-    places = ImagePlaces(start, _elsewhere(table))
     if is_label_studio_table(header):
         rows, origin = rows_of_table(header, cells, places, options.ignored, notes, skips)
         notes += places.notes()
@@ -168,10 +165,6 @@ def _content(
     if columns.unused:
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
-    listed = list(cells)
-    if options.unpack is None:
-        start = with_root(listed, columns, table=table, root=options.root)
-        places = ImagePlaces(start, _elsewhere(table))
     if columns.labels is None:
         columns, cells = _names_in_columns(columns, cells, bool(options.labels))
     cells, start = with_root(cells, columns, table=table, root=options.root)
@@ -180,7 +173,7 @@ def _content(
         check_no_separator(printable(table), options.separator)
         rows, groups = _rows_by_column(places, table, columns, cells, skips)
     else:
-        rows = _rows(places, table, columns, listed, options, skips)
+        rows = _rows(places, table, columns, cells, options, skips)
         rows = with_class_names(rows, numbers.get(header[columns.labels]), table.parent, notes)
         if columns.boxes or all(len(row.present) < 2 for row in rows):
             rows = joined_rows(rows, notes)
