@@ -10,7 +10,7 @@ from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
 from edgeml.data.readers.columns import origin_of_names
-from edgeml.data.readers.csv_text import is_list_of_images
+from edgeml.data.readers.csv_text import is_json_table
 from edgeml.data.readers.cvat import find_cvat, read_cvat
 from edgeml.data.readers.datumaro import find_datumaro, is_datumaro, read_datumaro
 from edgeml.data.readers.fiftyone import find_fiftyone, is_fiftyone, read_fiftyone
@@ -188,7 +188,7 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
         return read_label_studio(source, document, ignored=options.ignored, skips=skips)
     if is_fiftyone(document):
         return read_fiftyone(source, document, ignored=options.ignored, skips=skips)
-    if is_list_of_images(document):
+    if is_json_table(document):
         return read_table(source, skips=skips, options=options)
     reader = read_datumaro if is_datumaro(document) else read_coco
     return reader({source: None}, root=source.parent, skips=skips, document=document)

@@ -43,7 +43,7 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def lists_images(table: Path) -> bool:
-    """Whether a table has a column of images, judged by its first line."""
+    """Whether a table has a column of images and another one, judged by its first line."""
     if table.suffix.lower() not in _TEXTS:
         return False
     try:
@@ -53,4 +53,5 @@ def lists_images(table: Path) -> bool:
         return False
     for sign in "{}\":'\t;|":
         line = line.replace(sign, ",")
-    return any(map(names_images, line.split(",")))
+    columns = [name for name in line.split(",") if name.strip()]
+    return len(columns) > 1 and any(map(names_images, columns))

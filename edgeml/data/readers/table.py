@@ -11,11 +11,12 @@ from itertools import chain, compress
 from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
+from edgeml.data.readers.cell_checks import check_missing, check_separator
 from edgeml.data.readers.class_numbers import with_class_names
 from edgeml.data.readers.columns import Columns, columns_of, names_images, origin_of_names
 from edgeml.data.readers.csv_text import Cells, csv_cells, json_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
-from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in, refused_separator
+from edgeml.data.readers.label_cells import cell_fault, is_list, labels_in
 from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, with_one_of_each
 from edgeml.data.readers.label_studio import is_label_studio_table, rows_of_table
 from edgeml.data.readers.parquet import class_names, parquet_cells, parquet_header
@@ -242,8 +243,10 @@ def _rows(
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
     listed = list(cells)
-    _check_separator(table, [texts[columns.labels] for _, texts in listed], options.separator)
     separator = SEPARATOR if options.separator is None else options.separator
+    label_cells = [texts[columns.labels] for _, texts in listed]
+    check_separator(table, label_cells, options.separator)
+    check_missing(table, label_cells, separator, (*options.labels, *options.ignored))
     rows = []
     for where, texts in listed:
         cell = texts[columns.labels]
@@ -275,18 +278,6 @@ def _check_ignored(table: Path, ignored: Sequence[str], known: set[str]) -> None
     missing = sorted(set(ignored) - known)
     if missing:
         raise DataError(f"{printable(table)!r} has neither a label nor a column {missing[0]!r}.")
-
-
-def _check_separator(table: Path, cells: list[str], separator: str | None) -> None:
-    other = refused_separator(cells, separator)
-    if other is None:
-        return
-    example = next(cell for cell in cells if other in cell.strip() and not is_list(cell))
-    written = {"\t": "tab", " ": "' '"}.get(other, f"'{other}'")
-    raise DataError(
-        f"{printable(table)!r}: the labels {printable(example[:80])!r} appear to be separated by "
-        f"{other!r}: add --separator {written}, or --separator ';' if that is one label."
-    )
 
 
 def _rows_by_column(
