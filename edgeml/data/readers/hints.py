@@ -23,6 +23,8 @@ def hint(folder: Path) -> str:
         inside = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
     except OSError:
         return ""
+    if is_structural(folder.name) and os.path.isdir(folder.parent / "Annotations"):
+        return f" Did you mean {printable(folder.parent)!r}?"
     places = [folder, *(Path(path) for path in inside if is_structural(os.path.basename(path)))]
     places += [folder.parent] if is_structural(folder.name) else []
     files = [file for place in places for file in tables_in(place)]
