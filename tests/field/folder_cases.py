@@ -143,6 +143,28 @@ FOLDERS: dict[str, Case] = {
         source="",
         split=("train", "train", "val"),
     ),
+    "VOCdevkit": Case(
+        {"VOCdevkit/VOC2007/Annotations/1.xml": "<annotation></annotation>"},
+        files=("VOCdevkit/VOC2007/JPEGImages/1.jpg", "VOCdevkit/VOC2012/JPEGImages/2.jpg"),
+        source="",
+        refused=r"Did you mean '.*VOC2007'",
+    ),
+    "the annotations of VOC": Case(
+        {"Annotations/1.xml": "<annotation></annotation>"},
+        files=("JPEGImages/1.jpg",),
+        source="Annotations",
+        refused=r"Did you mean '.*[^s]'\?",
+    ),
+    "VOC with xmls, as Kaggle has it": Case(
+        {
+            f"annotations/xmls/{n}.xml": f"<annotation><object><name>{name}</name></object>"
+            "</annotation>"
+            for n, name in ((1, "a"), (2, "b"), (3, "a"))
+        },
+        {"images/1.jpg": ("a",), "images/2.jpg": ("b",), "images/3.jpg": ("a",)},
+        files=IN_IMAGES,
+        source="",
+    ),
     "an archive": Case({"data.zip": "PK"}, source="data.zip", refused=r"unpack it and name the fo"),
     "a spreadsheet": Case({"data.xlsx": "PK"}, source="data.xlsx", refused=r"save it as \.csv"),
 }
