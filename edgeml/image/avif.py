@@ -15,6 +15,7 @@ from edgeml.image.unread import unread_error
 _MAX_ITEMS = 4096
 _MAX_OBUS = 4096
 _SEQUENCE_HEADER = 1
+_PROPERTIES = (b"meta", b"iprp", b"ipco")
 
 
 def avif_size(data: bytes) -> tuple[int, int, bool]:
@@ -22,19 +23,9 @@ def avif_size(data: bytes) -> tuple[int, int, bool]:
 
     Raises ImageError for a damaged file; struct.error or IndexError for one that is cut short.
     """
-    sizes, alpha = [], False
-    for kind, start, end in _walk(data, 0, len(data), (b"meta", b"iprp", b"ipco")):
-        if kind == b"ispe" and end - start >= 12:  # ISO/IEC 23008-12, 6.5.3
-            width, height = struct.unpack_from(">II", data, start + 4)
-            sizes.append((height, width))
-        elif kind == b"auxC":
-            alpha = True
-        elif kind == b"imir" or (kind == b"irot" and data[start] & 3):
-            # AVIF's own form of rotation. OpenCV 5.0 ignores it silently.
-            raise ImageError(
-                "it is an AVIF that must be rotated, which OpenCV does not do",
-                reason="unsupported",
-            )
+    sizes, alpha = item_sizes(data), False
+    for kind, _, _ in _walk(data, 0, len(data), _PROPERTIES):
+        alpha = alpha or kind == b"auxC"
     if not sizes and data[8:12] == b"avis":
         raise unread_error("an AVIF sequence without a still image")
     if not sizes:
@@ -43,6 +34,57 @@ def avif_size(data: bytes) -> tuple[int, int, bool]:
         sizes += _sizes_in(stream)
     height, width = max(sizes, key=lambda size: size[0] * size[1])
     return height, width, alpha
+
+
+def item_sizes(data: bytes) -> list[tuple[int, int]]:
+    """Return the (height, width) of each image in a HEIF, as its container states them."""
+    sizes = []
+    for kind, start, end in _walk(data, 0, len(data), _PROPERTIES):
+        if kind == b"ispe" and end - start >= 12:  # ISO/IEC 23008-12, 6.5.3
+            width, height = struct.unpack_from(">II", data, start + 4)
+            sizes.append((height, width))
+    return sizes
+
+
+def stated_turn(data: bytes) -> int:
+    """Return how an AVIF's container states that it must be turned, as a value of EXIF's tag.
+
+    `irot` turns anticlockwise, then `imir` flips (ISO/IEC 23008-12, 6.5.10 and 6.5.12).
+    """
+    places = [(kind, start) for kind, start, _ in _walk(data, 0, len(data), _PROPERTIES)]
+    turn, axis = 0, None
+    for index in _properties_of_primary(data):
+        kind, start = places[index - 1] if 0 < index <= len(places) else (b"", 0)
+        if kind == b"irot":
+            turn = data[start] & 3
+        elif kind == b"imir":
+            axis = data[start] & 1
+    if axis is None:
+        return (1, 8, 3, 6)[turn]
+    return ((4, 5, 2, 7), (2, 7, 4, 5))[axis][turn]
+
+
+def _properties_of_primary(data: bytes) -> Iterator[int]:
+    """Yield the numbers of the primary item's properties (ISO/IEC 23008-12, 9.3)."""
+    primary = None
+    for kind, start, _ in _walk(data, 0, len(data), (b"meta",)):
+        if kind == b"pitm":
+            primary = struct.unpack_from(">I" if data[start] else ">H", data, start + 4)[0]
+    for kind, start, end in _walk(data, 0, len(data), (b"meta", b"iprp")):
+        position = start + 8
+        if kind != b"ipma":
+            continue
+        item, wide = (">I" if data[start] else ">H"), data[start + 3] & 1
+        for _ in range(min(struct.unpack_from(">I", data, start + 4)[0], _MAX_ITEMS)):
+            if position >= end:
+                break
+            number = struct.unpack_from(item, data, position)[0]
+            position += struct.calcsize(item)
+            count, position = data[position], position + 1
+            found = struct.unpack_from(f">{count}{'H' if wide else 'B'}", data, position)
+            position += count * (1 + wide)
+            if number == primary:
+                yield from (value & (0x7FFF if wide else 0x7F) for value in found)
 
 
 def _walk(

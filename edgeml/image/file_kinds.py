@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import PurePath
 
-from edgeml.image.headers import SUFFIXES_OF, format_of
+from edgeml.image.headers import format_of
+from edgeml.image.heif import heif_library
 from edgeml.image.reading import SUFFIXES
 from edgeml.image.unread import unread_format
 
@@ -39,7 +40,8 @@ def image_kind(path: str | PathLike[str]) -> str | None:
     if suffix in _RAW:
         return "camera raw"
     found = format_of(head)
-    if found in SUFFIXES_OF and suffix not in _VIDEOS and (found not in _SHORT or not suffix):
+    unread = suffix in _VIDEOS or (found == "heif" and heif_library() is None)
+    if found and not unread and (found not in _SHORT or not suffix):
         return ""
     name = unread_format(head) or ""
     return (

@@ -12,15 +12,16 @@ import numpy as np
 
 from edgeml.errors import ImageError
 from edgeml.image import tiff
-from edgeml.image.avif import avif_size
+from edgeml.image.avif import avif_size, stated_turn
+from edgeml.image.heif import heif_size
 from edgeml.image.orientation import orientation_from
 from edgeml.image.png import MAX_CHUNKS, read_png
 from edgeml.image.pnm import read_pnm
 from edgeml.image.tiff import SIGNATURES, XMP
 from edgeml.image.tiff_layout import read_layout
-from edgeml.image.unread import FORMATS, is_avif, unread_error, unread_format
+from edgeml.image.unread import FORMATS, is_avif, is_heif, unread_error, unread_format
 
-Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif", "pnm"]
+Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif", "pnm", "heif"]
 Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
 """How a file stores colours; `rgba` is anything with transparency, grey images included."""
 
@@ -33,6 +34,7 @@ SUFFIXES_OF: dict[Format, tuple[str, ...]] = {
     "tiff": (".tif", ".tiff"),
     "avif": (".avif",),
     "pnm": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "heif": (".heic", ".heif", ".hif"),
 }
 
 # Nobody makes an image beyond this limit, and reading through it would take longer than decoding
@@ -82,8 +84,11 @@ class Header:
         return path.suffix.lower() in SUFFIXES_OF[self.format]
 
 
-def format_of(data: bytes) -> Format | Literal["heic"] | None:
-    """Return the format by the first bytes, 12 or more; None if it is not known."""
+def format_of(data: bytes) -> Format | None:
+    """Return the format by the first bytes, 12 or more; None if it is not known.
+
+    HEIF is known even where no library reads it.
+    """
     if data.startswith(b"\xff\xd8"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -97,7 +102,7 @@ def format_of(data: bytes) -> Format | Literal["heic"] | None:
     if data.startswith(SIGNATURES):
         return "tiff"
     if data[4:8] == b"ftyp":
-        return "avif" if is_avif(data) else "heic" if unread_format(data) == "HEIC" else None
+        return "avif" if is_avif(data) else "heif" if is_heif(data) else None
     if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3] in b" \t\r\n#" and len(data) > 2:
         return "pnm"
     return None
@@ -144,13 +149,10 @@ def _header(data: bytes) -> Header:
         case "tiff":
             return _tiff(data)
         case "avif":
-            height, width, alpha = avif_size(data)
-            # Its EXIF is not to be applied; XMP is by Pillow, if there is no EXIF.
-            at = data.find(b"tiff:Orientation") if b"Exif" not in data else -1
-            return Header(
-                "avif", height, width, (28 if alpha else 19) * height * width, bits=0,
-                orientation=orientation_from(b"", data[at : at + 30]) if at >= 0 else 1,
-            )  # fmt: skip
+            return _avif(data)
+        case "heif":
+            height, width = heif_size(data)
+            return Header("heif", height, width, 8 * height * width, bits=0)
         case "pnm":
             facts = read_pnm(data)
             return Header(
@@ -324,6 +326,15 @@ def _webp_orientation(data: bytes) -> int:
 
 
 _WEBP_FLAGS = {b"EXIF": 8, b"XMP ": 4}
+
+
+def _avif(data: bytes) -> Header:
+    height, width, alpha = avif_size(data)
+    memory, orientation = (28 if alpha else 19) * height * width, stated_turn(data)
+    # Its EXIF is not to be applied; XMP is by Pillow, if there is neither a turn nor EXIF.
+    if orientation == 1 and b"Exif" not in data and (at := data.find(b"tiff:Orientation")) >= 0:
+        orientation = orientation_from(b"", data[at : at + 30])
+    return Header("avif", height, width, memory, bits=0, orientation=orientation)
 
 
 def _tiff(data: bytes) -> Header:

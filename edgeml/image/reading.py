@@ -15,6 +15,7 @@ from edgeml.errors import ImageError, ImageReason
 from edgeml.image.frame import Frame, check_frame
 from edgeml.image.gif import opaque_gif
 from edgeml.image.headers import Header, read_header
+from edgeml.image.heif import decode_heif
 from edgeml.image.png import strip_animation
 from edgeml.image.quiet import quiet_opencv
 from edgeml.image.tiff import WIDTH
@@ -56,11 +57,11 @@ _SCALED_DECODERS = {
 def read_image(image: Image, *, at_least: tuple[int, int] | None = None) -> Frame:
     """Read an image as a frame (H, W, 3) uint8 BGR.
 
-    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or PPM. A file, its bytes, and the PIL image
-    of it give the same frame, with OpenCV 4 and 5:
+    Files may be JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF, PPM or, with the extra `heif`, HEIC. A file,
+    its bytes, and the PIL image of it give the same frame, with OpenCV 4 and 5:
 
-    * The rotation that EXIF, or else XMP, states is applied, as by Pillow's `exif_transpose`. An
-      AVIF that must be rotated is refused: OpenCV does not do it.
+    * The rotation that EXIF, or else XMP, states is applied, as by Pillow's `exif_transpose`; that
+      of an AVIF or HEIC is in its container.
     * Transparency is dropped, not blended with a colour.
     * Grey, one bit and palettes become BGR. CMYK is converted without a profile, as Pillow does;
       colour profiles are ignored.
@@ -177,10 +178,15 @@ def decode_image(
     if header.format == "pnm" and data[1:2] in b"123":
         data += b"\n"  # OpenCV reads no number that ends with the file
     try:
-        frame = _decode_tiff(data) if header.format == "tiff" else _decode(data, flags)
+        if header.format == "heif":
+            frame = decode_heif(data)
+        else:
+            frame = _decode_tiff(data) if header.format == "tiff" else _decode(data, flags)
     except (ImageError, cv2.error, struct.error) as err:
-        what = err if isinstance(err, ImageError) else "it is damaged or cut short"
-        raise ImageError(f"The image {name} cannot be decoded: {what}.", source=source) from err
+        known = err if isinstance(err, ImageError) else ImageError("it is damaged or cut short")
+        raise ImageError(
+            f"The image {name} cannot be decoded: {known}.", reason=known.reason, source=source
+        ) from err
     return _upright(frame, header.orientation)
 
 

@@ -10,6 +10,9 @@ from edgeml.errors import ImageError
 FORMATS = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF and PPM"
 """The formats that are read."""
 
+HEIF_ADVICE = "pip install 'edgeml[heif]' reads HEIC"
+"""What to do about it where no library for it is installed."""
+
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -105,14 +108,17 @@ def is_avif(data: bytes) -> bool:
     return bool(brands(data) & _AVIF) and data[8:12] not in _HEIC
 
 
+def is_heif(data: bytes) -> bool:
+    """Return whether an ISO media file is HEIC or another HEIF, and no AVIF."""
+    return not is_avif(data) and bool(brands(data) & (_HEIC | _HEIF))
+
+
 def _container(data: bytes) -> str | None:
     found = brands(data)
     if is_avif(data):
         return None
-    if data[8:12] in _HEIC or found & _HEIC:
-        return "HEIC"
-    if found & _HEIF:
-        return "HEIF"
+    if is_heif(data):
+        return "HEIC" if found & _HEIC else "HEIF"
     if data[8:12] == b"crx ":
         return "camera raw (CR3)"
     if data[8:12] in (b"jxl ", b"jp2 ", b"jpx "):

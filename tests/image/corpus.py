@@ -222,10 +222,7 @@ CORPUS: dict[str, tuple[Callable[[], bytes], tuple[int, int] | str]] = {
     "rgb.avif": (lambda: encoded(picture(), "AVIF", speed=10), (40, 61)),
     "animated.avif": (lambda: _animated("AVIF"), (40, 61)),
     "float.tif": (lambda: encoded(Image.new("F", (61, 40), 0.5), "TIFF"), "unsupported"),
-    "phone.heic": (
-        lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100),
-        "unsupported",
-    ),
+    "photo.jp2": (lambda: encoded(picture(), "JPEG2000"), "unsupported"),
     "empty.jpg": (lambda: b"", "empty"),
     "text.jpg": (lambda: b"This is not a picture.\n" * 50, "unknown_format"),
     "page.jpg": (lambda: b"<!doctype html><title>404</title>\n", "unknown_format"),

@@ -29,6 +29,7 @@ from edgeml.data.readers.structure import is_structural
 from edgeml.errors import DataError, InputError
 from edgeml.image.file_kinds import counted, is_image, other_format
 from edgeml.image.reading import SUFFIXES
+from edgeml.image.unread import HEIF_ADVICE
 from edgeml.spec.labels import LabelGroup
 
 logger = logging.getLogger(__name__)
@@ -311,10 +312,11 @@ def _skip_others(others: list[Path], root: Path, reading: _Reading, skips: SkipL
         reading.left_out[formats.get(path) or path.suffix.lower() or "no suffix"] += 1
     if formats and skips is None:
         path, name = next(iter(formats.items()))
-        counts = ", ".join(f"{n} {kind}" for kind, n in Counter(formats.values()).items())
+        counts = counted(formats.values())
+        advice = f" {HEIF_ADVICE}." if "HEIC" in counts else ""
         raise DataError(
             f"{printable(path)}: it is {name}, which is not supported ({counts} in all). Convert "
-            "these, or leave them out (--skip-bad)."
+            f"these, or leave them out (--skip-bad).{advice}"
         )
     for path, name in formats.items():
         skip_or_raise(skips, printable(path), f"it is {name}, which is not supported.")

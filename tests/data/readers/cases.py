@@ -187,9 +187,9 @@ CASES = {
         ("red;shirt",)),
     "folders: a folder that names no label": Case(
         lambda root: with_file(root, "_/7.png", encoded(7)), r"/_: .*names no labels", ("/_",)),
-    "folders: a HEIC photo, as telephones make them": Case(
-        lambda root: with_file(root, "red_shirt/7.heic", b"\0\0\0\x18ftypheic\0\0\0\0"),
-        r"red_shirt/7\.heic: it is HEIC", ("7.heic",)),
+    "folders: a photo in JPEG XL": Case(
+        lambda root: with_file(root, "red_shirt/7.jxl", b"\xff\x0a" + bytes(60)),
+        r"red_shirt/7\.jxl: it is JPEG XL", ("7.jxl",)),
     "folders: HEIC that is called .jpg": Case(
         lambda root: with_file(root, "red_shirt/7.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
         r"red_shirt/7\.jpg", ("7.jpg",)),
