@@ -1,6 +1,6 @@
 """Fit thresholds to scores and targets for an objective, or transfer them to another model.
 
-A threshold lies in the middle of a gap between two scores. Unknown targets do not count.
+Unknown targets do not count.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
+from edgeml.measure.calibration import fit_calibration
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 
 # Below this many positives a label's own best threshold is mostly noise.
@@ -19,6 +20,13 @@ FEW_POSITIVES = 20
 
 # The threshold of all labels if there is no positive at all.
 _DEFAULT = 0.5
+
+# How far a threshold for F1 moves from the best expected F1 towards even odds, in log odds.
+_TOWARDS_EVEN = 0.3
+
+# No label's F1 is expected to be a smaller part of the F1 of all decisions: without positives
+# it would be near 0, and so would the threshold.
+_LEAST_F1 = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -73,20 +81,26 @@ def fit_thresholds(
     *,
     few: int = FEW_POSITIVES,
 ) -> tuple[float, ...]:
-    """Return for each label the threshold that is best for the objective.
+    """Return for each label the threshold that serves the objective on images like these.
 
-    A label with few positives would fit noise: its threshold moves towards the best global one, in
-    proportion to the positives that it lacks. A label without positives gets the global threshold,
-    which is 0.5 if there are no positives at all. Rules of groups are not applied.
+    The best F1 is not sought among the cuts of these scores: one positive with an odd score would
+    move the best cut far. The scores are calibrated instead, and the threshold follows from the
+    calibrated probabilities, see `_f1_thresholds`.
 
-    A label that cannot reach a precision gets the threshold at which it is most precise;
-    `labels_below_floor` returns such labels.
+    A precision or a recall holds on these scores: its threshold lies in the middle of a gap between
+    two of them. A label with few positives would fit noise: its threshold moves towards the one
+    that is best for all labels together, in proportion to the positives that it lacks. A label that
+    cannot reach a precision gets the threshold at which it is most precise; `labels_below_floor`
+    returns such labels.
+
+    Without any positive, each threshold is 0.5. Rules of groups are not applied.
 
     Args:
         scores: (N, labels) probabilities.
         targets: (N, labels).
         objective: Also as text, see `parse_objective`.
-        few: A label with fewer positives uses the global threshold in part; 1 uses it in none.
+        few: For a precision or recall: a label with fewer positives uses the threshold of all
+            labels in part; 1 uses it in none.
 
     Raises:
         InputError: The objective cannot be read, the shapes differ, or a score is not in 0 to 1.
@@ -94,20 +108,61 @@ def fit_thresholds(
     if isinstance(objective, str):
         objective = parse_objective(objective)
     _check(scores, targets)
-    everything = _cuts(scores, targets)
-    if not everything.positives:
+    if not (targets > 0).any():
         return tuple([_DEFAULT] * scores.shape[1])
-    shared = everything.thresholds[_chosen([everything], objective)[0]]
-    columns = [(scores[:, i], targets[:, i]) for i in range(scores.shape[1])]
-    labels = [
-        _cuts(*column) if (column[1] > 0).any() else _fixed_cut(*column, shared)
-        for column in columns
-    ]
-    fitted = []
-    for cuts, cut in zip(labels, _chosen(labels, objective), strict=True):
-        trust = min(1.0, cuts.positives / max(1, few))
-        fitted.append(trust * float(cuts.thresholds[cut]) + (1 - trust) * float(shared))
+    if objective.floor is None:
+        fitted = _f1_thresholds(scores, targets, pooled=objective.kind == "micro_f1")
+    else:
+        fitted = _floor_thresholds(scores, targets, objective, few)
     return tuple(_short(threshold) for threshold in fitted)
+
+
+def _f1_thresholds(scores: Scores, targets: Targets, *, pooled: bool) -> NDArray[np.float64]:
+    """Return the thresholds (labels,) for the best F1 that calibrated probabilities promise.
+
+    With `pooled` all labels share one probability, for the best F1 of all decisions together.
+
+    The expected F1 is best where the probability is half of that F1: Lipton, Elkan and
+    Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, ECML 2014. It hardly
+    falls a little above, where far fewer labels are wrongly claimed, and the calibration of rare
+    labels is uncertain; so the cut moves three tenths of the way to even odds, in log odds. The
+    figures are in benchmarks/training/README.md.
+    """
+    calibration = fit_calibration(scores, targets)
+    known = targets != UNKNOWN
+    probabilities = np.where(known, calibration.probabilities(scores), 0.0)
+    together = _best_expected_f1(probabilities.reshape(-1, 1))
+    alone = np.maximum(_best_expected_f1(probabilities), together * _LEAST_F1)
+    half = np.where(pooled, together, alone) / 2
+    odds = (half / (1 - half)) ** (1 - _TOWARDS_EVEN)
+    return calibration.scores_at(odds / (1 + odds))
+
+
+def _best_expected_f1(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the best F1 (labels,) that any number of the most probable images (N, labels) has.
+
+    The expected F1 of n images is near 2 sum / (n + total), by the sum of their probabilities and
+    the sum of all.
+    """
+    hits = np.cumsum(np.sort(probabilities, axis=0)[::-1], axis=0)
+    claimed = np.arange(1, len(hits) + 1)[:, None]
+    best: NDArray[np.float64] = (2 * hits / (claimed + hits[-1])).max(axis=0)
+    return best
+
+
+def _floor_thresholds(
+    scores: Scores, targets: Targets, objective: Objective, few: int
+) -> NDArray[np.float64]:
+    """Return the thresholds (labels,) that keep the floor of the objective on these scores."""
+    everything = _cuts(scores, targets)
+    shared = float(everything.thresholds[_chosen(everything, objective)])
+    fitted = []
+    for i in range(scores.shape[1]):
+        cuts = _cuts(scores[:, i], targets[:, i])
+        trust = min(1.0, cuts.positives / max(1, few))
+        own = float(cuts.thresholds[_chosen(cuts, objective)])
+        fitted.append(trust * own + (1 - trust) * shared)
+    return np.array(fitted)
 
 
 def transfer_thresholds(
@@ -202,7 +257,7 @@ class _Cuts:
 
 
 def _cuts(scores: NDArray[np.float32], targets: NDArray[np.int8]) -> _Cuts:
-    """Return the cuts of scores of any shape that can be best for an objective.
+    """Return the cuts of scores of any shape that can keep a floor best.
 
     The lowest prediction of each is a positive: one more negative would only be a false alarm. The
     cut with the fewest predictions is added: it predicts nothing, unless a score is 1.
@@ -225,51 +280,13 @@ def _middles(below: NDArray[np.float32], above: NDArray[np.float32]) -> NDArray[
     return np.where(middles > below, middles, above)
 
 
-def _fixed_cut(
-    scores: NDArray[np.float32], targets: NDArray[np.int8], threshold: np.float32
-) -> _Cuts:
-    """Return the cut at this threshold as the only choice of a label without positives."""
-    predicted = ((scores >= threshold) & (targets != UNKNOWN)).sum()
-    return _Cuts(np.array([threshold]), np.array([predicted]), np.array([0]), 0)
-
-
-def _chosen(labels: list[_Cuts], objective: Objective) -> list[int]:
-    """Choose one cut of each label."""
+def _chosen(cuts: _Cuts, objective: Objective) -> int:
+    """Choose the cut that keeps the floor."""
     floor = objective.floor or 0.0
-    match objective.kind:
-        case "macro_f1":
-            return [_best_f1(cuts) for cuts in labels]
-        case "micro_f1":
-            return _best_pooled_f1(labels)
-        case "precision":
-            # The lowest threshold that is precise enough has the highest recall.
-            return [_lowest_precise(cuts, floor) for cuts in labels]
-        case "recall":
-            return [int((cuts.hits / max(1, cuts.positives) >= floor).argmax()) for cuts in labels]
-
-
-def _best_f1(cuts: _Cuts) -> int:
-    return int((2 * cuts.hits / np.maximum(cuts.predicted + cuts.positives, 1)).argmax())
-
-
-def _best_pooled_f1(labels: list[_Cuts]) -> list[int]:
-    """Choose the cuts that together have the best F1.
-
-    F1 is a ratio, 2 hits / (predicted + positives). For a ratio r, the sum of
-    2 hits - r (predicted + positives) is largest if it is largest for each label; r is then set to
-    the ratio of that choice, until it no longer grows: Dinkelbach, On Nonlinear Fractional
-    Programming, Management Science 13(7), 1967. It reaches the global optimum in a few rounds.
-    """
-    positives = sum(cuts.positives for cuts in labels)
-    chosen, ratio = [len(cuts.predicted) - 1 for cuts in labels], 0.0
-    while True:
-        hits = sum(int(cuts.hits[cut]) for cuts, cut in zip(labels, chosen, strict=True))
-        predicted = sum(int(cuts.predicted[cut]) for cuts, cut in zip(labels, chosen, strict=True))
-        better = 2 * hits / max(1, predicted + positives)
-        if better <= ratio:
-            return chosen
-        ratio = better
-        chosen = [int((2 * cuts.hits - ratio * cuts.predicted).argmax()) for cuts in labels]
+    if objective.kind == "precision":
+        # The lowest threshold that is precise enough has the highest recall.
+        return _lowest_precise(cuts, floor)
+    return int((cuts.hits / max(1, cuts.positives) >= floor).argmax())
 
 
 def _lowest_precise(cuts: _Cuts, floor: float) -> int:
