@@ -143,7 +143,7 @@ def compared(case: Case, count: int, threads: int) -> dict[str, Any]:
     fitting, judging = chosen(count)
     if case.name != REAL:
         known = logits_of(network, frames_of(fitting, "fitting", spec.preprocess), spec.preprocess)
-        thresholds = fit_thresholds(probabilities(known, spec), fitting.targets)
+        thresholds = fit_thresholds(probabilities(known, spec), fitting.targets, "recall>=0.5")
         spec = replace(spec, thresholds=thresholds)
     frames = frames_of(judging, "judging", spec.preprocess)
     expected = logits_of(network, frames, spec.preprocess)

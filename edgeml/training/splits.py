@@ -105,7 +105,7 @@ def prepare_splits(dataset: Dataset, config: TrainConfig, progress: Progress) ->
         )
     _warn_absent(splits.train, "training images: it cannot be learned", progress)
     _warn_absent(
-        splits.val, "validation images: it uses the same threshold as other labels", progress
+        splits.val, "validation images: its threshold follows from the other labels", progress
     )
     return splits
 

@@ -67,7 +67,7 @@ def source(run: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -
     save_checkpoint(folder / "model.safetensors", model.eval(), spec, name="cnn", args={})
     train = split_dataset(data, SplitPlan()).part("train")
     with Predictor(folder) as predictor:
-        thresholds = fit_thresholds(score(predictor, train), train.targets, few=1)
+        thresholds = fit_thresholds(score(predictor, train), train.targets)
     spec = replace(spec, thresholds=thresholds)
     save_checkpoint(folder / "model.safetensors", model, spec, name="cnn", args={})
     return folder

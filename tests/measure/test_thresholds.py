@@ -111,6 +111,14 @@ def test_a_label_whose_scores_are_shifted_gets_a_threshold_between_them(
         assert measured(reference.f1_score, scores[:, 0], targets[:, 0], threshold) > 0.95
 
 
+@pytest.mark.parametrize("low", [1e-4, 0.02])
+def test_a_label_that_no_image_shows_is_not_claimed_where_its_scores_are_low(low: float) -> None:
+    scores, targets = drawn(0, 100, (0.3,) * 6)
+    scores[:, 5] = np.random.default_rng(0).uniform(0, low, 100)
+    targets[:, 5] = 0
+    assert not (scores[:, 5] >= fit_thresholds(scores, targets)[5]).any()
+
+
 def test_a_threshold_is_lower_where_the_best_f1_is() -> None:
     # The label is present with the probability that its score states.
     rng = np.random.default_rng(0)
