@@ -49,7 +49,10 @@ def csv_cells(table: Path, name: str, skips: SkipLog) -> Cells:
                     cells.pop()
                 empty = not any(cell.strip() for cell in cells)
                 if not empty and width and len(cells) != width:
-                    fault = f"it has {len(cells)} fields, the first line has {width}."
+                    fault = (
+                        f"it has {len(cells)} fields, the first line has {width}; a cell with "
+                        f"{delimiter!r} in it must be in quotes."
+                    )
                     break
                 if not empty:
                     width = width or len(cells)

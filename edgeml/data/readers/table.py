@@ -43,8 +43,8 @@ from edgeml.spec.model_spec import some_names
 logger = logging.getLogger(__name__)
 
 MEANINGS = {
-    "1": 1, "1.0": 1, "1,0": 1, "true": 1, "yes": 1,
-    "0": 0, "0.0": 0, "0,0": 0, "-0": 0, "-0.0": 0, "false": 0, "no": 0,
+    "1": 1, "1.0": 1, "1,0": 1, "true": 1, "yes": 1, "y": 1,
+    "0": 0, "0.0": 0, "0,0": 0, "-0": 0, "-0.0": 0, "false": 0, "no": 0, "n": 0,
     "": -1, "-1": -1, "-1.0": -1, "-1,0": -1, "nan": -1,
 }  # fmt: skip
 """What a cell of a column of one label means, in lower case: 1, 0, or -1 for unknown."""
