@@ -191,6 +191,8 @@ def test_shards_of_parquet_are_the_sides_of_a_split(tmp_path: Path) -> None:
     for side in ("train", "validation", "test"):
         parquet(tmp_path / "hub/data", name=f"{side}-00000-of-00001.parquet")
     out = tmp_path / "labels.csv"
+    with pytest.raises(DataError, match=rf"edgeml data convert {tmp_path}/hub --out"):
+        read_dataset(tmp_path / "hub")
     dataset = convert(tmp_path / "hub", out, read=read_dataset)
     assert len(dataset) == 12
     assert [dataset.split.count(s) for s in ("train", "val", "test")] == [4] * 3  # type: ignore[union-attr]

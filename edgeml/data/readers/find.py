@@ -20,7 +20,7 @@ from edgeml.data.readers.hints import TABLES, hint
 from edgeml.data.readers.json_files import read_json
 from edgeml.data.readers.label_cells import checked_separator
 from edgeml.data.readers.label_studio import is_label_studio, read_label_studio
-from edgeml.data.readers.parquet_images import image_column
+from edgeml.data.readers.parquet_images import image_column, images_refused
 from edgeml.data.readers.rows import SkipLog, printable
 from edgeml.data.readers.table import TableOptions, read_table, read_tables
 from edgeml.data.readers.table_folders import find_tables
@@ -173,6 +173,10 @@ def _read_folder(
     if file := find_cvat(source):
         return read_cvat(file, skips=skips)
     if files := find_tables(source):
+        if options.unpack is None:
+            for table in files:
+                if table.suffix == ".parquet" and (column := image_column(table)):
+                    raise images_refused(source, column)
         inside = len(files) == 1
         return read_tables(files, root=source, skips=skips, options=options, split_by_path=inside)
     if files := find_voc(source):

@@ -48,9 +48,11 @@ class ImagePlaces:
         accents composed otherwise, as macOS has them, or be in another case, as Windows allows.
         """
         plain = os.path.join(self._folder, text)
-        if os.path.isfile(plain):
-            normal = os.path.normpath(plain)
-            return normal if os.path.isfile(normal) else plain
+        normal = os.path.normpath(plain)
+        if os.path.isfile(normal):
+            return normal
+        if os.path.isfile(plain):  # through a link to a folder, and up from it
+            return plain
         relative = text.strip().replace("\\", "/")
         if _URL.match(relative):
             return self.find_remote(relative)

@@ -31,6 +31,15 @@ def image_column(table: Path) -> str | None:
     return None
 
 
+def images_refused(source: Path, column: str) -> DataError:
+    """Return the error that a data set contains its images, with the command that unpacks them."""
+    return DataError(
+        f"{printable(source)!r} contains the images themselves, in the column {column!r}. This "
+        "writes them as files, next to a table of their labels: edgeml data convert "
+        f"{shlex.quote(printable(source))} --out FOLDER/labels.csv"
+    )
+
+
 def unpacked_rows(
     table: Path,
     name: str,
@@ -45,14 +54,10 @@ def unpacked_rows(
     replaced. Images without bytes keep their path.
 
     Raises:
-        DataError: There is no folder to write to.
+        DataError: There is no folder to write to, or it cannot be written.
     """
     if folder is None:
-        raise DataError(
-            f"{printable(table)!r} contains the images themselves, in the column {column!r}. This "
-            "writes them as files, next to a table of their labels: edgeml data convert "
-            f"{shlex.quote(printable(table))} --out FOLDER/labels.csv"
-        )
+        raise images_refused(table, column)
     place = folder / table.stem if len(list(table.parent.glob("*.parquet"))) > 1 else folder
     place.mkdir(parents=True, exist_ok=True)
     number = 0
