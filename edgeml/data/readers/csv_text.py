@@ -32,7 +32,8 @@ def csv_cells(table: Path, name: str, skips: SkipLog) -> Cells:
     """
     text = read_text(table, limit=_MAX_BYTES, keep_bad=skips is not None, allow_utf16=True)
     lines = list(io.StringIO(text, newline=""))
-    start, width = 0, 0
+    width = 0
+    header: list[str] = []
     delimiter, start = _delimiter(lines)
     while start < len(lines):
         reader = csv.reader(
@@ -55,7 +56,7 @@ def csv_cells(table: Path, name: str, skips: SkipLog) -> Cells:
                     )
                     break
                 if not empty:
-                    width = width or len(cells)
+                    width, header = width or len(cells), header or cells
                     yield f"{name}, line {first + 1}", cells
                 first = start + reader.line_num
         except csv.Error as err:
@@ -64,6 +65,8 @@ def csv_cells(table: Path, name: str, skips: SkipLog) -> Cells:
                 fault = "a quote opens that never closes."
         if not fault:
             return
+        if {"annotation_id", "lead_time"} <= set(header):
+            fault += " Label Studio's CSV may lack quotes: export JSON-MIN instead."
         skip_or_raise(skips, f"{name}, line {first + 1}", fault)
         start = first + 1
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from edgeml.data.readers.columns import names_images
 from edgeml.data.readers.parquet import LONGEST_CELL, cell_texts, check_types, opened
 from edgeml.data.readers.rows import SkipLog, printable, skip_or_raise, text_fault
 from edgeml.errors import DataError
@@ -17,16 +18,18 @@ _ROWS_AT_ONCE = 64
 
 
 def image_column(table: Path) -> str | None:
-    """Return the name of the column of encoded images; None if there is none."""
+    """Return the name of the column of encoded images; None if there is none.
+
+    It is a struct with `bytes`, or bytes under a name such as `image`; others may be anything.
+    """
     with opened(table, dictionaries=False) as file:
         import pyarrow as pa
 
         for field in file.schema_arrow:
-            kind = field.type
-            if pa.types.is_struct(kind):
-                index = kind.get_field_index("bytes")
-                kind = kind.field(index).type if index >= 0 else kind
-            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            kind, named = field.type, names_images(field.name)
+            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                kind, named = kind.field(kind.get_field_index("bytes")).type, True
+            if named and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
                 return str(field.name)
     return None
 

@@ -38,7 +38,7 @@ from edgeml.data.readers.rows import (
 )
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
-from edgeml.spec.model_spec import some_names
+from edgeml.spec.model_spec import quoted_names, some_names
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +173,7 @@ def _content(
     if columns.unused:
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
+    columns = _with_classes(table, columns, numbers)
     if columns.labels is None:
         columns, cells = _names_in_columns(columns, cells, bool(options.labels))
     groups: tuple[LabelGroup, ...] = ()
@@ -214,6 +215,20 @@ def _elsewhere(table: Path) -> tuple[str, ...]:
     """Return where the images of a table in a folder `annotations` or `labels` may be."""
     inside = table.parent.name.lower() in ("annotations", "labels", "csv", "metadata")
     return ("..", "../images", "../data") if inside else ()
+
+
+def _with_classes(table: Path, columns: Columns, numbers: Mapping[str, Sequence[str]]) -> Columns:
+    """Read a column as one of labels if the table states names for its numbers."""
+    classed = [name for name in columns.named if name in numbers]
+    if len(classed) > 1:
+        raise DataError(
+            f"{printable(table)!r}: {quoted_names(classed)} have classes of their own: choose "
+            f"one with --labels {classed[0]}."
+        )
+    if not classed:
+        return columns
+    origin, at = origin_of_names(classed), columns.named[classed[0]]
+    return replace(columns, labels=at, named={}, origin=origin)
 
 
 def _names_in_columns(columns: Columns, cells: Cells, chosen: bool) -> tuple[Columns, Cells]:
