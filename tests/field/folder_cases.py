@@ -191,6 +191,9 @@ FOLDERS: dict[str, Case] = {
         source="",
         split=("train", "train", "val"),
     ),
+    "folds": folder(
+        ("fold1/a/1.jpg", "fold1/b/2.jpg", "fold2/a/3.jpg"), refused=r"/fold1: .*usual name"
+    ),
     "VOCdevkit": Case(
         {"VOCdevkit/VOC2007/Annotations/1.xml": "<annotation></annotation>"},
         files=("VOCdevkit/VOC2007/JPEGImages/1.jpg", "VOCdevkit/VOC2012/JPEGImages/2.jpg"),

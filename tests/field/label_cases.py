@@ -145,6 +145,22 @@ TABLES: dict[str, Case] = {
         {"1.jpg": ("red, dark",), "2.jpg": ("b",), "3.jpg": ("b",)},
         options={"separator": ";"},
     ),
+    "line feeds between labels": csv(
+        'path,labels\n1.jpg,"a\nb"\n2.jpg,b\n', refused=r"--separator newline"
+    ),
+    "line feeds and the option": csv(
+        'path,labels\n1.jpg,"a\nb"\n2.jpg,b\n3.jpg,\n', options={"separator": "newline"}
+    ),
+    "underscores between labels": csv(
+        "path,labels\n1.jpg,a_b\n2.jpg,a\n3.jpg,b\n", refused=r"--separator '_'"
+    ),
+    "underscores in a label": csv(
+        "path,label\n1.jpg,no_helmet\n2.jpg,helmet\n",
+        {"1.jpg": ("no_helmet",), "2.jpg": ("helmet",)},
+    ),
+    "numbers and names of classes": csv(
+        "path,label,label_name\n1.jpg,0,a\n2.jpg,1,b\n3.jpg,0,a\n", ONE
+    ),
     "words that share": csv(
         "path,labels\n1.jpg,hot dog\n2.jpg,dog\n", refused=r"--separator ' ', or --separator ';'"
     ),

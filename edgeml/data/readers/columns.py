@@ -18,7 +18,7 @@ _PATH = (
     "imageindex", "imageid", "imgid", "idcode", "id",
 )  # fmt: skip
 _LABELS = (
-    "labels", "label", "tags", "tag", "labelname", "labelnames", "classes", "class", "classname",
+    "labelname", "labelnames", "classname", "labels", "label", "tags", "tag", "classes", "class",
     "categories", "category", "targets", "target", "attributes", "findinglabels", "genres", "genre",
     "breed", "species", "diagnosis",
 )  # fmt: skip
