@@ -46,3 +46,19 @@ def test_it_is_read_correctly_or_refused_with_the_remedy(tmp_path: Path, case: C
         if not is_known
     }
     assert unknown == case.unknown
+
+
+def test_a_link_to_an_image_counts_and_one_to_a_folder_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a/1.jpg", "data/b/2.jpg", "elsewhere/3.jpg")
+    (tmp_path / "data/a/3.jpg").symlink_to(tmp_path / "elsewhere/3.jpg")
+    assert len(read_dataset(tmp_path / "data")) == 3
+    (tmp_path / "data/a/more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="a/more: it is a link to a folder"):
+        read_dataset(tmp_path / "data")
+
+
+def test_inner_folders_that_recur_are_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "web/cat/1.jpg", "web/dog/2.jpg", "shop/cat/3.jpg")
+    assert any("'cat'" in note for note in read_dataset(tmp_path).notes)
+    touch(tmp_path, "more/x/images/1.jpg", "more/y/images/2.jpg")
+    assert read_dataset(tmp_path / "more").notes == ()

@@ -26,7 +26,7 @@ def check_separator(table: Path, cells: Sequence[str], separator: str | None) ->
     if other is None:
         return
     example = next(c for c in cells if other in c.strip() and not is_list(c) and not cell_fault(c))
-    written = {"\t": "tab", " ": "' '"}.get(other, f"'{other}'")
+    written = {"\t": "tab", "\n": "newline", " ": "' '"}.get(other, f"'{other}'")
     raise DataError(
         f"{printable(table)!r}: the labels {printable(example[:80])!r} appear to be separated by "
         f"{other!r}: add --separator {written}, or --separator ';' if that is one label."

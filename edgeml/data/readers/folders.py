@@ -97,6 +97,8 @@ def read_folders(
             f"{DOUBTFUL} at {delimiter!r} though no name consists of words of the others; "
             "--delimiter / reads each name as one label"
         )
+    if reading.delimiter != EVERY_LEVEL:
+        notes += _notes_on_inner(rows)
     for table in filter(lists_images, tables_in(root)):
         notes.append(
             f"{printable(table.name)} is not read, as the folders name the labels; to read it, "
@@ -282,6 +284,21 @@ def _is_doubtful(rows: Sequence[Row], delimiter: str) -> bool:
     names = {delimiter.join(row.present) for row in rows}
     several = any(len(row.present) > 1 for row in rows)
     return several and not shares_words(names, delimiter)
+
+
+def _notes_on_inner(rows: Sequence[Row]) -> list[str]:
+    """Return a note if folders below those of the labels recur, and so may be the labels."""
+    labels_of: dict[str, set[tuple[str, ...]]] = {}
+    for row in rows:
+        inner = os.path.basename(os.path.dirname(row.path))
+        labels_of.setdefault(inner, set()).add(row.present)
+    again = [n for n, found in labels_of.items() if len(found) > 1 and not is_structural(n)]
+    if not again:
+        return []
+    return [
+        f"the names of inner folders, such as {again[0]!r}, are not read, though they occur below "
+        "several labels: name a folder inside, or --delimiter / to read each folder as a label"
+    ]
 
 
 def _groups_by_position(

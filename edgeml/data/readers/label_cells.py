@@ -10,13 +10,16 @@ from collections.abc import Collection, Iterable
 from edgeml.data.readers.rows import SEPARATOR, label_name, label_parts
 from edgeml.errors import InputError
 
-_NAMED_SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
+_NAMED_SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " ", "newline": "\n", "\\n": "\n"}
 
 # A label rarely contains one of these; any cell that does may hold several labels.
-_PLAIN_SEPARATORS = (",", "|", "\t")
+_PLAIN_SEPARATORS = (",", "|", "\t", "\n")
 
 # These are common within one label: "hot dog", "t-shirt/top". The labels must show the separator.
 _WORD_SEPARATORS = (" ", "/", "+", "&", ":")
+
+# And these even more so: "no_helmet" next to "helmet". All parts must be cells themselves.
+_JOINING_SEPARATORS = ("__", "_", "-", "#")
 
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 # numpy writes no comma between the items of a list.
@@ -84,9 +87,10 @@ def missing_values(labels: Iterable[str]) -> list[str]:
 def other_separator(cells: Iterable[str], separator: str) -> str | None:
     """Return a separator that cells appear to use in place of the one in use; None if none.
 
-    A comma, a bar or a tab counts if it is in a cell, and the separator in use is in none. Blanks
-    and signs that occur within one label count only where the labels show it: all parts of a cell
-    are also parts of other cells ("scab complex", "scab", "complex"), or one is a cell itself.
+    A comma, a bar, a tab or a line feed counts if it is in a cell, and the separator in use is in
+    none. Blanks and signs that occur within one label count only where the labels show it: all
+    parts of a cell are also parts of other cells ("scab complex", "scab", "complex"), or one is a
+    cell itself; for `_`, `-` and `#`, all parts are.
     """
     distinct = {cell.strip() for cell in cells if not is_list(cell) and not cell_fault(cell)}
     distinct.discard("")
@@ -97,7 +101,9 @@ def other_separator(cells: Iterable[str], separator: str) -> str | None:
         if any(other in cell for cell in distinct) and (not used or _shared(distinct, other)):
             return other
     if not used:
-        return next((o for o in _WORD_SEPARATORS if o != separator and _shared(distinct, o)), None)
+        words = (o for o in _WORD_SEPARATORS if o != separator and _shared(distinct, o))
+        joined = (o for o in _JOINING_SEPARATORS if o != separator and _joined(distinct, o))
+        return next(words, None) or next(joined, None)
     return None
 
 
@@ -119,6 +125,12 @@ def refused_separator(cells: Iterable[str], separator: str | None) -> str | None
 def shares_words(names: Collection[str], separator: str) -> bool:
     """Whether the words of some name, joined by a separator, all occur in other names."""
     return _shared(set(names), separator)
+
+
+def _joined(distinct: Collection[str], separator: str) -> bool:
+    alone = {label_name(cell) for cell in distinct}
+    split = [label_parts(cell, separator) for cell in distinct]
+    return any(len(parts) > 1 and alone.issuperset(parts) for parts in split)
 
 
 def _shared(distinct: Collection[str], separator: str) -> bool:

@@ -39,13 +39,13 @@ from edgeml.data.readers.rows import (
 )
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
-from edgeml.spec.model_spec import some_names
+from edgeml.spec.model_spec import quoted_names, some_names
 
 logger = logging.getLogger(__name__)
 
 MEANINGS = {
-    "1": 1, "1.0": 1, "1,0": 1, "true": 1, "yes": 1,
-    "0": 0, "0.0": 0, "0,0": 0, "-0": 0, "-0.0": 0, "false": 0, "no": 0,
+    "1": 1, "1.0": 1, "1,0": 1, "true": 1, "yes": 1, "y": 1,
+    "0": 0, "0.0": 0, "0,0": 0, "-0": 0, "-0.0": 0, "false": 0, "no": 0, "n": 0,
     "": -1, "-1": -1, "-1.0": -1, "-1,0": -1, "nan": -1,
 }  # fmt: skip
 """What a cell of a column of one label means, in lower case: 1, 0, or -1 for unknown."""
@@ -181,6 +181,7 @@ def _content(
     if columns.unused:
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
+    columns = _with_classes(table, columns, numbers)
     if columns.labels is None:
         columns, cells = _names_in_columns(columns, cells, bool(options.labels))
     cells, start = with_root(cells, columns, table=table, root=options.root)
@@ -221,6 +222,20 @@ def _open(
     else:
         cells = parquet_cells(table, name, header, wanted, skips)
     return header, cells, class_names(table)
+
+
+def _with_classes(table: Path, columns: Columns, numbers: Mapping[str, Sequence[str]]) -> Columns:
+    """Read a column as one of labels if the table states names for its numbers."""
+    classed = [name for name in columns.named if name in numbers]
+    if len(classed) > 1:
+        raise DataError(
+            f"{printable(table)!r}: {quoted_names(classed)} have classes of their own: choose "
+            f"one with --labels {classed[0]}."
+        )
+    if not classed:
+        return columns
+    origin, at = origin_of_names(classed), columns.named[classed[0]]
+    return replace(columns, labels=at, named={}, origin=origin)
 
 
 def _names_in_columns(columns: Columns, cells: Cells, chosen: bool) -> tuple[Columns, Cells]:

@@ -21,7 +21,7 @@ from edgeml.data.readers.rows import (
 )
 from edgeml.data.readers.xml_file import read_xml, text_of
 from edgeml.errors import DataError
-from edgeml.image.file_kinds import is_image
+from edgeml.image.file_kinds import is_any_image
 
 _MAX_BYTES = 1 << 26
 # The union comes first, so that its parts decide.
@@ -103,7 +103,7 @@ def _is_voc(folder: Path) -> bool:
 
 def _images(root: Path) -> list[Path]:
     folder = next((root / n for n in ("JPEGImages", "images") if os.path.isdir(root / n)), root)
-    return [file for file in visible(folder) if is_image(file)]
+    return [file for file in visible(folder) if is_any_image(file)]
 
 
 def _rows(
@@ -114,7 +114,7 @@ def _rows(
     notes: list[str],
     skips: SkipLog,
 ) -> Iterator[Row]:
-    beside = [file for file in visible(folder) if is_image(file)]
+    beside = [file for file in visible(folder) if is_any_image(file)]
     images = {file.stem: file for file in beside or _images(root)}
     files = sorted(folder.glob("*.xml"))
     bare = sorted(set(images) - {file.stem for file in files})
