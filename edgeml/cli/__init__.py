@@ -111,7 +111,7 @@ _TOO_LONG = re.compile(r"\S{300,}")
 
 def main() -> None:
     """Run the command; print an error that the user can fix as one line, not as a traceback."""
-    _prepare_stdout()
+    _prepare_streams()
     try:
         _check_words(sys.argv[1:])
         status = app(standalone_mode=False)
@@ -143,10 +143,11 @@ def _filename(err: OSError) -> str:
     return os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else str(name)
 
 
-def _prepare_stdout() -> None:
-    """Let stdout be closed, and write names that are no text as the bytes that they are."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+def _prepare_streams() -> None:
+    """Let stdout and stderr be closed, and write names that are no text as their bytes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
 
