@@ -152,9 +152,13 @@ def user_cache(kind: str, *, extra: str) -> Path:
 def sha256_of_file(path: Path) -> str:
     """Hash a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as err:
+        err.filename = str(path)  # which a failed read does not have
+        raise
     return digest.hexdigest()
 
 

@@ -6,11 +6,13 @@ input. Function bodies import what they need, so that `--help` is fast.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -102,6 +104,8 @@ app.add_typer(data.app)
 # What shells report for a program that SIGINT ended.
 _INTERRUPTED = 130
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 # What is no path though it stands where one belongs; only `stream` reads addresses.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*):(//|[a-z]+/[a-z0-9+.-]+[;,])", re.IGNORECASE)
 
@@ -111,7 +115,7 @@ _TOO_LONG = re.compile(r"\S{300,}")
 
 def main() -> None:
     """Run the command; print an error that the user can fix as one line, not as a traceback."""
-    _prepare_stdout()
+    _prepare_streams()
     try:
         _check_words(sys.argv[1:])
         status = app(standalone_mode=False)
@@ -133,7 +137,8 @@ def main() -> None:
         if err.filename is not None:
             status = _print_error(f"Cannot use {_filename(err)!r}: {err.strerror}.", 2)
         else:
-            status = _print_error(f"Cannot write the results: {err.strerror or err}.", 2)
+            what = "write the results" if err.errno in _DISK_FULL else "read or write a file"
+            status = _print_error(f"Cannot {what}: {err.strerror or err}.", 2)
             _discard_stdout(status)
     raise SystemExit(status)
 
@@ -143,10 +148,11 @@ def _filename(err: OSError) -> str:
     return os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else str(name)
 
 
-def _prepare_stdout() -> None:
-    """Let stdout be closed, and write names that are no text as the bytes that they are."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+def _prepare_streams() -> None:
+    """Let stdout and stderr be closed, and write names that are no text as their bytes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
 
@@ -165,12 +171,14 @@ def _check_words(words: Sequence[str]) -> None:
 
 def _discard_stdout(status: int) -> int:
     """Send buffered output to the null device: Python would fail to flush it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(io.UnsupportedOperation):  # it is not a file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
 def _print_error(error: object, status: int) -> int:
     text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    text = text.encode("utf-8", "backslashreplace").decode()  # names of files that are no text
     text = _TOO_LONG.sub(lambda found: f"{found[0][:60]}...{found[0][-20:]}", text)
     if text:  # a command group without a command prints its help, and no error
         typer.secho(f"edgeml: {' '.join(text.split())}", fg="red", err=True)

@@ -27,7 +27,7 @@ from edgeml.ordered import ordered_map
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 """To be raised whenever `read_image` or `Preprocess.fit` return other pixels than before."""
 
 _RECORD = struct.Struct("<32sQI")

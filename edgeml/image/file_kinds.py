@@ -13,8 +13,9 @@ from edgeml.image.heif import heif_library
 from edgeml.image.reading import SUFFIXES
 from edgeml.image.unread import unread_format
 
-# Most of these begin as a TIFF does.
-_RAW = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raw"}
+# Most camera raws begin as a TIFF does, and a TGA as anything.
+_RAW = (".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raw")
+_NAMED = {**dict.fromkeys(_RAW, "camera raw"), ".tga": "TGA"}
 
 # One JPEG after the other.
 _VIDEOS = {".mjpg", ".mjpeg"}
@@ -37,8 +38,8 @@ def image_kind(path: str | PathLike[str]) -> str | None:
             head = file.read(4096)
     except (OSError, ValueError):
         return by_suffix
-    if suffix in _RAW:
-        return "camera raw"
+    if suffix in _NAMED:
+        return _NAMED[suffix]
     found = format_of(head)
     unread = suffix in _VIDEOS or (found == "heif" and heif_library() is None)
     if found and not unread and (found not in _SHORT or not suffix):

@@ -13,13 +13,15 @@ import numpy as np
 from edgeml.errors import ImageError
 from edgeml.image import tiff
 from edgeml.image.avif import avif_size, stated_turn
+from edgeml.image.bmp import read_bmp
+from edgeml.image.gif import read_gif
 from edgeml.image.heif import heif_size
 from edgeml.image.orientation import orientation_from
 from edgeml.image.png import MAX_CHUNKS, read_png
 from edgeml.image.pnm import read_pnm
 from edgeml.image.tiff import SIGNATURES, XMP
 from edgeml.image.tiff_layout import read_layout
-from edgeml.image.unread import FORMATS, is_avif, is_heif, unread_error, unread_format
+from edgeml.image.unread import FORMATS, is_avif, is_heif, is_html, unread_error, unread_format
 
 Format = Literal["jpeg", "png", "bmp", "gif", "webp", "tiff", "avif", "pnm", "heif"]
 Colours = Literal["grey", "rgb", "rgba", "palette", "cmyk", "unknown"]
@@ -139,9 +141,9 @@ def _header(data: bytes) -> Header:
         case "png":
             return _png(data)
         case "gif":
-            width, height = struct.unpack_from("<HH", data, 6)
-            memory = 8 * height * width + len(data)
-            return Header("gif", height, width, memory, colours="palette")
+            gif = read_gif(data)
+            memory = 8 * gif.height * gif.width + len(data)
+            return Header("gif", gif.height, gif.width, memory, colours="palette")
         case "bmp":
             return _bmp(data)
         case "webp":
@@ -164,10 +166,8 @@ def _header(data: bytes) -> Header:
         case _ if name := unread_format(data):
             raise unread_error(name)
         case _:
-            raise ImageError(
-                f"it is damaged or of an unknown format; {FORMATS} are read",
-                reason="unknown_format",
-            )
+            what = "an HTML page, no image" if is_html(data) else "damaged or of an unknown format"
+            raise ImageError(f"it is {what}; {FORMATS} are read", reason="unknown_format")
 
 
 def _jpeg(data: bytes) -> Header:
@@ -282,12 +282,10 @@ _PNG_COLOURS: dict[int, Colours] = {0: "grey", 2: "rgb", 3: "palette", 4: "rgba"
 
 
 def _bmp(data: bytes) -> Header:
-    old = struct.unpack_from("<I", data, 14)[0] == 12  # the header of OS/2 1.x
-    width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
-    height, width = abs(height), abs(width)  # a negative height means rows from the top
-    bits = struct.unpack_from("<H", data, 24 if old else 28)[0]
-    colours: Colours = "palette" if bits <= 8 else "rgba" if bits == 32 else "rgb"
-    return Header("bmp", height, width, 6 * height * width, colours=colours)
+    facts = read_bmp(data)
+    colours: Colours = "palette" if facts.bits <= 8 else "rgba" if facts.bits == 32 else "rgb"
+    memory = 6 * facts.height * facts.width
+    return Header("bmp", facts.height, facts.width, memory, colours=colours)
 
 
 def _webp(data: bytes) -> Header:

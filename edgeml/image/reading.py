@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import ImageError, ImageReason
+from edgeml.image.bmp import decode_masks, read_bmp
 from edgeml.image.frame import Frame, check_frame
-from edgeml.image.gif import opaque_gif
-from edgeml.image.headers import Header, read_header
+from edgeml.image.gif import paint_around, read_gif, readable_gif
+from edgeml.image.headers import Format, Header, read_header
 from edgeml.image.heif import decode_heif
 from edgeml.image.png import strip_animation
 from edgeml.image.quiet import quiet_opencv
@@ -173,21 +174,32 @@ def decode_image(
         flags = _scaled_flags(header.size, at_least)
     if header.animated:
         data = strip_animation(data)
-    if header.format == "gif":
-        data = opaque_gif(data)
     if header.format == "pnm" and data[1:2] in b"123":
         data += b"\n"  # OpenCV reads no number that ends with the file
     try:
-        if header.format == "heif":
-            frame = decode_heif(data)
-        else:
-            frame = _decode_tiff(data) if header.format == "tiff" else _decode(data, flags)
+        frame = _decode_as(header.format, data, flags)
     except (ImageError, cv2.error, struct.error) as err:
         known = err if isinstance(err, ImageError) else ImageError("it is damaged or cut short")
         raise ImageError(
             f"The image {name} cannot be decoded: {known}.", reason=known.reason, source=source
         ) from err
     return _upright(frame, header.orientation)
+
+
+def _decode_as(kind: Format, data: bytes, flags: int) -> Frame:
+    """Decode a file of a format, with what OpenCV leaves to us."""
+    if kind == "heif":
+        return decode_heif(data)
+    if kind == "tiff":
+        return _decode_tiff(data)
+    if kind == "gif":
+        facts = read_gif(data)
+        frame = _decode(readable_gif(data, facts), flags)
+        paint_around(frame, facts)
+        return frame
+    if kind == "bmp" and (layout := read_bmp(data)).masks:
+        return decode_masks(data, layout)
+    return _decode(data, flags)
 
 
 def _decode(data: bytes | bytearray, flags: int) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from edgeml.image.tiff import Directory, read_directory
 from edgeml.image.unread import unread_error
 
 _SUBFILE_TYPE, _MAKE, _SUBFILES, _DNG_VERSION = 254, 271, 330, 50706
+_INK_SET, _CMYK = 332, 1
 _MAX_SAMPLES = 65_535
 _MAX_TILES = 1 << 18  # 50 megapixels in tiles of 16 x 16; each takes a microsecond
 _ROWS = 64  # of a strip, in a copy
@@ -160,6 +161,8 @@ def _unread(layout: Layout) -> str:
     if bits == 16 and photometric not in (1, 2):
         names = {0: "grey from white to black", 3: "a palette", 5: "CMYK", 6: "YCbCr"}
         return f"with {names.get(photometric, 'colours')} of 16 bits; 8 bits are read"
+    if photometric == 5 and directory.first(_INK_SET, _CMYK) != _CMYK:
+        return "of inks other than CMYK"
     if photometric == 6 and layout.planar:
         return "of YCbCr in separate planes"
     if photometric not in _CHANNELS:

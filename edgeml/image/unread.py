@@ -24,15 +24,15 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\x8bJNG\r\n\x1a\n", "JNG"),
     (b"8BPS", "PSD"),
     (b"gimp xcf", "XCF"),
-    (b"\x0a\x05\x01\x01", "PCX"),
-    (b"\x0a\x05\x01\x08", "PCX"),
+    (b"DanM", "MSP"),
+    (b"LinS", "MSP"),
+    (b"Image type: ", "IM"),
+    (b"BLP1", "BLP"),
     (b"BLP2", "BLP"),
     (b"%PDF-", "PDF"),
     (b"%!PS", "PostScript"),
     (b"\xc5\xd0\xd3\xc6", "PostScript"),
     (b"AT&TFORM", "DjVu"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\0\0\2\0", "CUR"),
     (b"icns", "ICNS"),
     (b"\x76\x2f\x31\x01", "OpenEXR"),
     (b"#?RADIANCE", "Radiance HDR"),
@@ -63,6 +63,13 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _HEIF = {b"mif1", b"mif2", b"msf1", b"miaf"}
+# With the number of images.
+_ICO = re.compile(rb"\x00\x00([\x01\x02])\x00[^\x00]\x00")
+# Without a palette: its method and, after eight bytes, the bits of a pixel.
+_TGA = re.compile(rb"\x00\x00[\x02\x03\x0a\x0b]\x00{5}.{8}[\x08\x0f\x10\x18\x20]", re.DOTALL)
+# A version, a method, and bits that there are.
+_PCX = re.compile(rb"\x0a[\x00\x02-\x05]\x01[\x01\x02\x04\x08]")
+_XBM = re.compile(rb"#define\s{1,9}\w{0,99}width\s{1,9}\d")
 _SVG = re.compile(rb"<(?:\w{1,20}:)?svg[\s>/]")
 _BEFORE_SVG = ((b"<?xml", b"?>"), (b"<!--", b"-->"), (b"<!DOCTYPE svg", b">"))
 
@@ -82,11 +89,29 @@ def unread_format(data: bytes) -> str | None:
             return name
     if data[4:8] == b"ftyp":
         return _container(data)
+    if data.endswith(b"TRUEVISION-XFILE.\0") or _TGA.match(data):
+        return "TGA"
+    if found := _ICO.match(data):
+        return "ICO" if found[1] == b"\1" else "CUR"
+    if _PCX.match(data):
+        return "PCX"
     if data[128:132] == b"DICM":
         return "DICOM"
+    if data[40:44] == b" EMF":
+        return "EMF"
+    if data.startswith(b"\x28\0\0\0") and data[12:14] == b"\1\0":
+        return "DIB"
+    if _XBM.match(data):
+        return "XBM"
     if data.startswith(b"RIFF") and data[8:12] == b"AVI ":
         return "a video (AVI)"
     return "SVG" if _is_svg(data[:4096]) else None
+
+
+def is_html(data: bytes) -> bool:
+    """Return whether a file is a web page, as servers send one in the place of an image."""
+    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html"))
 
 
 def _is_svg(head: bytes) -> bool:

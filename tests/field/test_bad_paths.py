@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -200,6 +201,9 @@ def test_a_full_or_closed_stdout_ends_in_one_line_or_quietly(tmp_path: Path) -> 
     done = run(*audit, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr
+    done = run(*audit, stdout=subprocess.PIPE, preexec_fn=lambda: os.close(2))
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["images"] == 12
 
 
 @pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from edgeml.image.file_kinds import image_kind
 from edgeml.predict.many_files import list_files
-from tests.command import Command
+from tests.command import Command, colour_pictures
 from tests.field.heic_file import HEIC
 from tests.field.test_images import UNREAD
 from tests.image.corpus import encoded, picture
@@ -89,6 +90,16 @@ def test_an_audit_counts_other_formats_by_their_bytes(phone: Path, edgeml: Comma
         "HEIC": 4, "JPEG XL": 2, "JPEG 2000": 2, ".txt": 2, ".mov": 2, "no suffix": 2,
     }  # fmt: skip
     assert "4 HEIC" in result.err
+
+
+def test_images_without_suffixes_in_a_split_are_read(tmp_path: Path, edgeml: Command) -> None:
+    for side, label in itertools.product(("train", "val"), ("cat", "dog")):
+        colour_pictures(tmp_path / side / label, 4)
+    for path in tmp_path.rglob("*.png"):
+        path.rename(path.with_suffix(""))
+    found: Any = edgeml("data", "audit", tmp_path, "--json").json
+    assert found["split"] == {"train": 8, "val": 8}
+    assert list(found["labels"]) == ["cat", "dog"]
 
 
 def test_a_folder_without_folders_of_labels_is_refused_with_what_to_do(

@@ -112,14 +112,6 @@ def test_exif_rotation_is_applied_to_scaled_decoding_too(orientation: int) -> No
     assert psnr(resize(scaled, (40, 40)), resize(expected, (40, 40))) >= 45
 
 
-def test_an_avif_that_has_to_be_turned_is_refused_rather_than_shown_lying() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = encoded(Image.fromarray(smooth()), "AVIF", exif=exif)
-    with pytest.raises(ImageError, match="rotated"):
-        read_image(data)
-
-
 def _rgba() -> Image.Image:
     picture = Image.fromarray(smooth())
     picture.putalpha(Image.fromarray(np.arange(40 * 61).reshape(40, 61).astype(np.uint8)))

@@ -27,7 +27,7 @@ from edgeml.data.readers.rows import (
 )
 from edgeml.data.readers.structure import is_structural
 from edgeml.errors import DataError, InputError
-from edgeml.image.file_kinds import counted, is_image, other_format
+from edgeml.image.file_kinds import counted, is_any_image, is_image, other_format
 from edgeml.image.reading import SUFFIXES
 from edgeml.image.unread import HEIF_ADVICE
 from edgeml.spec.labels import LabelGroup
@@ -194,9 +194,14 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def _has_images(folder: Path) -> bool:
-    """Whether there is an image below a folder, judged by suffixes."""
-    walk = os.walk(folder)
-    return any(os.path.splitext(n)[1].lower() in SUFFIXES for _, _, names in walk for n in names)
+    """Whether there is an image below a folder, judged by suffixes; without any, by bytes."""
+    files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    suffixes = [os.path.splitext(file)[1].lower() for file in files]
+    return any(suffix in SUFFIXES for suffix in suffixes) or any(
+        is_any_image(file)
+        for file, suffix in zip(files, suffixes, strict=True)
+        if suffix not in (".txt", ".xml", ".json")  # of which there may be one for each image
+    )
 
 
 def _rows(
