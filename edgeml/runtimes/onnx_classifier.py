@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import SpecError
 from edgeml.runtimes.constant_folding import drop_unread
@@ -110,7 +110,7 @@ def _cast_scores(graph: onnx.GraphProto) -> None:
         tensor.elem_type = TensorProto.FLOAT
 
 
-def _append(graph: onnx.GraphProto, op_type: str, **attributes: int) -> None:
+def _append(graph: onnx.GraphProto, op_type: str, **attributes: Any) -> None:
     """Put an operation behind the one that makes the output, under the output's name."""
     from onnx import helper
 
