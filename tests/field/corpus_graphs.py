@@ -260,9 +260,7 @@ def ends() -> list[Case]:
             ("Mul", ["t", "half"], "m"), ("Add", ["m", "half"], "logits")),
         end("Softmax, Identity and Cast", ("Softmax", ["rows"], "s"), ("Identity", ["s"], "i"),
             ("Cast", ["i"], "logits", {"to": 1}), task="multiclass"),
-        end("BatchNormalization", ("BatchNormalization", ["rows", "n1", "n2", "n2", "n1"],
-            "logits"), activation="softmax", options=("--activation", "softmax")),
-    ][:-1]  # fmt: skip
+    ]  # fmt: skip
 
 
 def set_apart(folder: Path, locations: list[str], *, keep: bool = True) -> Path:
