@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from edgeml.runtimes.onnx_tidy import names_read
+
 if TYPE_CHECKING:
     import onnx
 
@@ -100,19 +102,8 @@ def drop_unread(graph: onnx.GraphProto) -> None:
         if read.isdisjoint(node.output):
             del graph.node[index]
         else:
-            read |= _names_read(node)
+            read |= names_read(node)
     for values in (graph.initializer, graph.input):
         for index, value in reversed(list(enumerate(values))):
             if value.name not in read:
                 del values[index]
-
-
-def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Return the names that a node reads, in the graphs inside of an If or Loop too."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            names.update(value.name for value in inner.output)
-            for each in inner.node:
-                names |= _names_read(each)
-    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import SpecError
 from edgeml.runtimes.constant_folding import drop_unread
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def as_classifier(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """Return the network with (N, labels) scores as its only output, for images of the spec's size.
+    """Return the network with float32 scores (N, labels) as its only output, for the spec's images.
 
     Other outputs, and what only they need, are removed. Sides that the file leaves open get the
     values that the spec states; the batch stays as it is.
@@ -33,6 +33,7 @@ def as_classifier(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
         if changed or not graph.output[0].type.tensor_type.HasField("shape"):
             model = _inferred(model)
     _flatten_scores(model.graph)
+    _cast_scores(model.graph)
     output = model.graph.output[0]
     if len(output.type.tensor_type.shape.dim) == 2:
         _set_sides(output, (len(spec.labels),))
@@ -86,8 +87,6 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _flatten_scores(graph: onnx.GraphProto) -> None:
     """Bring scores such as (N, C, 1, 1), (N, 1, C) and (N,) into the form (N, C)."""
-    from onnx import helper
-
     output = graph.output[0]
     tensor = output.type.tensor_type
     dims = list(tensor.shape.dim)
@@ -95,13 +94,30 @@ def _flatten_scores(graph: onnx.GraphProto) -> None:
     if not tensor.HasField("shape") or len(dims) in (0, 2) or len(columns) > 1:
         return
     batch, width = dims[0], columns[0].dim_value if columns else 1
-    inner = f"{output.name}_unflattened"
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [inner if name == output.name else name for name in names]
-    graph.node.append(
-        helper.make_node("Flatten", [inner], [output.name], f"{output.name}_rows", axis=1)
-    )
+    _append(graph, "Flatten", axis=1)
     del tensor.shape.dim[:]
     tensor.shape.dim.add().CopyFrom(batch)
     tensor.shape.dim.add().dim_value = width
+
+
+def _cast_scores(graph: onnx.GraphProto) -> None:
+    """Bring scores in other floats than float32 into that."""
+    from onnx import TensorProto
+
+    tensor = graph.output[0].type.tensor_type
+    if tensor.elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE):
+        _append(graph, "Cast", to=TensorProto.FLOAT)
+        tensor.elem_type = TensorProto.FLOAT
+
+
+def _append(graph: onnx.GraphProto, op_type: str, **attributes: Any) -> None:
+    """Put an operation behind the one that makes the output, under the output's name."""
+    from onnx import helper
+
+    name = graph.output[0].name
+    inner = f"{name}_before_{op_type}"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [inner if each == name else each for each in names]
+    node = helper.make_node(op_type, [inner], [name], f"{name}_{op_type}", **attributes)
+    graph.node.append(node)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeml.errors import ModelLoadError
 from edgeml.runtimes.constant_folding import fold_constants
+from edgeml.runtimes.onnx_tidy import inline_constant_branches, tidy
 
 if TYPE_CHECKING:
     import onnx
@@ -19,6 +20,8 @@ _IR_VERSION = 4
 
 def normalized(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Return a model without local functions, whose inputs are images and whose weights constants.
+
+    An If with a constant condition is replaced by the branch that is taken, see also `onnx_tidy`.
 
     Args:
         model: Changed in place, or replaced by the one that is returned.
@@ -45,8 +48,11 @@ def normalized(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         del model.graph.input[:]
         model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _IR_VERSION)
+    tidy(model.graph)
     model = _with_opset(model)
     fold_constants(model)
+    while inline_constant_branches(model.graph):
+        fold_constants(model)
     return model
 
 

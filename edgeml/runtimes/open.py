@@ -70,7 +70,10 @@ def required_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec:
         SpecError: It is malformed.
     """
     if stored := find_spec(path, metadata):
-        return stored[0]
+        spec, source = stored
+        if spec.activation == "none" and path is not None and sidecar_path(path).is_file():
+            _check_probabilities(path, spec, source)
+        return spec
     if path is not None and path.suffix.lower() in (".onnx", ".xml"):
         from edgeml.spec.foreign.merge import spec_for
 
@@ -80,6 +83,20 @@ def required_spec(path: Path | None, metadata: Mapping[str, str]) -> ModelSpec:
         f"The model's labels and preprocessing are unknown: no spec inside it{sidecar}. "
         "Export it with edgeml, or pass spec=ModelSpec(...)."
     )
+
+
+def _check_probabilities(path: Path, spec: ModelSpec, source: str) -> None:
+    """Refuse a spec next to a file that takes its logits for probabilities, as edgeml once wrote.
+
+    Raises:
+        SpecError: The graph ends in logits.
+    """
+    if path.suffix.lower() in (".onnx", ".xml"):
+        from edgeml.spec.foreign.merge import check_stored
+        from edgeml.spec.foreign.read_graph import read_graph
+
+        with suppress(ModelLoadError):  # which the runtime opened, and this reader does not know
+            check_stored(spec, source, read_graph(path))
 
 
 def runner_of(path: Path) -> Run:

@@ -81,18 +81,22 @@ class Exported:
             "sha256": self.sha256,
             "checks": self.checks and self.checks.to_dict(),
             "thresholds": self.recovery and _recovery_json(self.recovery),
-            "int8": self.choice and {**self.choice.to_dict(), **_layers_json(self.layers)},
+            "int8": self._int8_json(),
             "speed": self.speed and self.speed.to_dict(),
             "engine": self.engine and self.engine.to_dict(),
             "report": self.report and str(self.report),
         }
 
-
-def _layers_json(layers: IntegerLayers | None) -> dict[str, Any]:
-    return {
-        "int8_layers": layers and layers.int8,
-        "weighted_layers": layers and layers.weighted,
-    }
+    def _int8_json(self) -> dict[str, Any] | None:
+        """Return the choice and the share of layers; there is no choice if the source was INT8."""
+        if self.layers is None:
+            return None
+        chosen = (self.choice or Choice(method="minmax")).to_dict()
+        return {
+            **(chosen if self.choice else dict.fromkeys(chosen)),
+            "int8_layers": self.layers.int8,
+            "weighted_layers": self.layers.weighted,
+        }
 
 
 def _recovery_json(recovery: Recovery) -> dict[str, Any]:

@@ -368,7 +368,8 @@ def test_control_flow_is_refused_by_name(network: Path, tmp_path: Path) -> None:
         [],
         [value("same", FLOAT, None)],
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    largest = helper.make_node("ReduceMax", ["logits"], ["largest"], keepdims=0)
+    model.graph.node.extend([largest, helper.make_node("Cast", ["largest"], ["yes"], to=9)])
     model.graph.node.append(
         helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=branch)
     )

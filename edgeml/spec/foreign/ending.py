@@ -19,6 +19,7 @@ Run = Callable[[ModelSpec, NDArray[np.generic]], "NDArray[np.float32] | None"]
 _FRAMES = 6
 _ROUNDING = 0.005
 """By which a probability may be outside of 0 to 1: half a step of eight bits, and more."""
+_FACTORS = (100.0, -100.0)
 _SUM_ROUNDING = 0.05
 """By which the sum of quantized shares may differ from 1."""
 
@@ -29,12 +30,19 @@ _CONVENTIONS = ("is not set", "one label an image")
 def end_by_run(spec: ModelSpec, run: Run) -> End:
     """Return what an output is, by its values on drawn images: probabilities are from 0 to 1.
 
-    Those of a softmax add up to 1. `unknown` if the network cannot be run, or returns NaN.
+    Those of a softmax add up to 1. Small logits may be from 0 to 1 as well, so the network also
+    gets inputs far beyond those of images, which make logits large and leave probabilities as they
+    are. `unknown` if the network cannot be run, or returns NaN for images.
     """
-    outputs = run(spec, spec.network_input_fitted(_frames(spec.preprocess.size)))
+    images = spec.network_input_fitted(_frames(spec.preprocess.size))
+    outputs = run(spec, images)
     if outputs is None or not outputs.size or not np.isfinite(outputs).all():
         return "unknown"
     values = outputs.reshape(len(outputs), -1).astype(np.float64)
+    for factor in _FACTORS if images.dtype.kind == "f" else ():
+        large = run(spec, images * images.dtype.type(factor))
+        if large is not None and large.shape == outputs.shape and np.isfinite(large).all():
+            values = np.concatenate([values, large.reshape(len(large), -1).astype(np.float64)])
     if values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
         return "linear"
     shares = values.shape[1] > 1 and bool(np.all(abs(values.sum(axis=1) - 1) < _SUM_ROUNDING))

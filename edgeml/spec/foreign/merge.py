@@ -116,12 +116,25 @@ def _from_person(overrides: SpecOverrides) -> PartialSpec:
     return merge(stated(ARGUMENT, **values), like)
 
 
+def check_stored(spec: ModelSpec, source: str, graph: Graph) -> None:
+    """Check that a spec with the activation `none` does not belong to a graph that ends in logits.
+
+    Raises:
+        SpecError: It does.
+    """
+    output = spec.output or graph.outputs[0].name
+    if output in graph.ends:
+        check_activation(*graph.ends[output], stated(source, activation=spec.activation))
+
+
 def _override(
     spec: ModelSpec, source: str, overrides: SpecOverrides, graph: Graph
 ) -> SpecWithSources:
     """Replace fields of a spec of edgeml's own."""
     by_person = _from_person(overrides)
     values = by_person.values()
+    if spec.activation == "none" and "activation" not in values:
+        check_stored(spec, source, graph)
     output = overrides.output or spec.output or graph.outputs[0].name
     if "activation" in values and output in graph.ends:
         check_activation(*graph.ends[output], by_person)

@@ -131,6 +131,7 @@ class _Parts:
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     stored: Counter[str] = field(default_factory=Counter)
+    halves: dict[str, int] = field(default_factory=dict)
     files: dict[str, None] = field(default_factory=dict)
 
 
@@ -155,6 +156,10 @@ def read_onnx_graph(data: memoryview) -> Graph:
     for node in parts.nodes:  # in order: a constant that is cast or reshaped is one as well
         if node.op in _SHAPED and node.inputs and constants.issuperset(filter(None, node.inputs)):
             constants.update(node.outputs)
+    for node in parts.nodes:  # half floats that are cast are only a way to store floats
+        if node.op == "Cast" and node.inputs:
+            size = parts.halves.pop(node.inputs[0], 0)
+            parts.stored.update({"float16": -size, "float32": size})
     quantized = [node for node in parts.nodes if node.op in _QUANTIZED]
     inputs = tuple(port for port in parts.inputs if port.name not in parts.constants)
     return Graph(
@@ -193,6 +198,8 @@ def _graph(fields: _Fields, where: slice) -> _Parts:
                 entries = _external_data(fields, content) if 13 in tensor else {}
                 size = entries.get("length", "") or content.stop - content.start
                 parts.stored[_dtype(tensor, 2)] += int(size)
+                if _dtype(tensor, 2) == "float16":
+                    parts.halves[fields.text(tensor, 8)] = int(size)
                 parts.files.update({entries["location"]: None} if "location" in entries else {})
             case 11:
                 parts.inputs.append(_value_info(fields, content))
