@@ -67,8 +67,12 @@ class CsraHead(nn.Linear):
         return scores.mean(dim=2) + _ATTENTION * scores.amax(dim=2) + self.bias
 
 
-def add_csra_head(model: nn.Module, labels: int, name: str) -> None:
+def add_csra_head(
+    model: nn.Module, labels: int, name: str, *, size: tuple[int, int] | None = None
+) -> None:
     """Replace a timm model's pooling and classifier by a CSRA head.
+
+    `size` is the (height, width) of images that the model accepts; None takes its default.
 
     Raises:
         ModelLoadError: The model has more than one head, or its pooling cannot be removed.
@@ -79,7 +83,7 @@ def add_csra_head(model: nn.Module, labels: int, name: str) -> None:
     if len(paths) != 1:
         raise ModelLoadError(f"{refusal}: it has several heads. Use --head linear.")
     before = frozenset(model.state_dict())
-    size = probe_size(model)
+    size = size or probe_size(model)
     try:
         model.reset_classifier(0, "")  # type: ignore[operator]
         with torch.inference_mode():
@@ -138,11 +142,12 @@ def start_at_prevalence(model: nn.Module, prevalence: NDArray[np.float64]) -> No
                 layer.bias.copy_(logits)
 
 
-def scale_head(model: nn.Module, factor: float) -> None:
+def scale_head(model: nn.Module, factor: float, *, size: tuple[int, int] | None = None) -> None:
     """Multiply all logits by a factor, by folding it into the head's weights and biases.
 
     A temperature T (Guo et al., On Calibration of Modern Neural Networks, 2017) is the factor
-    1 / T. The logits of a random image are compared before and after.
+    1 / T. The logits of a random image are compared before and after: of `size`, (height, width),
+    or of the model's default. A model may accept only the size that it was built for.
 
     Raises:
         InputError: The factor is not a positive number.
@@ -150,7 +155,8 @@ def scale_head(model: nn.Module, factor: float) -> None:
     """
     if not (math.isfinite(factor) and factor > 0):
         raise InputError(f"A head cannot be scaled by {factor}; use a positive number.")
-    expected = _probed(model) * factor
+    size = size or probe_size(model)
+    expected = _probed(model, size) * factor
     layers = [
         layer for layer in head_layers(model).values() if layer.weight.shape[0] == expected.shape[1]
     ]
@@ -159,7 +165,9 @@ def scale_head(model: nn.Module, factor: float) -> None:
     with torch.no_grad():
         for parameter in parameters:
             parameter.mul_(factor)
-    if not torch.allclose(_probed(model), expected, rtol=_TOLERANCE, atol=_TOLERANCE * factor):
+    if not torch.allclose(
+        _probed(model, size), expected, rtol=_TOLERANCE, atol=_TOLERANCE * factor
+    ):
         with torch.no_grad():
             for parameter, value in zip(parameters, originals, strict=True):
                 parameter.copy_(value)
@@ -178,12 +186,12 @@ def probe_size(model: nn.Module) -> tuple[int, int]:
     return cast("tuple[int, int]", tuple(size))
 
 
-def _probed(model: nn.Module) -> Tensor:
+def _probed(model: nn.Module, size: tuple[int, int]) -> Tensor:
     """Run the model in evaluation mode on one image of fixed noise; return logits (1, labels)."""
     training = [module for module in model.modules() if module.training]
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, *probe_size(model), generator=generator).to(device)
+    image = torch.randn(1, 3, *size, generator=generator).to(device)
     try:
         with torch.no_grad():
             return cast(Tensor, model.eval()(image).float().cpu())

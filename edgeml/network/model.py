@@ -111,7 +111,8 @@ def build_model(
         options = f" with {_joined(args)}" if args else ""
         raise ModelLoadError(f"timm cannot build {name!r}{options}: {one_line(err)}") from err
     if head == "csra":
-        add_csra_head(model, labels, name)
+        side = args.get("img_size")
+        add_csra_head(model, labels, name, size=(side, side) if isinstance(side, int) else None)
     return model
 
 
@@ -170,6 +171,24 @@ def check_size(model: nn.Module, size: int, labels: int) -> None:
 def is_convolutional(model: nn.Module) -> bool:
     """Return whether the model has batch normalisation, which distinguishes CNNs."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def trains_in_channels_last(model: nn.Module, device: torch.device) -> bool:
+    """Return whether a model should train with the channels last, as CNNs should.
+
+    On a CPU, torch 2.15 ends in a segmentation fault in the backward pass of a strided 1 x 1
+    convolution of fewer than 8 channels: one of the first branches of MobileOne, RepVGG, FastViT.
+    """
+    return is_convolutional(model) and not (
+        device.type == "cpu"
+        and any(
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+            and max(module.stride) > 1
+            and module.in_channels < 8
+            for module in model.modules()
+        )
+    )
 
 
 def _joined(args: Mapping[str, ModelArg]) -> str:

@@ -129,7 +129,7 @@ def _calibrated(
 ) -> tuple[nn.Module, ModelSpec, NDArray[np.float32]]:
     """Fold a temperature into the head, then fit the thresholds to the new probabilities."""
     temperature = fit_temperature(logits, split.targets, spec.softmax_groups())
-    scale_head(model, 1 / temperature)
+    scale_head(model, 1 / temperature, size=spec.preprocess.size)
     logits = _logits(model, split, spec)
     thresholds = fit_thresholds(probabilities(logits, spec), split.targets, config.objective)
     provenance = replace(spec.provenance, temperature=float(f"{temperature:.6g}"))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from edgeml.errors import InputError, ModelLoadError
 from edgeml.image.preprocess import Preprocess
 from edgeml.network.checkpoint import load_checkpoint
-from edgeml.network.model import checkpoint_gradients, is_convolutional
+from edgeml.network.model import checkpoint_gradients, trains_in_channels_last
 from edgeml.spec.model_spec import ModelSpec, quoted_names
 from edgeml.training.config import TrainConfig
 from edgeml.training.initial import InitialModel
@@ -206,7 +206,7 @@ def build_learner(initial: InitialModel, split: SplitFrames, device: torch.devic
         ModelLoadError: The teacher cannot be used.
     """
     config, model = initial.config, initial.model
-    channels_last = config.channels_last and is_convolutional(model)
+    channels_last = config.channels_last and trains_in_channels_last(model, device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     half = half_precision(config, device)

@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from edgeml.errors import InputError, ModelLoadError
-from edgeml.network.heads import CsraHead, head_layers, probe_size, scale_head, start_at_prevalence
+from edgeml.network.heads import (
+    CsraHead,
+    Head,
+    head_layers,
+    probe_size,
+    scale_head,
+    start_at_prevalence,
+)
 from edgeml.network.model import build_model, check_size, head_of
 
 pytestmark = pytest.mark.train
@@ -129,6 +136,22 @@ def test_a_scaled_head_gives_scaled_logits(name: str, head: str, factor: float) 
         after = model(images)
     assert before.abs().max() > 0.1
     torch.testing.assert_close(after, factor * before, rtol=1e-5, atol=1e-5 * factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("efficientformerv2_s0", "linear"), ("test_coatnet", "csra")]
+)
+def test_a_head_is_scaled_in_a_network_that_accepts_only_its_own_size(
+    name: str, head: Head
+) -> None:
+    """These do not state the size that they were built for, here another than timm's."""
+    torch.manual_seed(0)
+    model = build_model(name, labels=3, args={"img_size": 64}, head=head).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        before = model(images)
+        scale_head(model, 2.0, size=(64, 64))
+        torch.testing.assert_close(model(images), 2 * before, rtol=1e-4, atol=1e-5)
 
 
 def test_scaling_preserves_the_mode_of_each_module() -> None:

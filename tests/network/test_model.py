@@ -15,6 +15,7 @@ from edgeml.network.model import (
     check_size,
     checkpoint_gradients,
     training_args,
+    trains_in_channels_last,
 )
 
 pytestmark = pytest.mark.train
@@ -85,6 +86,14 @@ def test_model_arguments_reach_timm() -> None:
 def test_an_unsupported_size_is_reported_before_training() -> None:
     with pytest.raises(ModelLoadError, match="100 x 100"):
         check_size(build_model("test_vit", labels=2, args={}), 100, 2)
+
+
+def test_networks_at_which_torch_crashes_are_not_trained_with_the_channels_last() -> None:
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    for name, channels_last in (("test_resnet", True), ("repvgg_a0", False), ("test_vit", False)):
+        model = build_model(name, labels=2, args={})
+        assert trains_in_channels_last(model, cpu) == channels_last
+        assert trains_in_channels_last(model, meta) == (name != "test_vit")
 
 
 def test_only_transformers_are_trained_with_stochastic_depth() -> None:

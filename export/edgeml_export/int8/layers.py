@@ -21,23 +21,23 @@ _CARRIED = frozenset({"Concat", "MaxPool"})
 def quantizable(model: onnx.ModelProto, layout: Target) -> list[str]:
     """Name the nodes to quantise, in the order of the graph.
 
-    These are the layers with constant weights except the last, and in a CNN the nodes between
-    them. Products of two activations are left out, except those of attention where a target gains
-    by them, and so are sums with a constant: OpenVINO 2026.4 crashes on a quantised bias. Nodes
-    get distinct names, and Constant nodes become initializers.
+    These are the layers with constant weights except the last of each head, and in a CNN the nodes
+    between them. Products of two activations are left out, except those of attention where a
+    target gains by them, and so are sums with a constant: OpenVINO 2026.4 crashes on a quantised
+    bias. Nodes get distinct names, and Constant nodes become initializers.
     """
     name_nodes(model.graph)
     constants_to_initializers(model.graph)
     graph, attention, recipe = Graph.of(model), has_attention(model), RECIPES[layout]
     products = _products_of_attention(model, graph) if recipe.attention else ()
-    last = _last_layer(model, graph)
+    heads = _nodes_of_heads(model, graph)
     chosen: dict[str, None] = {}
     for node in model.graph.node:
         computed = graph.computed_inputs(node)
         if node.op_type in LAYERS:
-            layer = graph.is_layer(node) and len(computed) == 1 and node.name != last
+            layer = graph.is_layer(node) and len(computed) == 1 and node.name not in heads
             wanted = layer or node.name in products
-        elif attention:
+        elif attention or node.name in heads:
             wanted = False
         elif node.op_type == "Add":
             wanted = len(computed) == 2
@@ -78,12 +78,13 @@ def _maker_before_clamp(name: str, graph: Graph) -> str | None:
     return None if node is None else str(node.name)
 
 
-def _last_layer(model: onnx.ModelProto, graph: Graph) -> str | None:
-    """Name the layer that makes the logits: the first with weights on the way back from them."""
-    name: str | None = model.graph.output[0].name
-    while name in graph.maker:
-        node = graph.maker[name]
-        if node.op_type in LAYERS:
-            return str(node.name)
-        name = next((source for source in node.input if source in graph.maker), None)
-    return None
+def _nodes_of_heads(model: onnx.ModelProto, graph: Graph) -> set[str]:
+    """Name the nodes that make the logits: the last layer of each head, and what follows them."""
+    tensors, names = [model.graph.output[0].name], set()
+    while tensors:
+        node = graph.maker.get(tensors.pop())
+        if node is not None and node.name not in names:
+            names.add(str(node.name))
+            if node.op_type not in LAYERS:
+                tensors += node.input
+    return names

@@ -291,6 +291,20 @@ def test_pooling_and_concatenation_stay_in_integers(
         assert tensors[before.input[index]] == tensors[after.input[index]], "the same grid"
 
 
+def test_two_heads_that_are_averaged_stay_float(tmp_path: Path) -> None:
+    """As those of a distilled network: LeViT, EfficientFormer, DeiT."""
+    nodes: list[Node] = [
+        *FLATTENED,
+        ("Gemm", ["f", "head"], "one", {"transB": 1}),
+        ("Gemm", ["f", "second"], "other", {"transB": 1}),
+        ("Add", ["one", "other"], "sum"),
+        ("Mul", ["sum", "half"], "logits"),
+    ]
+    constants = {"second": weights(2, 3, seed=5), "half": np.float32(0.5)}
+    model = model_of(nodes, {"head": weights(2, 3), **constants})
+    assert {name for layout in TARGETS for name in quantizable(model, layout)} == set()
+
+
 def test_a_product_with_its_constant_on_the_left_stays_float(
     calibration: Calibration, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def hugging_face() -> dict[str, Any]:
         "ViT, 0 to 255": hf.ViTImageProcessor(size=square, do_normalize=False, do_rescale=False),
         "ConvNeXt": hf.ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.875),
         "ConvNeXt, large": hf.ConvNextImageProcessor(size={"shortest_edge": 384}),
+        "DINOv3": hf.DINOv3ViTImageProcessorFast(size=square),
         "SigLIP": hf.SiglipImageProcessor(size=square),
         "CLIP": hf.CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64),
         "BiT": hf.BitImageProcessor(size={"shortest_edge": 72}, crop_size=64),
@@ -46,7 +47,7 @@ def hugging_face() -> dict[str, Any]:
         name: {
             "tool": f"transformers {version('transformers')}",
             "processor": json.loads(processor.to_json_string()),
-            "expected": _means(processor(Image.fromarray(drawn()), return_tensors="np")),
+            "expected": _means(processor(Image.fromarray(drawn()), return_tensors="pt")),
         }
         for name, processor in processors.items()
     }

@@ -17,6 +17,7 @@ os.environ |= {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_AUTOINSTAL
 import cv2
 import numpy as np
 import torch
+from heads import respond_to_photos
 from ultralytics import YOLO
 from ultralytics.nn.tasks import ClassificationModel
 
@@ -24,54 +25,57 @@ LABELS = {0: "hat", 1: "shirt", 2: "it's: a dress", 3: "skirt", 4: "shoes", 5: "
 
 
 @torch.no_grad()
-def spread(network: torch.nn.Module, photos: list[Path], size: int) -> None:
-    """Scale the last layer of a random network so that it tells photos apart."""
-    frames = [cv2.resize(cv2.imread(str(p)), (size, size)) for p in photos[::3]]
+def spread(network: torch.nn.Module, photos: list[Path], sides: list[int]) -> None:
+    """Let a random network tell photos apart; `sides` are height and width."""
+    frames = [cv2.resize(cv2.imread(str(p)), (sides[1], sides[0])) for p in photos[::3]]
     batch = torch.tensor(np.stack(frames)[..., ::-1].copy()).permute(0, 3, 1, 2) / 255
     network.train()
     for _ in range(30):  # the statistics of batch normalisation
         network(batch)
     network.eval()
-    seen = []
-    last = network.model[-1].linear
-    hook = last.register_forward_hook(lambda m, i, out: seen.append(out))
-    network(batch)
-    hook.remove()
-    scale = 2 / seen[0].std(dim=0)
-    last.weight *= scale[:, None]
-    last.bias.copy_(scale * (last.bias - seen[0].mean(dim=0)))
+    respond_to_photos(network.model[-1].linear, lambda: network(batch))
+
+
+def answers(file: Path, photos: list[Path], sides: list[int]) -> list[dict[str, float]]:
+    """Return the scores that Ultralytics computes with an exported file."""
+    yolo = YOLO(file, task="classify")
+    results = [yolo.predict(str(photo), imgsz=sides, verbose=False)[0] for photo in photos]
+    expected = [{one.names[i]: p for i, p in enumerate(one.probs.data.tolist())} for one in results]
+    print(file, sorted({max(e, key=e.get) for e in expected}))
+    return expected
+
+
+def record(folder: Path, photos: list[Path], expected: list[dict[str, float]], **more: str) -> None:
+    document = {
+        "tool": {"ultralytics": version("ultralytics")},
+        "photos": [photo.name for photo in photos],
+        "expected": expected,
+        **more,
+    }
+    (folder / "expected.json").write_text(json.dumps(document))
 
 
 def main(photos: list[Path], out: Path) -> None:
     torch.manual_seed(0)
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(out)
-    yolo = YOLO("yolo11n-cls.yaml", task="classify")
-    yolo.model = ClassificationModel("yolo11n-cls.yaml", nc=len(LABELS), verbose=False)
-    yolo.model.names = LABELS
-    spread(yolo.model, photos, 96)
-    yolo.model.pt_path = "cls.pt"
-    torch.save({"model": yolo.model, "train_args": {"task": "classify", "imgsz": 96}}, "cls.pt")
-    for name, form in (("onnx", "onnx"), ("cls_openvino_model", "openvino")):
-        exported = Path(YOLO("cls.pt").export(format=form, imgsz=96))
-        folder = Path(name)
-        if form == "onnx":
-            folder.mkdir(exist_ok=True)
-            exported.replace(folder / exported.name)
-        if form == "onnx":  # with OpenVINO it computes in bfloat16 where the CPU has it
-            again = YOLO(folder / exported.name, task="classify")
-            answers = [again.predict(str(photo), imgsz=96, verbose=False)[0] for photo in photos]
-            expected = [
-                {one.names[i]: p for i, p in enumerate(one.probs.data.tolist())} for one in answers
-            ]
-        document = {
-            "tool": {"ultralytics": version("ultralytics")},
-            "photos": [photo.name for photo in photos],
-            "expected": expected,
-            **({"model": exported.name} if form == "onnx" else {}),
-        }
-        (folder / "expected.json").write_text(json.dumps(document))
-        print(name, sorted({max(e, key=e.get) for e in expected}))
+    for name, sides in (("onnx", [96, 96]), ("oblong", [128, 256])):
+        yolo = YOLO("yolo11n-cls.yaml", task="classify")
+        yolo.model = ClassificationModel("yolo11n-cls.yaml", nc=len(LABELS), verbose=False)
+        yolo.model.names = LABELS
+        spread(yolo.model, photos, sides)
+        yolo.model.pt_path = "cls.pt"
+        torch.save({"model": yolo.model, "train_args": {"task": "classify", "imgsz": 96}}, "cls.pt")
+        exported = Path(YOLO("cls.pt").export(format="onnx", imgsz=sides))
+        Path(name).mkdir(exist_ok=True)
+        file = exported.replace(Path(name) / exported.name)
+        expected = answers(file, photos, sides)
+        record(Path(name), photos, expected, model=file.name)
+        if name == "onnx":
+            # Its scores are those of the .onnx: with OpenVINO, Ultralytics computes in bfloat16
+            # where the CPU has it.
+            folder = Path(YOLO("cls.pt").export(format="openvino", imgsz=sides))
+            record(folder, photos, expected)
 
 
 if __name__ == "__main__":
