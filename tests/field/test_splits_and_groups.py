@@ -56,7 +56,7 @@ def test_images_with_the_same_bytes_stay_in_the_training_part_together(tmp_path:
 @pytest.mark.parametrize(
     ("names", "option", "status"),
     [
-        (("train", "test"), ["--val", "0.3"], 0),
+        (("train", "test"), ["--val", "0.3", "--no-near"], 0),
         (("train", "test"), ["--test", "0.3"], 2),
         (("train", "val"), ["--val", "0.3"], 2),
         (("train", "val"), ["--test", "0.3"], 2),
@@ -73,7 +73,7 @@ def test_a_share_that_the_split_of_the_data_decides_is_refused(
     root = train_and_test(tmp_path / "data")
     (root / "test").rename(root / names[1])
     out = str(tmp_path / "split.csv")
-    words = ["data", "split", str(root), "--out", out, "--no-near", *option]
+    words = ["data", "split", str(root), "--out", out, *option]
     assert run_command(words, monkeypatch) == status
 
 
