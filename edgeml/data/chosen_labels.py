@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,3 +56,7 @@ def report_reading(dataset: Dataset, progress: Progress) -> None:
         progress.note(f"left out: files in formats that are not supported: {counts}")
     for note in dataset.notes:
         progress.note(f"note: {note}")
+    lower = Counter(label.casefold() for label in dataset.labels)
+    alike = [label for label in dataset.labels if lower[label.casefold()] > 1]
+    if alike:
+        progress.note(f"note: labels that differ only by case: {some_names(alike)}")

@@ -13,7 +13,12 @@ import numpy as np
 
 from edgeml.data.dataset import Dataset, relative_name
 from edgeml.data.readers.columns import is_reserved
-from edgeml.data.readers.label_cells import cell_fault, is_list, refused_separator
+from edgeml.data.readers.label_cells import (
+    cell_fault,
+    is_list,
+    missing_values,
+    refused_separator,
+)
 from edgeml.data.readers.rows import SEPARATOR
 from edgeml.errors import DataError
 from edgeml.files import write_text
@@ -103,7 +108,8 @@ def _labels_in_one_column(dataset: Dataset) -> dict[str, list[str]]:
     group_of, order = _groups_and_order(dataset)
     rows = [sorted(dataset.labels_of(row), key=order.index) for row in range(len(dataset))]
     cells = [SEPARATOR.join(names) for names in rows]
-    if refused_separator(cells, None) or any(map(_is_special, cells)):
+    unclear = refused_separator(cells, None) or missing_values(dataset.labels)
+    if unclear or any(map(_is_special, cells)):
         cells = [json.dumps(names, ensure_ascii=False) for names in rows]
     columns = {"labels": cells}
     if group_of:

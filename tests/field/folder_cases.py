@@ -136,12 +136,82 @@ FOLDERS: dict[str, Case] = {
         source="",
         split=("train", "val"),
     ),
+    "YOLO of Darknet, as CVAT exports it": Case(
+        {
+            "obj.names": "a\nb\n",
+            "obj.data": "classes = 2\n",
+            "train.txt": "data/obj_train_data/1.jpg\ndata/obj_train_data/2.jpg\n",
+            "obj_train_data/1.txt": "0 .5 .5 1 1\n",
+            "obj_train_data/2.txt": "1 .5 .5 1 1\n",
+        },
+        {"obj_train_data/1.jpg": ("a",), "obj_train_data/2.jpg": ("b",)},
+        files=("obj_train_data/1.jpg", "obj_train_data/2.jpg"),
+        source="",
+    ),
+    "YOLO next to images": Case(
+        {"1.txt": "0 .5 .5 1 1\n1 .5 .5 1 1\n", "2.txt": "1 .5 .5 1 1\n", "classes.txt": "a\nb\n"},
+        AB,
+        source="",
+    ),
+    "YOLO with paths of another machine": Case(
+        {"data.yaml": "train: /content/set/images\nnames: [a, b]\n", **YOLO_LABELS},
+        under("images", AB),
+        files=IN_IMAGES,
+        source="",
+    ),
+    "YOLO with a .yaml of another name": Case(
+        {"pets.yaml": "train: images\nnames: [a, b]\n", **YOLO_LABELS},
+        files=IN_IMAGES,
+        source="",
+        refused=r"Did you mean '.*pets\.yaml'",
+    ),
+    "Ultralytics classify with names only": Case(
+        {"data.yaml": "nc: 2\nnames: [a, b]\n"},
+        {"train/a/1.jpg": ("a",), "train/b/2.jpg": ("b",), "val/a/3.jpg": ("a",)},
+        files=("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"),
+        source="",
+        split=("train", "train", "val"),
+    ),
+    "a data.yaml of nothing": Case(
+        {"data.yaml": "nc: 2\nnames: [a, b]\n"},
+        files=("cats/1.jpg", "dogs/2.jpg"),
+        source="",
+        refused=r"names no train, val or test",
+    ),
+    "Ultralytics classify with another class": Case(
+        {"data.yaml": "train: train\nval: val\nnames: [a, b]\n"},
+        files=("train/a/1.jpg", "train/c/2.jpg", "val/a/3.jpg"),
+        source="",
+        refused=r"data\.yaml must name 'c'",
+    ),
     "Ultralytics classify": Case(
         {"data.yaml": "path: .\ntrain: train\nval: val\nnames: {0: a, 1: b}\n"},
         {"train/a/1.jpg": ("a",), "train/b/2.jpg": ("b",), "val/a/3.jpg": ("a",)},
         files=("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"),
         source="",
         split=("train", "train", "val"),
+    ),
+    "VOCdevkit": Case(
+        {"VOCdevkit/VOC2007/Annotations/1.xml": "<annotation></annotation>"},
+        files=("VOCdevkit/VOC2007/JPEGImages/1.jpg", "VOCdevkit/VOC2012/JPEGImages/2.jpg"),
+        source="",
+        refused=r"Did you mean '.*VOC2007'",
+    ),
+    "the annotations of VOC": Case(
+        {"Annotations/1.xml": "<annotation></annotation>"},
+        files=("JPEGImages/1.jpg",),
+        source="Annotations",
+        refused=r"Did you mean '.*[^s]'\?",
+    ),
+    "VOC with xmls, as Kaggle has it": Case(
+        {
+            f"annotations/xmls/{n}.xml": f"<annotation><object><name>{name}</name></object>"
+            "</annotation>"
+            for n, name in ((1, "a"), (2, "b"), (3, "a"))
+        },
+        {"images/1.jpg": ("a",), "images/2.jpg": ("b",), "images/3.jpg": ("a",)},
+        files=IN_IMAGES,
+        source="",
     ),
     "an archive": Case({"data.zip": "PK"}, source="data.zip", refused=r"unpack it and name the fo"),
     "a spreadsheet": Case({"data.xlsx": "PK"}, source="data.xlsx", refused=r"save it as \.csv"),

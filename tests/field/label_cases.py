@@ -129,7 +129,7 @@ TABLES: dict[str, Case] = {
     "JSON lists": csv('path,labels\n1.jpg,"[""a"", ""b""]"\n2.jpg,"[""b""]"\n3.jpg,[]\n'),
     "Python lists": csv("path,labels\n1.jpg,\"['a', 'b']\"\n2.jpg,['b']\n3.jpg,[]\n"),
     "lists without quotes": csv(
-        'path,labels\n1.jpg,"[a, b]"\n2.jpg,[b]\n', refused=r"line 2: .*looks like a list|separator"
+        'path,labels\n1.jpg,"[a, b]"\n2.jpg,[b]\n', refused=r"line 2: .*looks like a list"
     ),
     "mixed separators": csv(
         'path,labels\n1.jpg,a;b\n2.jpg,"a,c"\n3.jpg,a\n', refused=r"--separator ',', or --separator"
@@ -158,6 +158,21 @@ TABLES: dict[str, Case] = {
     "numbers without names": csv(
         "path,label\n1.jpg,0\n2.jpg,1\n3.jpg,0\n",
         {"1.jpg": ("0",), "2.jpg": ("1",), "3.jpg": ("0",)},
+    ),
+    "lists of numbers with classes.txt": Case(
+        {
+            "labels.csv": 'path,labels\n1.jpg,"[0, 1]"\n2.jpg,[1]\n3.jpg,[]\n',
+            "classes.txt": "a\nb\n",
+        },
+        AB,
+    ),
+    "nan as a label": csv(
+        "path,label\n1.jpg,a\n2.jpg,nan\n3.jpg,b\n", refused=r"--ignore-labels nan"
+    ),
+    "nan, ignored": csv(
+        "path,label\n1.jpg,a\n2.jpg,nan\n3.jpg,b\n",
+        {"1.jpg": ("a",), "2.jpg": (), "3.jpg": ("b",)},
+        options={"ignore_labels": ["nan"]},
     ),
     "a column of another name": csv(
         "image_id,sex,dx\n1,f,a\n2,m,b\n3,f,a\n", ONE, options={"labels": ["dx"]}
@@ -258,6 +273,25 @@ TABLES |= {
         },
         AB,
         source="labels.json",
+    ),
+    "labels by image": Case(
+        {"labels.json": '{"1.jpg": ["a", "b"], "2.jpg": "b", "3.jpg": []}'},
+        AB,
+        source="labels.json",
+    ),
+    "a table for each side": Case(
+        {
+            "train.csv": "path,labels\n1.jpg,a;b\n2.jpg,b\n",
+            "val.csv": "path,labels\n3.jpg,\n",
+        },
+        AB,
+        source="",
+        split=("train", "train", "val"),
+    ),
+    "a table of images without labels next to that of training": Case(
+        {"train.csv": LIST, "test.csv": "path\n9.jpg\n"},
+        source="",
+        refused=r"Did you mean '.*train\.csv'",
     ),
     "fastai's columns": csv(
         "fname,labels,is_valid\n1.jpg,a b,False\n2.jpg,b,True\n3.jpg,a,False\n",

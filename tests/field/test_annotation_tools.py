@@ -207,3 +207,23 @@ def test_the_folders_of_an_imagefolder_are_its_split(tmp_path: Path) -> None:
     touch(tmp_path, "train/1.jpg", "test/2.jpg")
     put(tmp_path / "metadata.csv", "file_name,label\ntrain/1.jpg,cat\ntest/2.jpg,dog\n")
     assert read_dataset(tmp_path).split == ("train", "test")
+
+
+def test_a_label_without_a_column_in_one_of_the_tables_is_unknown_there(tmp_path: Path) -> None:
+    touch(tmp_path, "train/1.jpg", "train/2.jpg", "valid/3.jpg")
+    put(tmp_path / "train/_classes.csv", "filename, cat, dog\n1.jpg, 1, 0\n2.jpg, 0, 1\n")
+    put(tmp_path / "valid/_classes.csv", "filename, cat\n3.jpg, 1\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset.targets.tolist() == [[1, 0], [0, 1], [1, -1]]
+    put(tmp_path / "valid/_classes.csv", "filename, labels\n3.jpg, cat\n")
+    with pytest.raises(DataError, match=r"valid/_classes\.csv' has a column of labels"):
+        read_dataset(tmp_path)
+
+
+def test_values_of_other_types_are_refused_without_a_traceback(tmp_path: Path) -> None:
+    source = fiftyone_samples(tmp_path)
+    document = json.loads((source / "samples.json").read_text())
+    for value in (3, True, [1], {"_cls": "Classifications", "classifications": 3}):
+        document["samples"][0] |= {"tags": value, "ground_truth": value}
+        dataset = read_dataset(write_json(source / "samples.json", document))
+        assert {"2.png", "3.png", "4.png"} <= set(labels_by_name(dataset))

@@ -64,7 +64,22 @@ names = st.text(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_labels_targets_and_splits_read_back_equal(data: st.DataObject) -> None:
-    unusual = ["a,b", "a b", "a|b", '"q"', "['x']", "[x]", "sep=,", "1", "0", "-1", "nan", "yes"]
+    unusual = [
+        "a,b",
+        "a b",
+        "a|b",
+        '"q"',
+        "['x']",
+        "[x]",
+        "[1]",
+        "N/A",
+        "sep=,",
+        "1",
+        "0",
+        "-1",
+        "nan",
+        "yes",
+    ]
     labels = data.draw(
         st.lists(st.sampled_from(unusual) | names, min_size=2, max_size=4, unique=True)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from edgeml.data.readers.columns import names_images
 from edgeml.data.readers.json_files import parse_json, read_json
 from edgeml.data.readers.rows import SkipLog, read_text, skip_or_raise
 from edgeml.errors import DataError
+from edgeml.image.reading import SUFFIXES
 
 Cells = Iterator[tuple[str, list[str]]]
 """The location of a row, and its cells in the order of the columns; the header comes first."""
@@ -84,9 +86,12 @@ def jsonl_cells(table: Path, name: str, skips: SkipLog) -> Cells:
 
 
 def json_cells(table: Path, name: str, skips: SkipLog) -> Cells:
-    """Yield the same of a .json that is a list of objects."""
+    """Yield the same of a .json: a list of objects, or an object of labels by image."""
+    document = read_json(table, name)
+    if isinstance(document, dict):
+        document = [{"path": image, "labels": labels} for image, labels in document.items()]
     entries = []
-    for number, entry in enumerate(read_json(table, name)):
+    for number, entry in enumerate(document):
         if isinstance(entry, dict):
             entries.append((f"{name}, entry {number}", entry))
         else:
@@ -94,8 +99,11 @@ def json_cells(table: Path, name: str, skips: SkipLog) -> Cells:
     yield from _of_objects(entries, name)
 
 
-def is_list_of_images(document: Any) -> bool:
-    """Whether the content of a .json is a list of objects that name images."""
+def is_json_table(document: Any) -> bool:
+    """Whether the content of a .json is a list of objects that name images, or labels by image."""
+    if isinstance(document, dict):
+        suffixes = {os.path.splitext(key)[1].lower() for key in document}
+        return bool(suffixes) and suffixes <= SUFFIXES
     entries = document if isinstance(document, list) else []
     return bool(entries) and all(
         isinstance(entry, dict) and any(map(names_images, entry)) for entry in entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -25,9 +24,13 @@ _SHAPES = ("tag", "box", "polygon", "polyline", "points", "ellipse", "mask", "cu
 
 
 def find_cvat(root: Path) -> Path | None:
-    """Return the `annotations.xml` of a folder, if there is one."""
+    """Return the `annotations.xml` of a folder, if there is one of CVAT's."""
     file = root / "annotations.xml"
-    return file if os.path.isfile(file) else None
+    try:
+        with open(file, "rb") as opened:
+            return file if b"<annotations" in opened.read(4096) else None
+    except OSError:
+        return None
 
 
 def read_cvat(file: Path, *, skips: SkipLog) -> Dataset:

@@ -101,8 +101,9 @@ def _names(content: dict[str, Any], name: str) -> list[str]:
     """Return the names of the labels by their number."""
     kind = content["categories"].get("label")
     entries = kind.get("labels") if isinstance(kind, dict) else None
-    names = [entry.get("name") for entry in entries or () if isinstance(entry, dict)]
-    if not names or len(names) != len(entries or ()) or not all(isinstance(n, str) for n in names):
+    entries = entries if isinstance(entries, list) else []
+    names = [entry.get("name") for entry in entries if isinstance(entry, dict)]
+    if not names or len(names) != len(entries) or not all(isinstance(n, str) for n in names):
         raise DataError(f"{name}: its categories name no labels.")
     found = [label_name(str(text)) for text in names]
     if faults := [why for label in found if (why := label_fault(label))]:

@@ -90,7 +90,7 @@ def _samples(
     left_out = 0
     for number, sample in enumerate(samples):
         where = f"{printable(file.name)}, sample {number}"
-        values = {name: sample[name] for name in found if sample.get(name)}
+        values = {name: sample[name] for name in found if isinstance(sample.get(name), dict)}
         if not values:
             left_out += 1
             continue
@@ -149,7 +149,7 @@ def _fields(
 
 def _items(value: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     inner = value.get(_LISTS.get(str(value.get("_cls")), ""), [value])
-    yield from (item for item in inner or () if isinstance(item, dict))
+    yield from (item for item in inner if isinstance(item, dict)) if isinstance(inner, list) else ()
 
 
 def _labels(value: Mapping[str, Any]) -> Iterator[str]:
@@ -157,7 +157,8 @@ def _labels(value: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _side(tags: Any) -> str:
-    sides = {SIDE_OF_FOLDER.get(str(tag).lower()) for tag in tags or ()} - {None}
+    listed = tags if isinstance(tags, list) else []
+    sides = {SIDE_OF_FOLDER.get(str(tag).lower()) for tag in listed} - {None}
     return str(sides.pop()) if len(sides) == 1 else ""
 
 

@@ -10,12 +10,12 @@ from edgeml.data.chosen_labels import report_reading, with_labels
 from edgeml.data.dataset import Dataset
 from edgeml.data.readers.coco import find_coco, read_coco
 from edgeml.data.readers.columns import origin_of_names
-from edgeml.data.readers.csv_text import is_list_of_images
+from edgeml.data.readers.csv_text import is_json_table
 from edgeml.data.readers.cvat import find_cvat, read_cvat
 from edgeml.data.readers.datumaro import find_datumaro, is_datumaro, read_datumaro
 from edgeml.data.readers.fiftyone import find_fiftyone, is_fiftyone, read_fiftyone
 from edgeml.data.readers.file_kinds import is_image
-from edgeml.data.readers.folders import EVERY_LEVEL, EXPECTED, files_below, read_folders
+from edgeml.data.readers.folders import EVERY_LEVEL, EXPECTED, files_below, is_hidden, read_folders
 from edgeml.data.readers.hints import TABLES, hint
 from edgeml.data.readers.json_files import read_json
 from edgeml.data.readers.label_cells import checked_separator
@@ -158,13 +158,16 @@ def _read(
 
 def reader_options(path: Path) -> set[str]:
     """Return which of `delimiter`, `separator` and `root` apply to the data at a path."""
-    if not os.path.isdir(path):
-        described = path.suffix.lower() in (".json", ".yaml", ".yml", ".xml")
-        return set() if described else {"separator", "root"}
-    if find_tables(path):
-        return {"separator"}
-    finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat, find_voc)
-    return set() if any(found(path) for found in finders) else {"delimiter"}
+    if os.path.isdir(path):
+        finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat)
+        if any(found(path) for found in finders):
+            return set()
+        return {"separator"} if find_tables(path) else set() if find_voc(path) else {"delimiter"}
+    suffix = path.suffix.lower()
+    table = suffix not in (".json", ".yaml", ".yml", ".xml")
+    if suffix == ".json":
+        table = is_json_table(read_json(path, printable(path.name)))
+    return {"separator", "root"} if table else set()
 
 
 def _check_delimiter(delimiter: str) -> None:
@@ -214,9 +217,33 @@ def _read_folder(
         return read_tables(files, root=source, skips=skips, options=options, split_by_path=inside)
     if files := find_voc(source):
         return read_voc(files, root=source, skips=skips)
+    if inner := _data_set_in(source):
+        raise DataError(
+            f"{printable(source)!r} contains the folder of another data set. Did you mean "
+            f"{printable(inner)!r}?"
+        )
     return read_folders(
         source, delimiter=delimiter, group_names=group_names, allowed=options.labels, skips=skips
     )
+
+
+def _data_set_in(source: Path) -> Path | None:
+    """Return a folder up to two levels below that is a data set of VOC, YOLO or COCO."""
+    first = _folders_in(source)
+    below = [*first, *(inner for folder in first for inner in _folders_in(folder))]
+    for folder in below:
+        parts = folder / "JPEGImages", folder / "Annotations"
+        if all(map(os.path.isdir, parts)) or is_yolo(folder) or find_coco(folder):
+            return folder
+    return None
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(e.path for e in os.scandir(folder) if e.is_dir(follow_symlinks=False))
+    except OSError:
+        return []  # read_folders names it
+    return [Path(path) for path in entries if not is_hidden(os.path.basename(path))]
 
 
 def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
@@ -225,7 +252,7 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
         return read_label_studio(source, document, ignored=options.ignored, skips=skips)
     if is_fiftyone(document):
         return read_fiftyone(source, document, ignored=options.ignored, skips=skips)
-    if is_list_of_images(document):
+    if is_json_table(document):
         return read_table(source, skips=skips, options=options)
     reader = read_datumaro if is_datumaro(document) else read_coco
     return reader({source: None}, root=source.parent, skips=skips, document=document)
@@ -233,6 +260,8 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
 
 def _check_labels(source: Path, dataset: Dataset) -> None:
     name, remedy = repr(printable(source)), hint(source)
+    if not len(dataset) and dataset.notes:
+        remedy = f" Note: {'; '.join(dataset.notes)}.{remedy}"
     if dataset.skipped:
         remedy = f" {len(dataset.skipped)} were left out: {dataset.skipped[0]}{remedy}"
     if not len(dataset):

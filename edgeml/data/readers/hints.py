@@ -23,6 +23,8 @@ def hint(folder: Path) -> str:
         inside = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
     except OSError:
         return ""
+    if is_structural(folder.name) and os.path.isdir(folder.parent / "Annotations"):
+        return f" Did you mean {printable(folder.parent)!r}?"
     places = [folder, *(Path(path) for path in inside if is_structural(os.path.basename(path)))]
     places += [folder.parent] if is_structural(folder.name) else []
     files = [file for place in places for file in tables_in(place)]
@@ -43,7 +45,7 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def lists_images(table: Path) -> bool:
-    """Whether a table has a column of images, judged by its first line."""
+    """Whether a table has a column of images and another one, judged by its first line."""
     if table.suffix.lower() not in _TEXTS:
         return False
     try:
@@ -53,4 +55,5 @@ def lists_images(table: Path) -> bool:
         return False
     for sign in "{}\":'\t;|":
         line = line.replace(sign, ",")
-    return any(map(names_images, line.split(",")))
+    columns = [name for name in line.split(",") if name.strip()]
+    return len(columns) > 1 and any(map(names_images, columns))

@@ -129,7 +129,8 @@ class ImagePlaces:
 
     def _counted(self, place: str) -> str:
         folder = os.path.relpath(place, self._folder).split(os.sep)[0]
-        self._found[folder] = self._found.get(folder, 0) + 1
+        if folder != "..":  # where exports have their images: nothing to tell
+            self._found[folder] = self._found.get(folder, 0) + 1
         return place
 
     def _claimed(self, place: str, text: str) -> str:

@@ -20,8 +20,11 @@ _WORD_SEPARATORS = (" ", "/", "+", "&", ":")
 
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 # numpy writes no comma between the items of a list.
-_LIST = re.compile(rf"[\[({{]\s*(?:(?:{_QUOTED})[\s,]*)*[\])}}]")
-_ITEM = re.compile(_QUOTED)
+_LIST = re.compile(rf"[\[({{]\s*(?:(?:{_QUOTED}|\d+\b)[\s,]*)*[\])}}]")
+_ITEM = re.compile(rf"{_QUOTED}|\d+")
+_MISSING = ("nan", "null", "n/a", "<na>", "#n/a")
+"""How tools write a missing value: hardly ever the name of a label."""
+
 _EMPTY = ("set()", "list()", "tuple()")
 
 
@@ -48,12 +51,14 @@ def labels_in(cell: str, separator: str) -> tuple[str, ...]:
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a list of quoted texts, as Python, numpy and JSON write them."""
+    """Whether a cell is a list of quoted texts or numbers, as Python, numpy and JSON write them."""
     text = cell.strip()
     return text in _EMPTY or (text[:1] in ("[", "(", "{") and bool(_LIST.fullmatch(text)))
 
 
 def _unquoted(item: str) -> str:
+    if item.isdecimal():
+        return item
     try:
         return str(ast.literal_eval(item))
     except (ValueError, SyntaxError):  # a line feed or a NUL
@@ -64,8 +69,16 @@ def cell_fault(cell: str) -> str | None:
     """Return why a cell that looks like a list cannot be read as one; None if nothing is wrong."""
     text = cell.strip()
     if text[:1] in ("[", "{") and text[-1:] in ("]", "}") and not is_list(cell):
-        return f"{text[:80]!r} looks like a list, but its items are not quoted texts."
+        return (
+            f"{text[:80]!r} looks like a list, but its items are not quoted texts: add quotes, or "
+            "separate the labels by ';' without brackets."
+        )
     return None
+
+
+def missing_values(labels: Iterable[str]) -> list[str]:
+    """Return labels that rather mean a missing value: `nan`, `N/A`."""
+    return sorted(label for label in labels if label.lower() in _MISSING)
 
 
 def other_separator(cells: Iterable[str], separator: str) -> str | None:
@@ -75,7 +88,8 @@ def other_separator(cells: Iterable[str], separator: str) -> str | None:
     and signs that occur within one label count only where the labels show it: all parts of a cell
     are also parts of other cells ("scab complex", "scab", "complex"), or one is a cell itself.
     """
-    distinct = {cell.strip() for cell in cells if not is_list(cell)} - {""}
+    distinct = {cell.strip() for cell in cells if not is_list(cell) and not cell_fault(cell)}
+    distinct.discard("")
     used = any(separator in cell.strip(separator) for cell in distinct)
     for other in _PLAIN_SEPARATORS:
         if other == separator:
@@ -98,7 +112,7 @@ def refused_separator(cells: Iterable[str], separator: str | None) -> str | None
     if separator == SEPARATOR or any(separator in cell for cell in listed):
         return None
     plain = (SEPARATOR, *_PLAIN_SEPARATORS)
-    texts = [cell for cell in listed if not is_list(cell)]
+    texts = [cell for cell in listed if not is_list(cell) and not cell_fault(cell)]
     return next((other for other in plain if any(other in cell for cell in texts)), None)
 
 

@@ -122,7 +122,8 @@ class _Reading:
     unannotated: int = 0
 
     def add_task(self, where: str, task: Mapping[str, Any]) -> None:
-        annotations = task.get("annotations", task.get("completions")) or []
+        annotations = task.get("annotations", task.get("completions"))
+        annotations = annotations if isinstance(annotations, list) else []
         done = [a for a in annotations if isinstance(a, dict) and not _is_skipped(a)]
         done = [a for a in done if a.get("ground_truth")] or done
         if not done:

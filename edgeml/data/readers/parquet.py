@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.data.readers.rows import printable
+from edgeml.data.readers.rows import SkipLog, printable, skip_or_raise
 from edgeml.errors import DataError, needs
 
 if TYPE_CHECKING:
@@ -40,7 +40,22 @@ def parquet_header(table: Path, *, images: bool = False) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+def parquet_cells(
+    table: Path, name: str, names: list[str], wanted: list[int], skips: SkipLog
+) -> Iterator[tuple[str, list[str]]]:
+    """Read the columns that have a meaning; others may be large, for example encoded images."""
+    for number, cells in enumerate(_parquet_rows(table, [names[at] for at in wanted]), start=1):
+        where = f"{name}, row {number}"
+        if max(map(len, cells)) > LONGEST_CELL:
+            skip_or_raise(skips, where, f"a cell has more than {LONGEST_CELL} characters.")
+            continue
+        row = [""] * len(names)
+        for at, cell in zip(wanted, cells, strict=True):
+            row[at] = cell
+        yield where, row
+
+
+def _parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[list[str]]:
     """Yield the cells of some columns, row by row; a list as JSON."""
     with opened(table) as file:
         check_types(table, file.schema_arrow, columns)

@@ -9,7 +9,7 @@ _WORDS = {
     "samples", "image", "images", "img", "imgs", "jpegimages", "pngimages", "rawimages", "pictures",
     "label", "labels", "annotation", "annotations", "bbox", "bboxes", "masks", "segmentation",
     "segmentations", "segmentationclass", "segmentationobject", "imagesets", "data", "dataset",
-    "datasets",
+    "datasets", "obj",
 }  # fmt: skip
 
 

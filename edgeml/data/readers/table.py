@@ -11,20 +11,15 @@ from itertools import chain, compress
 from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
+from edgeml.data.readers.cell_checks import check_missing, check_separator
 from edgeml.data.readers.class_numbers import with_class_names
 from edgeml.data.readers.columns import Columns, columns_of, names_images, origin_of_names
 from edgeml.data.readers.csv_text import Cells, csv_cells, json_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
-from edgeml.data.readers.label_cells import (
-    cell_fault,
-    check_no_separator,
-    is_list,
-    labels_in,
-    refused_separator,
-)
+from edgeml.data.readers.label_cells import cell_fault, check_no_separator, is_list, labels_in
 from edgeml.data.readers.label_groups import collect_groups, groups_of_labels, with_one_of_each
 from edgeml.data.readers.label_studio import is_label_studio_table, rows_of_table
-from edgeml.data.readers.parquet import LONGEST_CELL, class_names, parquet_header, parquet_rows
+from edgeml.data.readers.parquet import class_names, parquet_cells, parquet_header
 from edgeml.data.readers.parquet_images import image_column, unpacked_rows
 from edgeml.data.readers.roots import check_some_exist, usual_places, with_root
 from edgeml.data.readers.rows import (
@@ -122,10 +117,9 @@ def read_tables(
         _content(table, side, printable(relative_name(table, root)), notes, skips, options)
         for table, side in tables.items()
     ]
-    rows = usable_rows(chain.from_iterable(content.rows for content in contents), skips)
-    labels = None
-    if all(content.labels is not None for content in contents):
-        labels = sorted({label for content in contents for label in content.labels or ()})
+    candidates, labels = _with_all_columns(list(tables), contents)
+    rows = usable_rows(candidates, skips)
+    if labels is not None:
         groups = contents[0].groups
         rows = with_one_of_each(rows, groups, skips)
     else:
@@ -144,6 +138,28 @@ def read_tables(
         labels_from=contents[0].origin,
         notes=tuple(notes),
     )
+
+
+def _with_all_columns(
+    tables: Sequence[Path], contents: Sequence[_Content]
+) -> tuple[list[Row], list[str] | None]:
+    """Return the rows of all tables, and the labels that have columns; None if cells name them.
+
+    A label without a column in one of the tables is unknown for its images.
+    """
+    rows = list(chain.from_iterable(content.rows for content in contents))
+    if all(content.labels is None for content in contents):
+        return rows, None
+    labels = sorted({label for content in contents for label in content.labels or ()})
+    rows = []
+    for table, content in zip(tables, contents, strict=True):
+        if content.labels is None:
+            raise DataError(
+                f"{printable(table)!r} has a column of labels, but other tables do not."
+            )
+        missing = tuple(label for label in labels if label not in content.labels)
+        rows += [replace(row, unknown=(*row.unknown, *missing)) for row in content.rows]
+    return rows, labels
 
 
 def _content(
@@ -203,7 +219,7 @@ def _open(
     if images is not None:
         cells = unpacked_rows(table, name, images, wanted, options.unpack, skips)
     else:
-        cells = _parquet_cells(table, name, header, wanted, skips)
+        cells = parquet_cells(table, name, header, wanted, skips)
     return header, cells, class_names(table)
 
 
@@ -223,21 +239,6 @@ def _names_in_columns(columns: Columns, cells: Cells, chosen: bool) -> tuple[Col
     return replace(columns, labels=at[0], named={}, origin=origin), iter(listed)
 
 
-def _parquet_cells(
-    table: Path, name: str, names: list[str], wanted: list[int], skips: SkipLog
-) -> Cells:
-    """Read the columns that have a meaning; others may be large, for example encoded images."""
-    for number, cells in enumerate(parquet_rows(table, [names[at] for at in wanted]), start=1):
-        where = f"{name}, row {number}"
-        if max(map(len, cells)) > LONGEST_CELL:
-            skip_or_raise(skips, where, f"a cell has more than {LONGEST_CELL} characters.")
-            continue
-        row = [""] * len(names)
-        for at, cell in zip(wanted, cells, strict=True):
-            row[at] = cell
-        yield where, row
-
-
 def _rows(
     places: ImagePlaces,
     table: Path,
@@ -249,8 +250,10 @@ def _rows(
     assert columns.labels is not None
     groups_at = None if columns.boxes else columns.extras.get("label_groups")
     listed = list(cells)
-    _check_separator(table, [texts[columns.labels] for _, texts in listed], options.separator)
     separator = SEPARATOR if options.separator is None else options.separator
+    label_cells = [texts[columns.labels] for _, texts in listed]
+    check_separator(table, label_cells, options.separator)
+    check_missing(table, label_cells, separator, (*options.labels, *options.ignored))
     rows = []
     for where, texts in listed:
         cell = texts[columns.labels]
@@ -282,18 +285,6 @@ def _check_ignored(table: Path, ignored: Sequence[str], known: set[str]) -> None
     missing = sorted(set(ignored) - known)
     if missing:
         raise DataError(f"{printable(table)!r} has neither a label nor a column {missing[0]!r}.")
-
-
-def _check_separator(table: Path, cells: list[str], separator: str | None) -> None:
-    other = refused_separator(cells, separator)
-    if other is None:
-        return
-    example = next(cell for cell in cells if other in cell.strip() and not is_list(cell))
-    written = {"\t": "tab", " ": "' '"}.get(other, f"'{other}'")
-    raise DataError(
-        f"{printable(table)!r}: the labels {printable(example[:80])!r} appear to be separated by "
-        f"{other!r}: add --separator {written}, or --separator ';' if that is one label."
-    )
 
 
 def _rows_by_column(

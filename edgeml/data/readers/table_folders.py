@@ -21,8 +21,8 @@ def find_tables(root: Path) -> dict[Path, Side | None]:
     """Return the tables that describe a folder, with the sides of the split; empty if none does.
 
     These are `_classes.csv` of Roboflow, and `metadata.csv` or `metadata.jsonl` of an imagefolder
-    if it has labels, in the folder itself or in folders such as `train` and `test`; and
-    `data/train-00000-of-00001.parquet`. A single side is not a split.
+    if it has labels, in the folder itself or in folders such as `train` and `test`; tables such as
+    `train.csv` and `val.csv`; and `data/train-00000-of-00001.parquet`. A single side is no split.
     """
     for name in _NAMES:
         sides = {root / folder / name: side for folder, side in SIDE_OF_FOLDER.items()}
@@ -31,6 +31,11 @@ def find_tables(root: Path) -> dict[Path, Side | None]:
             files = {root / name: None}
         if files and all(map(_has_labels, files)):
             return files if len(set(files.values())) > 1 else dict.fromkeys(files)
+    for end in (".csv", ".tsv", ".jsonl"):
+        tables = {root / f"{name}{end}": side for name, side in SIDE_OF_FOLDER.items()}
+        listed = {file: side for file, side in tables.items() if os.path.isfile(file)}
+        if len(set(listed.values())) > 1 and all(_has_labels(file) for file in listed):
+            return {**listed}
     for place in (root, root / "data", root / "default"):
         shards = {file: _SHARD.fullmatch(file.stem) for file in sorted(place.glob("*.parquet"))}
         if shards and all(shards.values()):

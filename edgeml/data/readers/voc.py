@@ -38,12 +38,12 @@ def find_voc(root: Path) -> dict[Path, Side | None]:
     lists = root / "ImageSets" / "Main"
     if (root / "JPEGImages").is_dir() and any(lists.glob("*_train*.txt")):
         return {root / "Annotations": None}
-    for name in ("Annotations", "annotations"):
+    for name in ("Annotations", "annotations", "Annotations/xmls", "annotations/xmls"):
         if _is_voc(root / name) and _images(root):
             return {root / name: None}
     sides = {root / name: side for name, side in SIDE_OF_FOLDER.items() if _is_voc(root / name)}
     if not sides:
-        return {root: None} if _is_voc(root) else {}
+        return {root: None} if _is_voc(root) and _images(root) else {}
     one = len(set(sides.values())) == 1
     return dict.fromkeys(sides) if one else {**sides}
 
@@ -114,8 +114,8 @@ def _rows(
     notes: list[str],
     skips: SkipLog,
 ) -> Iterator[Row]:
-    apart = folder.name.lower() == "annotations"
-    images = {file.stem: file for file in (_images(root) if apart else _images(folder))}
+    beside = [file for file in visible(folder) if is_image(file)]
+    images = {file.stem: file for file in beside or _images(root)}
     files = sorted(folder.glob("*.xml"))
     bare = sorted(set(images) - {file.stem for file in files})
     if bare:
@@ -143,7 +143,7 @@ def _rows(
         if faults:
             skip_or_raise(skips, name, f"a class cannot be a label: {faults[0]}.")
         else:
-            place = path or (root / "JPEGImages" if apart else folder) / (written or file.stem)
+            place = path or (folder if beside else root / "JPEGImages") / (written or file.stem)
             unknown = tuple(sorted(difficult - clear))
             split = sides.get(file.stem, "") or side or ""
             yield Row(name, str(place), tuple(sorted(clear)), unknown, split=split)

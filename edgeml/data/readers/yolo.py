@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from edgeml.data.dataset import SIDES, Dataset, Side
 from edgeml.data.readers.file_kinds import is_image
-from edgeml.data.readers.folders import files_below
+from edgeml.data.readers.folders import files_below, visible
+from edgeml.data.readers.hints import hint
 from edgeml.data.readers.rows import (
     SIDE_OF_FOLDER,
     Row,
@@ -26,14 +28,14 @@ from edgeml.data.readers.rows import (
     text_fault,
     usable_rows,
 )
-from edgeml.errors import DataError, needs
+from edgeml.data.readers.yaml_file import load_yaml
+from edgeml.errors import DataError
 from edgeml.image.reading import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1 << 18
 _MAX_LABEL_BYTES = 1 << 24
-_MAX_DEPTH = 20
 _YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES = ("classes.txt", "labels/classes.txt", "obj.names")
 
@@ -82,6 +84,8 @@ def is_yolo(folder: Path) -> bool:
     """Whether a folder has the layout of a YOLO data set."""
     if find_yaml(folder):
         return True
+    if _is_beside(folder) or _is_darknet(folder):
+        return True
     return any(
         os.path.isdir(place / "images")
         and next((place / "labels").rglob("*.txt"), None) is not None
@@ -89,10 +93,26 @@ def is_yolo(folder: Path) -> bool:
     )
 
 
+def _is_darknet(folder: Path) -> bool:
+    """Whether a folder has names and a list of images, as Darknet reads and CVAT exports."""
+    return os.path.isfile(folder / "obj.names") and os.path.isfile(folder / "train.txt")
+
+
+def _is_beside(folder: Path) -> bool:
+    """Whether a folder has names, and images with a text file next to each, as by LabelImg."""
+    if not any(os.path.isfile(folder / name) for name in _NAMES):
+        return False
+    return any(path.with_suffix(".txt").is_file() for path in visible(folder) if is_image(path))
+
+
 def _from_yaml(file: Path, skips: SkipLog) -> tuple[_Names, dict[Side | None, list[Path]]]:
-    document, lines = _load_yaml(file)
+    document, lines = load_yaml(file)
     names = _names(file, document, lines)
     keys = {SIDE_OF_FOLDER[key]: key for key in document if key in SIDE_OF_FOLDER}
+    if not keys:
+        found = [name for name in SIDE_OF_FOLDER if os.path.isdir(file.parent / name)]
+        keys = {SIDE_OF_FOLDER[name]: name for name in found}
+        document, lines = document | dict(zip(found, found, strict=True)), defaultdict(int, lines)
     if not keys:
         raise DataError(f"{printable(file)!r} names no train, val or test.")
     base = _base(file, document)
@@ -125,6 +145,9 @@ def _base(file: Path, document: dict[Any, Any]) -> Path:
 def _images(entry: str, base: Path, where: str, side: Side, skips: SkipLog) -> list[Path]:
     # Roboflow writes ../train/images for the folder train/images next to its data.yaml.
     tries = [base / entry, base / entry.removeprefix("../")]
+    if os.path.isabs(entry):  # of another machine
+        parts = entry.strip("/").split("/")
+        tries += [base.joinpath(*parts[start:]) for start in range(1, len(parts))]
     place = next((path for path in tries if os.path.exists(path)), None)
     if place is None:
         why = f"there is no {printable(str(tries[0]))!r}."
@@ -147,6 +170,9 @@ def _listed(file: Path, skips: SkipLog) -> Iterator[Path]:
     for number, line in enumerate(text.split("\n"), start=1):
         where, name = f"{printable(file.name)}, line {number}", line.strip()
         path = Path(os.path.abspath(file.parent / name)) if not text_fault(name) else None
+        if path is not None and not os.path.isfile(path) and name.startswith("data/"):
+            # CVAT writes data/obj_train_data/1.jpg for the folder next to the list.
+            path = Path(os.path.abspath(file.parent / name.removeprefix("data/")))
         if not name:
             continue
         if path is None:
@@ -162,7 +188,7 @@ def _from_classes(root: Path) -> _Names:
     if file is None:
         raise DataError(
             f"{printable(root)!r} has the folders of YOLO, but neither a data.yaml nor a "
-            "classes.txt with the names of the classes."
+            f"classes.txt with the names of the classes.{hint(root)}"
         )
     lines = read_text(file, limit=_MAX_BYTES).rstrip().split("\n")
     for number, line in enumerate(lines, start=1):
@@ -175,6 +201,14 @@ def _from_classes(root: Path) -> _Names:
 
 def _sides_of_folder(root: Path, skips: SkipLog) -> dict[Side | None, list[Path]]:
     """Return the images of `images/`, `images/train/` and so on, or `train/images/` and so on."""
+    if _is_darknet(root):
+        sides: dict[Side | None, list[Path]] = {}
+        for name, named_side in SIDE_OF_FOLDER.items():
+            if os.path.isfile(root / f"{name}.txt"):
+                sides[named_side] = list(_listed(root / f"{name}.txt", skips))
+        return sides if len(sides) > 1 else {None: sides["train"]}
+    if _is_beside(root):
+        return {None: [path for path in visible(root) if is_image(path)]}
     places: dict[Path, Side | None] = {}
     for name, named_side in SIDE_OF_FOLDER.items():
         for place in (root / "images" / name, root / name / "images"):
@@ -183,7 +217,7 @@ def _sides_of_folder(root: Path, skips: SkipLog) -> dict[Side | None, list[Path]
     if len(set(places.values())) < 2:
         images_folder = [root / "images"] if os.path.isdir(root / "images") else places
         places = dict.fromkeys(images_folder)
-    sides: dict[Side | None, list[Path]] = {}
+    sides = {}
     for place, side in places.items():
         images = [path for path in files_below(place, skips) if is_image(path)]
         sides.setdefault(side, []).extend(images)
@@ -216,9 +250,14 @@ def _rows(
                 present, unknown = (path.parent.name,), ()
             yield Row(printable(path), str(path), present, unknown, split=side or "")
     if count and bare == count and not classify:
+        folders = {path.parent.name for paths in sides.values() for path in paths}
+        others = sorted(folders - set(names.by_number.values()))
+        also = (
+            f" Or for folders of classes, {names.file} must name {others[0]!r}." if others else ""
+        )
         raise DataError(
             f"None of {count} images of {printable(root)!r} has a text file with its classes; that "
-            "of images/a.jpg is labels/a.txt."
+            f"of images/a.jpg is labels/a.txt.{also if len(others) < len(folders) else ''}"
         )
     if bare and not classify:
         logger.info("%d of %d images have no text file, and so no label", bare, count)
@@ -320,53 +359,3 @@ def _checked(file: Path, names: dict[int, str]) -> _Names:
     if len(set(names.values())) < len(names):
         logger.warning("%s: classes with the same name become one label", printable(file))
     return _Names(names, printable(file.name))
-
-
-def _load_yaml(file: Path) -> tuple[dict[Any, Any], dict[Any, int]]:
-    """Read a .yaml; return its top level, and the line of each key there."""
-    with needs("yaml", extra="train", to=f"read {printable(file.name)}"):
-        import yaml
-
-    text = read_text(file, limit=_MAX_BYTES)
-    try:
-        # By repeating aliases, a short file may expand to any size.
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-                deep = depth > _MAX_DEPTH
-                what = "it is nested too deeply" if deep else "aliases are not allowed"
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise DataError(f"{printable(file.name)}, line {line}: {what}.")
-        lines = _lines_of_keys(yaml.compose(text, Loader=yaml.SafeLoader), file)
-        document = yaml.safe_load(text)
-    except DataError:
-        raise
-    except yaml.MarkedYAMLError as err:
-        line = err.problem_mark.line + 1 if err.problem_mark else 1
-        raise DataError(f"{printable(file.name)}, line {line}: {err.problem or err}.") from err
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as err:
-        message = " ".join(str(err).split())[:200]
-        raise DataError(f"{printable(file)!r} cannot be read as YAML: {message}") from err
-    return document, lines
-
-
-def _lines_of_keys(node: Any, file: Path) -> dict[Any, int]:
-    """Return the line of each key of the top level.
-
-    Duplicate keys there and one level below are refused: YAML would use the last of them.
-    """
-    if getattr(node, "id", None) != "mapping":
-        raise DataError(f"{printable(file.name)}, line 1: expected keys such as names and train.")
-    for mapping in (node, *(value for _, value in node.value if value.id == "mapping")):
-        seen = set()
-        for key, _ in mapping.value:
-            line = key.start_mark.line + 1
-            if key.id != "scalar" or key.value in seen:
-                what = "is duplicated" if key.id == "scalar" else "is not a key"
-                raise DataError(
-                    f"{printable(file.name)}, line {line}: {str(key.value)[:80]!r} {what}."
-                )
-            seen.add(key.value)
-    return {key.value: key.start_mark.line + 1 for key, _ in node.value}

@@ -173,7 +173,6 @@ def test_a_bad_line_is_named_and_the_other_lines_count(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("names: [a, b]\n", "names no train, val or test"),
         ("train: train/images\n", "line 1: names must list"),
         ("train: train/images\nnames: []\n", "line 2: names must list"),
         ("train: train/images\nnames: {x: a}\n", "line 2: 'x' in names is not the number"),
