@@ -95,6 +95,12 @@ TABLES: dict[str, Case] = {
     "duplicated header": csv(
         "path,a,a\n1.jpg,1,0\n2.jpg,0,1\n", refused=r"line 1: the column 'a' is duplicated"
     ),
+    "duplicated header, as pandas writes it": csv(
+        "path,label,label.1\n1.jpg,a,b\n2.jpg,b,\n", refused=r"line 1: the column 'label\.1'"
+    ),
+    "unquoted semicolons": csv(
+        "path;labels\n1.jpg;a;b\n2.jpg;b\n", refused=r"line 2: it has 3 fields.*in quotes"
+    ),
     "header only": csv("path,labels\n", refused=r"labels\.csv' has no rows below its header"),
     "no header": csv("1.jpg,a\n2.jpg,b\n3.jpg,a\n", refused=r"line 1: .*Expected path,labels"),
     "empty file": csv("", refused=r"line 1: .*Expected path,labels"),
@@ -224,6 +230,26 @@ TABLES: dict[str, Case] = {
         "path,labels\nmein bild ä.jpg,a;b\n2.jpg,b\n",
         {"mein bild ä.jpg": ("a", "b"), "2.jpg": ("b",)},
         files=("mein bild ä.jpg", "2.jpg"),
+    ),
+    "a composed path, decomposed on disk": csv(
+        f"path,labels\n{NFC}.jpg,a\n2.jpg,b\n",
+        {f"{NFD}.jpg": ("a",), "2.jpg": ("b",)},
+        files=(f"{NFD}.jpg", "2.jpg"),
+    ),
+    "another case": csv(
+        "path,labels\nimg.jpg,a\n2.jpg,b\n",
+        {"IMG.JPG": ("a",), "2.jpg": ("b",)},
+        files=("IMG.JPG", "2.jpg"),
+    ),
+    "another case of two files": csv(
+        "path,labels\nimg.jpg,a\n2.jpg,b\n",
+        files=("IMG.JPG", "Img.jpg", "2.jpg"),
+        refused=r"line 2: there is no image",
+    ),
+    "another suffix": csv(
+        "path,labels\n1.jpg,a\n2.jpg,b\n",
+        files=("1.jpeg", "2.jpg"),
+        refused=r"line 2: there is no image",
     ),
     "composed and decomposed labels": csv(
         f"path,labels\n1.jpg,{NFC}\n2.jpg,{NFD};b\n",

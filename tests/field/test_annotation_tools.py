@@ -227,3 +227,21 @@ def test_values_of_other_types_are_refused_without_a_traceback(tmp_path: Path) -
         document["samples"][0] |= {"tags": value, "ground_truth": value}
         dataset = read_dataset(write_json(source / "samples.json", document))
         assert {"2.png", "3.png", "4.png"} <= set(labels_by_name(dataset))
+
+
+def test_a_csv_of_label_studio_without_quotes_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    header = "image,id,choice,annotator,annotation_id,created_at,updated_at,lead_time\n"
+    row = '1.jpg,1,{"choices": ["a", "b"]},me,1,,,1.0\n'
+    with pytest.raises(DataError, match="JSON-MIN"):
+        read_dataset(put(tmp_path / "x.csv", header + row))
+
+
+def test_classes_of_regions_are_labels_and_texts_are_not(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    results = [
+        {"type": "rectanglelabels", "from_name": "box", "value": {"rectanglelabels": ["cat"]}},
+        {"type": "textarea", "from_name": "text", "value": {"text": ["hello"]}},
+    ]
+    task = {"id": 1, "data": {"image": "1.jpg"}, "annotations": [{"id": 1, "result": results}]}
+    file = write_json(tmp_path / "x.json", [task, ls_task(2, "2.jpg", ("dog",))])
+    assert labels_by_name(read_dataset(file)) == {"1.jpg": ("cat",), "2.jpg": ("dog",)}

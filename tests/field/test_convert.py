@@ -191,10 +191,46 @@ def test_shards_of_parquet_are_the_sides_of_a_split(tmp_path: Path) -> None:
     for side in ("train", "validation", "test"):
         parquet(tmp_path / "hub/data", name=f"{side}-00000-of-00001.parquet")
     out = tmp_path / "labels.csv"
+    with pytest.raises(DataError, match=rf"edgeml data convert {tmp_path}/hub --out"):
+        read_dataset(tmp_path / "hub")
     dataset = convert(tmp_path / "hub", out, read=read_dataset)
     assert len(dataset) == 12
     assert [dataset.split.count(s) for s in ("train", "val", "test")] == [4] * 3  # type: ignore[union-attr]
     same(read_dataset(out), dataset)
+
+
+def test_columns_of_classes_are_chosen_by_the_option(tmp_path: Path) -> None:
+    # As CIFAR-100.
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    classes = {
+        name: {"names": names, "_type": "ClassLabel"}
+        for name, names in (
+            ("fine_label", ["cat", "dog", "oak"]),
+            ("coarse_label", ["pet", "tree"]),
+        )
+    }
+    table = pa.table({
+        "img": [{"bytes": encoded(n), "path": None} for n in range(3)],
+        "fine_label": [0, 1, 2], "coarse_label": [0, 0, 1], "features": [b"1", b"2", b"3"],
+    })  # fmt: skip
+    info = json.dumps({"info": {"features": classes}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": info}), tmp_path / "x.parquet")
+    out = tmp_path / "new/labels.csv"
+    with pytest.raises(DataError, match="--labels fine_label"):
+        convert(tmp_path / "x.parquet", out, read=read_dataset)
+    read = partial(read_dataset, labels=["coarse_label"])
+    assert convert(tmp_path / "x.parquet", out, read=read).labels == ("pet", "tree")
+
+
+def test_other_bytes_than_images_are_no_images(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    touch(tmp_path, "1.jpg", "2.jpg")
+    table = {"image": ["1.jpg", "2.jpg"], "label": ["a", "b"], "embedding": [b"1", b"2"]}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    assert labels_by_name(read_dataset(tmp_path / "x.parquet")) == {
+        "1.jpg": ("a",),
+        "2.jpg": ("b",),
+    }
 
 
 def test_images_that_exist_are_never_replaced(tmp_path: Path) -> None:

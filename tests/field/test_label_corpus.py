@@ -46,3 +46,12 @@ def test_it_is_read_correctly_or_refused_with_the_remedy(tmp_path: Path, case: C
         if not is_known
     }
     assert unknown == case.unknown
+
+
+def test_a_link_to_an_image_counts_and_one_to_a_folder_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a/1.jpg", "data/b/2.jpg", "elsewhere/3.jpg")
+    (tmp_path / "data/a/3.jpg").symlink_to(tmp_path / "elsewhere/3.jpg")
+    assert len(read_dataset(tmp_path / "data")) == 3
+    (tmp_path / "data/a/more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="a/more: it is a link to a folder"):
+        read_dataset(tmp_path / "data")

@@ -101,6 +101,8 @@ def columns_of(
     }
     others = [name for name in names if name not in taken and names.index(name) not in flags]
     named = chosen if own else [] if one else [n for n in others if _may_be_label(n, ignored)]
+    if one:  # pandas numbers columns of one name
+        repeated += [name for name in names if re.fullmatch(rf"{re.escape(one)}\.\d+", name)]
     _check(table, names, path, bool(one or named), repeated)
     for name in named:
         if fault := label_fault(name):
@@ -153,7 +155,10 @@ def _check(
             "for each label (--labels a,b,c names them)."
         )
     if repeated:
-        raise DataError(f"{printable(table)!r}, line 1: the column {repeated[0]!r} is duplicated.")
+        raise DataError(
+            f"{printable(table)!r}, line 1: the column {repeated[0]!r} is duplicated: rename "
+            "one, or delete it."
+        )
 
 
 def _may_be_label(name: str, ignored: Sequence[str]) -> bool:

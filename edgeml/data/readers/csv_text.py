@@ -32,7 +32,8 @@ def csv_cells(table: Path, name: str, skips: SkipLog) -> Cells:
     """
     text = read_text(table, limit=_MAX_BYTES, keep_bad=skips is not None, allow_utf16=True)
     lines = list(io.StringIO(text, newline=""))
-    start, width = 0, 0
+    width = 0
+    header: list[str] = []
     delimiter, start = _delimiter(lines)
     while start < len(lines):
         reader = csv.reader(
@@ -49,10 +50,13 @@ def csv_cells(table: Path, name: str, skips: SkipLog) -> Cells:
                     cells.pop()
                 empty = not any(cell.strip() for cell in cells)
                 if not empty and width and len(cells) != width:
-                    fault = f"it has {len(cells)} fields, the first line has {width}."
+                    fault = (
+                        f"it has {len(cells)} fields, the first line has {width}; a cell with "
+                        f"{delimiter!r} in it must be in quotes."
+                    )
                     break
                 if not empty:
-                    width = width or len(cells)
+                    width, header = width or len(cells), header or cells
                     yield f"{name}, line {first + 1}", cells
                 first = start + reader.line_num
         except csv.Error as err:
@@ -61,6 +65,8 @@ def csv_cells(table: Path, name: str, skips: SkipLog) -> Cells:
                 fault = "a quote opens that never closes."
         if not fault:
             return
+        if {"annotation_id", "lead_time"} <= set(header):
+            fault += " Label Studio's CSV may lack quotes: export JSON-MIN instead."
         skip_or_raise(skips, f"{name}, line {first + 1}", fault)
         start = first + 1
 

@@ -19,8 +19,8 @@ from edgeml.data.readers.folders import EVERY_LEVEL, EXPECTED, files_below, is_h
 from edgeml.data.readers.hints import TABLES, hint
 from edgeml.data.readers.json_files import read_json
 from edgeml.data.readers.label_cells import checked_separator
-from edgeml.data.readers.label_studio import is_label_studio, read_label_studio
-from edgeml.data.readers.parquet_images import image_column
+from edgeml.data.readers.label_studio import is_label_studio, is_task, read_label_studio
+from edgeml.data.readers.parquet_images import image_column, images_refused
 from edgeml.data.readers.rows import SkipLog, printable
 from edgeml.data.readers.table import TableOptions, read_table, read_tables
 from edgeml.data.readers.table_folders import find_tables
@@ -213,6 +213,10 @@ def _read_folder(
     if file := find_cvat(source):
         return read_cvat(file, skips=skips)
     if files := find_tables(source):
+        if options.unpack is None:
+            for table in files:
+                if table.suffix == ".parquet" and (column := image_column(table)):
+                    raise images_refused(source, column)
         inside = len(files) == 1
         return read_tables(files, root=source, skips=skips, options=options, split_by_path=inside)
     if files := find_voc(source):
@@ -248,6 +252,8 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
     document = read_json(source, printable(source.name))
+    if isinstance(document, dict) and is_task(document):
+        document = [document]
     if is_label_studio(document):
         return read_label_studio(source, document, ignored=options.ignored, skips=skips)
     if is_fiftyone(document):

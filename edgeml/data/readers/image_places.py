@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -33,6 +35,7 @@ class ImagePlaces:
         self._names: dict[str, list[str]] | None = None
         self._found: dict[str, int] = {}
         self._shortened: dict[str, str] = {}
+        self._listed: dict[str, dict[str, list[str]]] = {}
 
     def find(self, text: str) -> str:
         """Return the absolute path of an image: of the file that exists, else as it is written.
@@ -41,12 +44,15 @@ class ImagePlaces:
         suffix of an image. If none exists, the same in folders such as `images` or `train` next to
         the table, where exactly one may have it. Of a path that leads elsewhere (an absolute one,
         or one from a folder above the table), the end is tried: `/home/ann/data/images/1.jpg` as
-        `images/1.jpg`. Two paths do not become one file in this way.
+        `images/1.jpg`. Two paths do not become one file in this way. At last, the name may have its
+        accents composed otherwise, as macOS has them, or be in another case, as Windows allows.
         """
         plain = os.path.join(self._folder, text)
-        if os.path.isfile(plain):
-            normal = os.path.normpath(plain)
-            return normal if os.path.isfile(normal) else plain
+        normal = os.path.normpath(plain)
+        if os.path.isfile(normal):
+            return normal
+        if os.path.isfile(plain):  # through a link to a folder, and up from it
+            return plain
         relative = text.strip().replace("\\", "/")
         if _URL.match(relative):
             return self.find_remote(relative)
@@ -59,6 +65,10 @@ class ImagePlaces:
         for end in self._ends(relative):
             if places := self._exact(end):
                 return self._claimed(places[0], relative) if len(places) == 1 else plain
+        if not _ABSOLUTE.match(relative):
+            folders = [self._folder, *self._folders()]
+            places = [p for folder in folders for p in self._alike(os.path.join(folder, relative))]
+            return places[0] if len(places) == 1 else plain
         return plain
 
     def find_remote(self, text: str) -> str:
@@ -123,6 +133,17 @@ class ImagePlaces:
     def _exact(self, relative: str) -> list[str]:
         return _existing(os.path.join(self._folder, relative)) or self._places(relative)
 
+    def _alike(self, path: str) -> list[str]:
+        """Return the files whose names differ only by case or in how accents are composed."""
+        folder, name = os.path.split(path)
+        if folder not in self._listed:
+            names = self._listed[folder] = {}
+            with suppress(OSError):
+                for entry in os.listdir(folder):
+                    names.setdefault(_folded(entry), []).append(entry)
+        found = [os.path.join(folder, n) for n in self._listed[folder].get(_folded(name), [])]
+        return [path for path in found if os.path.isfile(path)]
+
     def _places(self, relative: str) -> list[str]:
         tries = [os.path.join(folder, relative) for folder in self._folders()]
         return [place for path in tries for place in _existing(path)]
@@ -147,6 +168,10 @@ class ImagePlaces:
             named = [path for path in entries if is_structural(os.path.basename(path))]
             self._below = list(dict.fromkeys([*named, *self._more]))
         return self._below
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _existing(path: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from edgeml.data.readers.columns import names_images
 from edgeml.data.readers.parquet import LONGEST_CELL, cell_texts, check_types, opened
 from edgeml.data.readers.rows import SkipLog, printable, skip_or_raise, text_fault
 from edgeml.errors import DataError
@@ -17,18 +18,29 @@ _ROWS_AT_ONCE = 64
 
 
 def image_column(table: Path) -> str | None:
-    """Return the name of the column of encoded images; None if there is none."""
+    """Return the name of the column of encoded images; None if there is none.
+
+    It is a struct with `bytes`, or bytes under a name such as `image`; others may be anything.
+    """
     with opened(table, dictionaries=False) as file:
         import pyarrow as pa
 
         for field in file.schema_arrow:
-            kind = field.type
-            if pa.types.is_struct(kind):
-                index = kind.get_field_index("bytes")
-                kind = kind.field(index).type if index >= 0 else kind
-            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            kind, named = field.type, names_images(field.name)
+            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                kind, named = kind.field(kind.get_field_index("bytes")).type, True
+            if named and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
                 return str(field.name)
     return None
+
+
+def images_refused(source: Path, column: str) -> DataError:
+    """Return the error that a data set contains its images, with the command that unpacks them."""
+    return DataError(
+        f"{printable(source)!r} contains the images themselves, in the column {column!r}. This "
+        "writes them as files, next to a table of their labels: edgeml data convert "
+        f"{shlex.quote(printable(source))} --out FOLDER/labels.csv"
+    )
 
 
 def unpacked_rows(
@@ -45,14 +57,10 @@ def unpacked_rows(
     replaced. Images without bytes keep their path.
 
     Raises:
-        DataError: There is no folder to write to.
+        DataError: There is no folder to write to, or it cannot be written.
     """
     if folder is None:
-        raise DataError(
-            f"{printable(table)!r} contains the images themselves, in the column {column!r}. This "
-            "writes them as files, next to a table of their labels: edgeml data convert "
-            f"{shlex.quote(printable(table))} --out FOLDER/labels.csv"
-        )
+        raise images_refused(table, column)
     place = folder / table.stem if len(list(table.parent.glob("*.parquet"))) > 1 else folder
     place.mkdir(parents=True, exist_ok=True)
     number = 0

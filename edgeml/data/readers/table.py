@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
 from edgeml.data.readers.cell_checks import check_missing, check_separator
-from edgeml.data.readers.class_numbers import with_class_names
+from edgeml.data.readers.class_numbers import column_with_classes, with_class_names
 from edgeml.data.readers.columns import Columns, columns_of, names_images, origin_of_names
 from edgeml.data.readers.csv_text import Cells, csv_cells, json_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
@@ -44,8 +44,8 @@ from edgeml.spec.model_spec import some_names
 logger = logging.getLogger(__name__)
 
 MEANINGS = {
-    "1": 1, "1.0": 1, "1,0": 1, "true": 1, "yes": 1,
-    "0": 0, "0.0": 0, "0,0": 0, "-0": 0, "-0.0": 0, "false": 0, "no": 0,
+    "1": 1, "1.0": 1, "1,0": 1, "true": 1, "yes": 1, "y": 1,
+    "0": 0, "0.0": 0, "0,0": 0, "-0": 0, "-0.0": 0, "false": 0, "no": 0, "n": 0,
     "": -1, "-1": -1, "-1.0": -1, "-1,0": -1, "nan": -1,
 }  # fmt: skip
 """What a cell of a column of one label means, in lower case: 1, 0, or -1 for unknown."""
@@ -181,6 +181,7 @@ def _content(
     if columns.unused:
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
+    columns = column_with_classes(table, columns, numbers)
     if columns.labels is None:
         columns, cells = _names_in_columns(columns, cells, bool(options.labels))
     cells, start = with_root(cells, columns, table=table, root=options.root)
