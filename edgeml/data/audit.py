@@ -135,8 +135,7 @@ class Audit:
           usable images; all other keys are about these, except the next four.
         * `skipped`, `unreadable`: lists of `{"where", "why"}`, rows and images that cannot be
           used. `unnamed`: paths of images that no row names.
-          `left_out`: the number of files in folders of labels that are not read, by format
-          (`HEIC`, `JPEG XL`) or suffix (`.txt`).
+          `left_out`: the number of files that are not read, by format or suffix (`.txt`).
         * `labels`: by name `{"positives", "negatives", "unknown"}`. `rare`: names of those with
           fewer than 20 positives. `without_positives`, `without_negatives`: names.
           `unknown_share`: of all targets, a share of 1. `labels_per_image`: the mean.
@@ -152,7 +151,6 @@ class Audit:
         * `split`: the number of images on each side; null if there is no split.
         """
         dataset = self.dataset
-        exclusive = found_labels(dataset)
         return {
             "schema": "edgeml.audit/1",
             "source": self.source,
@@ -187,7 +185,7 @@ class Audit:
                 "labels": list(dataset.labels),
                 "counts": cooccurrence(dataset.targets).tolist(),
             },
-            "exclusive": exclusive.to_dict() if exclusive else None,
+            "exclusive": self._exclusive(),
             "split": None if dataset.split is None else dict(Counter(dataset.split)),
         }
 
@@ -222,6 +220,10 @@ class Audit:
             across = len(self.across_sides())
             lines.append(("Near duplicates on two sides", f"{across} groups" if across else "none"))
         return lines
+
+    def _exclusive(self) -> dict[str, Any] | None:
+        found = found_labels(self.dataset)
+        return found.to_dict() if found else None
 
     def _names(self, rows: Iterable[int]) -> list[str]:
         return [self.name(row) for row in rows]

@@ -56,7 +56,7 @@ def test_images_with_the_same_bytes_stay_in_the_training_part_together(tmp_path:
 @pytest.mark.parametrize(
     ("names", "option", "status"),
     [
-        (("train", "test"), ["--val", "0.3"], 0),
+        (("train", "test"), ["--val", "0.3", "--no-near"], 0),
         (("train", "test"), ["--test", "0.3"], 2),
         (("train", "val"), ["--val", "0.3"], 2),
         (("train", "val"), ["--test", "0.3"], 2),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgeml.data.readers.rows import Row, label_fault, label_name
+from edgeml.data.readers.columns import Columns, origin_of_names
+from edgeml.data.readers.rows import Row, label_fault, label_name, printable
 from edgeml.errors import DataError, SpecError
 from edgeml.spec.foreign.label_names import read_labels
+from edgeml.spec.model_spec import quoted_names
 
 _FILES = ("classes.txt", "labels.txt", "class_names.txt", "names.txt", "obj.names")
 
@@ -55,3 +57,19 @@ def with_class_names(
         replace(row, present=tuple(dict.fromkeys(names[int(number)] for number in row.present)))
         for row in rows
     ]
+
+
+def column_with_classes(
+    table: Path, columns: Columns, numbers: Mapping[str, Sequence[str]]
+) -> Columns:
+    """Read a column as one of labels if the table states names for its numbers."""
+    classed = [name for name in columns.named if name in numbers]
+    if len(classed) > 1:
+        raise DataError(
+            f"{printable(table)!r}: {quoted_names(classed)} have classes of their own: choose "
+            f"one with --labels {classed[0]}."
+        )
+    if not classed:
+        return columns
+    origin, at = origin_of_names(classed), columns.named[classed[0]]
+    return replace(columns, labels=at, named={}, origin=origin)

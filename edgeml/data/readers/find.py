@@ -158,13 +158,16 @@ def _read(
 
 def reader_options(path: Path) -> set[str]:
     """Return which of `delimiter`, `separator` and `root` apply to the data at a path."""
-    if not os.path.isdir(path):
-        described = path.suffix.lower() in (".json", ".yaml", ".yml", ".xml")
-        return set() if described else {"separator", "root"}
-    if find_tables(path):
-        return {"separator"}
-    finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat, find_voc)
-    return set() if any(found(path) for found in finders) else {"delimiter"}
+    if os.path.isdir(path):
+        finders = (is_yolo, find_coco, find_datumaro, find_fiftyone, find_cvat)
+        if any(found(path) for found in finders):
+            return set()
+        return {"separator"} if find_tables(path) else set() if find_voc(path) else {"delimiter"}
+    suffix = path.suffix.lower()
+    table = suffix not in (".json", ".yaml", ".yml", ".xml")
+    if suffix == ".json":
+        table = is_json_table(read_json(path, printable(path.name)))
+    return {"separator", "root"} if table else set()
 
 
 def _check_delimiter(delimiter: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgeml.data.dataset import SIDES, Dataset, Side, relative_name
 from edgeml.data.readers.cell_checks import check_missing, check_separator
-from edgeml.data.readers.class_numbers import with_class_names
+from edgeml.data.readers.class_numbers import column_with_classes, with_class_names
 from edgeml.data.readers.columns import Columns, columns_of, names_images, origin_of_names
 from edgeml.data.readers.csv_text import Cells, csv_cells, json_cells, jsonl_cells
 from edgeml.data.readers.image_places import ImagePlaces
@@ -39,7 +39,7 @@ from edgeml.data.readers.rows import (
 )
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
-from edgeml.spec.model_spec import quoted_names, some_names
+from edgeml.spec.model_spec import some_names
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def _content(
     if columns.unused:
         unused = some_names(columns.unused)
         logger.warning("%s: columns that are not used: %s", printable(table), unused)
-    columns = _with_classes(table, columns, numbers)
+    columns = column_with_classes(table, columns, numbers)
     if columns.labels is None:
         columns, cells = _names_in_columns(columns, cells, bool(options.labels))
     cells, start = with_root(cells, columns, table=table, root=options.root)
