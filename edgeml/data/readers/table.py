@@ -224,20 +224,6 @@ def _open(
     return header, cells, class_names(table)
 
 
-def _with_classes(table: Path, columns: Columns, numbers: Mapping[str, Sequence[str]]) -> Columns:
-    """Read a column as one of labels if the table states names for its numbers."""
-    classed = [name for name in columns.named if name in numbers]
-    if len(classed) > 1:
-        raise DataError(
-            f"{printable(table)!r}: {quoted_names(classed)} have classes of their own: choose "
-            f"one with --labels {classed[0]}."
-        )
-    if not classed:
-        return columns
-    origin, at = origin_of_names(classed), columns.named[classed[0]]
-    return replace(columns, labels=at, named={}, origin=origin)
-
-
 def _names_in_columns(columns: Columns, cells: Cells, chosen: bool) -> tuple[Columns, Cells]:
     """Read columns such as label_1 and label_2, or chosen ones, as one if labels are in them."""
     numbered = len(columns.named) > 1 and all(map(_NUMBERED.fullmatch, columns.named))
