@@ -33,8 +33,11 @@ def spec_in(metadata: Mapping[str, str]) -> ModelSpec | None:
 
 
 def find_spec(path: Path | None, metadata: Mapping[str, str]) -> tuple[ModelSpec, str] | None:
-    """Return the spec next to a file, or else in its metadata, and where. Raises SpecError."""
-    if path is not None and path.suffix.lower() != ".engine":
+    """Return the spec next to a file, or else in its metadata, and where. Raises SpecError.
+
+    A folder has none next to it: `run.json` may be what `edgeml train --out run --json` printed.
+    """
+    if path is not None and path.suffix.lower() != ".engine" and not path.is_dir():
         sidecar = sidecar_path(path)
         if sidecar.is_file():
             text = sidecar.read_text(encoding="utf-8")

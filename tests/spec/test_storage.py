@@ -32,6 +32,13 @@ def test_the_file_next_to_a_model_wins_over_its_metadata(tmp_path: Path) -> None
     assert find_spec(None, spec_metadata(SPEC)) == (SPEC, "in the file")
 
 
+def test_a_report_next_to_a_run_folder_is_not_read_as_its_spec(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "run.json").write_text('{"metrics": {}}')
+    assert find_spec(run, spec_metadata(SPEC)) == (SPEC, "in the file")
+
+
 def test_the_passport_of_an_engine_is_not_read_as_a_spec(tmp_path: Path) -> None:
     engine = tmp_path / "m.engine"
     sidecar_path(engine).write_text("{}")
