@@ -164,7 +164,7 @@ def measured(
     row["onnx"] = {"fp32": _checked(export(run, "onnx", check=data, out=source).checks)}
     row["openvino"] = {"fp32": _openvino_fp32(run, source, data)}
     for fmt in FORMATS:
-        row[fmt]["fp16"] = _checked(export(source, fmt, precision="fp16", check=data).checks)
+        row[fmt]["fp16"] = _fp16(source, fmt, data)
         row[fmt]["int8"] = _int8(source, fmt, data, compares=fmt == "onnx" or openvino_int8)
     return {**row, "seconds": time.perf_counter() - started}
 
@@ -174,6 +174,13 @@ def _openvino_fp32(run: Path, source: Path, data: Dataset) -> dict[str, Any]:
     path = export(source, "openvino", check=data).path
     with Predictor(run) as torch_run, Predictor(path, runtime="openvino") as candidate:
         return _checked(compare(torch_run, candidate, data.part("test")))
+
+
+def _fp16(source: Path, fmt: Format, data: Dataset) -> dict[str, Any]:
+    try:
+        return _checked(export(source, fmt, precision="fp16", check=data).checks)
+    except FidelityError as err:
+        return {"refused": str(err), **_checked(err.fidelity)}
 
 
 def _int8(source: Path, fmt: Format, data: Dataset, *, compares: bool) -> dict[str, Any]:
@@ -208,6 +215,8 @@ def row_of(row: Mapping[str, Any]) -> str:
     for fmt in FORMATS:
         single, half, integers = (row[fmt][precision] for precision in PRECISIONS)
         cells += [f"{single['flips_per_1000']:g}", f"{half['flips_per_1000']:.1f}"]
+        if "refused" in half:
+            cells[-1] += ", refused"
         if "refused" in integers:
             cells += ["refused", f"{integers['flips_per_1000']:.1f}"]
             continue

@@ -25,16 +25,16 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_a_family_trains_and_decides_the_same_in_every_file(
     case: Case, objects: Dataset, tmp_path: Path
 ) -> None:
-    # The export itself refuses FP16 and INT8 beyond their limits; INT8 of a network that has
-    # learnt this little may be refused.
+    # The export itself refuses FP16 and INT8 beyond their limits, which may happen to a network
+    # that has learnt this little; EfficientViT's FP16 is refused.
     row = measured(case, objects, tmp_path, openvino_int8=has_vnni())
     print(row_of(row))  # shown by `pytest -rP`
     for fmt in FORMATS:
         assert row[fmt]["fp32"]["flips_per_1000"] == 0
+        for precision in ("fp16", "int8"):
+            assert "\n" not in row[fmt][precision].get("refused", "")
         integers = row[fmt]["int8"]
-        if "refused" in integers:
-            assert integers["mAP_drop"] > 0
-            assert "\n" not in integers["refused"]
-        else:  # all but the last of each head, and what the budget returns to floating point
+        if "refused" not in integers:
+            # The last layer of each head is float, and what the budget returns to it.
             floats = integers["weighted_layers"] - integers["int8_layers"]
             assert 1 <= floats <= 2 + integers["kept_in_float"]
