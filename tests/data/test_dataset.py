@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from edgeml.data import Dataset, read_dataset, write_split
 from edgeml.data.dataset import SIDES
+from edgeml.data.readers.columns import is_reserved
 from edgeml.errors import DataError
 from edgeml.spec.labels import LabelGroup
 
@@ -135,6 +136,8 @@ words = (
     .filter(bool)
     # Normalising can make blanks: U+037E becomes a semicolon, U+2000 a space.
     .filter(lambda text: text == text.strip() and ";" not in text)
+    # A label with the name of a column cannot have its own column, and is refused.
+    .filter(lambda text: not is_reserved(text))
 )
 
 
