@@ -266,10 +266,12 @@ def _read_json(source: Path, skips: SkipLog, options: TableOptions) -> Dataset:
 
 def _check_labels(source: Path, dataset: Dataset) -> None:
     name, remedy = repr(printable(source)), hint(source)
-    if not len(dataset) and dataset.notes:
-        remedy = f" Note: {'; '.join(dataset.notes)}.{remedy}"
     if dataset.skipped:
-        remedy = f" {len(dataset.skipped)} were left out: {dataset.skipped[0]}{remedy}"
+        first = str(dataset.skipped[0]).removesuffix(remedy)
+        left_out = "1 was" if len(dataset.skipped) == 1 else f"{len(dataset.skipped)} were"
+        remedy = f" {left_out} left out: {first}{remedy}"
+    elif not len(dataset) and dataset.notes:
+        remedy = f" Note: {'; '.join(dataset.notes)}.{remedy}"
     if not len(dataset):
         raise DataError(f"{name} has no usable images.{remedy}")
     if len(dataset.labels) < 2:
