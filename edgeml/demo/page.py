@@ -168,7 +168,7 @@ class Demo:
 
 
 def map_plot(history: Sequence[Epoch]) -> Markup:
-    """Plot mAP on the validation side by epoch; the best epoch is marked."""
+    """Plot mAP on the validation side by epoch; the epoch whose weights were saved is marked."""
     values = [row.mAP for row in history]
     known = [value for value in values if is_known(value)]
     description = "mAP on the validation side was never known."
@@ -176,13 +176,13 @@ def map_plot(history: Sequence[Epoch]) -> Markup:
         figure, axes = axes_of(WIDTH, 250)
         line(axes, history, values, "validation", {"color": SERIES[2]})
         if known:
-            best = history[values.index(max(known))]
+            best = max((row for row in history if is_known(row.mAP)), key=lambda row: row.quality)
             axes.plot(best.epoch, best.mAP, "o", ms=9, mfc=CARD, mec=SERIES[2], mew=2)
             middle = (history[0].epoch + history[-1].epoch) / 2
-            tag(axes, best.epoch, best.mAP, f"best {100 * best.mAP:.1f} %", middle)
+            tag(axes, best.epoch, best.mAP, f"saved: {100 * best.mAP:.1f} %", middle)
             description = (
                 f"mAP on the validation side by epoch: from {100 * known[0]:.1f} % to "
-                f"{100 * known[-1]:.1f} %, best {100 * best.mAP:.1f} % in epoch {best.epoch}."
+                f"{100 * known[-1]:.1f} %; the saved epoch {best.epoch} has {100 * best.mAP:.1f} %."
             )
         axes.set_ylim(0, 1.08)
         axes.yaxis.set_major_formatter(PercentFormatter(1))

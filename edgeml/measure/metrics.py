@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml.errors import InputError
+from edgeml.measure.thresholds import FEW_POSITIVES
 from edgeml.spec.decide import decide
 from edgeml.spec.labels import UNKNOWN, Scores, Targets
 from edgeml.spec.model_spec import ModelSpec
@@ -74,6 +75,19 @@ class Metrics:
     def labels_averaged(self) -> int:
         """The number of labels that mAP, CP, CR and macro_F1 average over."""
         return len(self.labels) - len(self.absent)
+
+    @property
+    def weighted_mAP(self) -> float:
+        """The mean AP, in which a label with few positives counts in proportion to them.
+
+        The AP of a label with fewer than 20 positives is mostly noise, which would decide between
+        two models that are nearly equal.
+        """
+        counted = [label for label in self.labels.values() if label.positives]
+        weights = [min(label.positives, FEW_POSITIVES) for label in counted]
+        if not counted:
+            return math.nan
+        return float(np.average([label.AP for label in counted], weights=weights))
 
     def summary(self) -> dict[str, float]:
         """Return the metrics that are one number for all labels: mAP first, or top1 and top5."""

@@ -164,7 +164,7 @@ def _training(
     audited: Sequence[tuple[str, str]],
 ) -> Training:
     """Return the input of the report."""
-    best = max(result.history, key=lambda row: (row.mAP, -row.val_loss))
+    best = max(result.history, key=lambda row: row.quality)
     temperature = result.spec.provenance.temperature or 1.0
     return Training(
         title=f"{config.model}: {len(result.spec.labels)} labels",

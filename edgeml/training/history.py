@@ -20,6 +20,7 @@ class Epoch:
     Attributes:
         epoch: Counts from 1.
         lr: The learning rate of the epoch's last step.
+        weighted_mAP: As in `Metrics`; the best epoch has the highest.
         seconds: Duration of the training steps, without validation.
         wait: The share of `seconds`, 0 to 1, in which training waited for images.
     """
@@ -29,6 +30,7 @@ class Epoch:
     train_loss: float
     val_loss: float
     mAP: float
+    weighted_mAP: float
     CP: float
     CR: float
     CF1: float
@@ -40,6 +42,11 @@ class Epoch:
     seconds: float
     images_per_s: float
     wait: float
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """What makes an epoch better than another: the weighted mAP, then a lower loss."""
+        return self.weighted_mAP, -self.val_loss
 
     def summary_line(self, epochs: int) -> str:
         """Return the row as one line of text; `epochs` is the total number of epochs."""

@@ -205,6 +205,7 @@ def _validate(learner: Learner, run: RunState, split: SplitFrames) -> tuple[Epoc
         lr=learner.rate((run.epoch + 1) * learner.steps_per_epoch - 1),
         train_loss=train_loss,
         val_loss=val_loss,
+        weighted_mAP=metrics.weighted_mAP,
         **metrics.summary(),
         seconds=run.seconds,
         images_per_s=len(run.losses) * learner.batch / run.seconds,

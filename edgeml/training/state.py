@@ -54,7 +54,7 @@ class RunState:
         epoch, batch: The finished epochs, and the finished batches of the next one.
         losses: One for each of these batches, on the device.
         history: A row for each finished epoch.
-        best: mAP and negative loss on the validation split of the best weights so far.
+        best: The quality of the best weights so far, see `Epoch`.
         stale: Epochs since the best one.
         seconds, waited_s: Time spent on these batches, and the part of it spent waiting for them.
         scaler: State of the gradient scaler.
@@ -76,9 +76,9 @@ class RunState:
         self.history.append(row)
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
         self.seconds = self.waited_s = 0.0
-        better = (row.mAP, -row.val_loss) > self.best
+        better = row.quality > self.best
         if better:
-            self.best = (row.mAP, -row.val_loss)
+            self.best = row.quality
         self.stale = 0 if better else self.stale + 1
         return better
 
@@ -102,7 +102,8 @@ class RunState:
             )
         del fields["ema_step"]
         fields |= {
-            "history": [Epoch(**row) for row in fields["history"]],
+            # A run that edgeml 0.1.0 began chose its epochs by mAP alone.
+            "history": [Epoch(**{"weighted_mAP": row["mAP"], **row}) for row in fields["history"]],
             "best": (fields["best"][0], fields["best"][1]),
             "losses": list(state.tensors["losses"].unbind()),
         }

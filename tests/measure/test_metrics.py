@@ -223,6 +223,20 @@ def test_a_label_without_positives_is_told_and_left_out_of_every_average_over_la
     assert as_dict["labels"]["hat"]["AP"] is None
 
 
+def test_a_label_with_few_positives_counts_less_in_the_weighted_map() -> None:
+    targets = np.zeros((100, 3), np.int8)
+    targets[:40, 0], targets[40:45, 1] = 1, 1  # 40, 5 and no positives
+    scores = np.random.default_rng(0).random((100, 3), np.float32)
+    spec = replace(SPEC, labels=LABELS[:3], thresholds=(0.5,) * 3)
+    result = evaluate(scores, targets, spec)
+    first, second = (
+        reference.average_precision_score(targets[:, column], scores[:, column])
+        for column in (0, 1)
+    )
+    assert result.weighted_mAP == pytest.approx((20 * first + 5 * second) / 25)
+    assert result.mAP == pytest.approx((first + second) / 2)
+
+
 def test_unknown_targets_count_neither_for_nor_against() -> None:
     scores = np.array([[0.9, 0.9], [0.8, 0.1], [0.7, 0.9]], np.float32)
     targets = np.array([[1, UNKNOWN], [0, 1], [UNKNOWN, UNKNOWN]], np.int8)

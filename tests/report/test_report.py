@@ -29,9 +29,9 @@ from tests.tiny import tiny_spec
 
 def epoch(number: int, loss: float = 0.3, mAP: float = 0.5) -> Epoch:
     return Epoch(
-        epoch=number, lr=1e-3, train_loss=loss, val_loss=loss, mAP=mAP, CP=0.0, CR=0.0, CF1=0.0,
-        macro_F1=0.0, OP=0.0, OR=0.0, OF1=0.0, exact_match=0.0, seconds=1.0, images_per_s=1.0,
-        wait=0.0,
+        epoch=number, lr=1e-3, train_loss=loss, val_loss=loss, mAP=mAP, weighted_mAP=mAP,
+        CP=0.0, CR=0.0, CF1=0.0, macro_F1=0.0, OP=0.0, OR=0.0, OF1=0.0, exact_match=0.0,
+        seconds=1.0, images_per_s=1.0, wait=0.0,
     )  # fmt: skip
 
 

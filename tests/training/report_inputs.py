@@ -22,9 +22,9 @@ LABELS = ("red", "green", "blue", "shirt", "dress", "kids")
 COLOUR = LabelGroup(name="colour", labels=("red", "green", "blue"), rule="one")
 THRESHOLDS = (0.5, 0.5, 0.5, 0.3, 0.4, 0.6)
 EPOCH = Epoch(
-    epoch=1, lr=1e-3, train_loss=0.4, val_loss=0.5, mAP=0.6, CP=0.5, CR=0.5, CF1=0.56,
-    macro_F1=0.55, OP=0.5, OR=0.5, OF1=0.57, exact_match=0.3, seconds=10.0, images_per_s=200.0,
-    wait=0.02,
+    epoch=1, lr=1e-3, train_loss=0.4, val_loss=0.5, mAP=0.6, weighted_mAP=0.6,
+    CP=0.5, CR=0.5, CF1=0.56, macro_F1=0.55, OP=0.5, OR=0.5, OF1=0.57, exact_match=0.3,
+    seconds=10.0, images_per_s=200.0, wait=0.02,
 )  # fmt: skip
 NAN_EPOCH = Epoch(**{**{field.name: math.nan for field in fields(Epoch)}, "epoch": 1})  # type: ignore[arg-type]
 
