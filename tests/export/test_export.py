@@ -275,7 +275,7 @@ def test_an_xml_is_never_next_to_the_weights_of_another(
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(OSError, match="the power went"):
+    with pytest.raises(InputError, match="the power went"):
         write_model(target, "new")
     assert not target.exists()
 

@@ -277,7 +277,7 @@ def test_a_failure_leaves_the_older_repository(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="No space"):
         write_repository(tiny_onnx, tiny_spec(), "ovms", out)
     assert {name: sha256_of_file(out / name) for name in files_in(out)} == before
     assert {path.name for path in tmp_path.iterdir()} == {"out"}

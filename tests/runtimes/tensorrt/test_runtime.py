@@ -393,7 +393,7 @@ def test_another_gpu_is_used_by_its_number_in_all_threads(net: Path, tmp_path: P
         engine = made.build(net, tmp_path / "m.engine")
         made.cuda.used.clear()
         with Predictor(engine, device="cuda:1") as predictor:
-            pool = predictor._network._pool  # type: ignore[attr-defined]
+            pool = predictor._network._runtime._pool  # type: ignore[attr-defined]
             with (
                 pool.acquire(),
                 ThreadPoolExecutor(1) as thread,
