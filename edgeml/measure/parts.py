@@ -125,7 +125,7 @@ def _part_by_run(
     if unknown < len(sides) and not part:
         progress.note(
             f"Of {len(sides)} images, {sides.count('train')} were for training and "
-            f"{sides.count('val')} for validation: {rows.sum()} are scored."
+            f"{sides.count('val')} for validation; the rest is scored ({rows.sum()})."
         )
     if unknown == len(sides):
         progress.note(f"None of these {unknown} images is in the run of the model: all are scored.")
