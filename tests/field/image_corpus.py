@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 import zlib
@@ -52,12 +53,14 @@ _PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def in_all_modes(kind: str, **options: Any) -> Named:
-    """Give the picture in each mode that a format can hold."""
+    """Give the picture in each mode that Pillow can write and read in a format."""
     for mode, image in MODES.items():
         try:
-            yield f"{kind} {mode} {options or ''}", encoded(image, kind, **options)
+            data = encoded(image, kind, **options)
+            Image.open(io.BytesIO(data)).load()  # Pillow 12 does not read its YCbCr TIFF
         except (OSError, ValueError, KeyError, RuntimeError, SystemError):
             continue
+        yield f"{kind} {mode} {options or ''}", data
 
 
 def in_odd_sizes(kind: str) -> Named:

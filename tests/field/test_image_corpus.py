@@ -39,6 +39,7 @@ def difference(frame: Frame, expected: Frame) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore:Saving I mode images:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_is_read_as_pillow_reads_it_or_refused_by_its_variant(kind: str) -> None:
     wrong, read = [], 0
