@@ -18,6 +18,8 @@ from edgeml.errors import InputError
 from edgeml.files import check_writable
 from tests.command import Command, colour_folders
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HERE = "@"
 

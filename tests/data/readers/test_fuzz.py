@@ -19,6 +19,8 @@ from edgeml.errors import DataError
 from tests.data.readers import sets
 from tests.field import label_sets
 
+pytestmark = pytest.mark.slow
+
 # 6000 examples of each found a path that was too long for the system; 60 keep the suite fast.
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
