@@ -58,11 +58,18 @@ _SEARCH_MINUTES = 0.3
 
 @dataclass(frozen=True)
 class Case:
-    """A network of timm, the side of its images, and arguments of its constructor."""
+    """A network of timm.
+
+    Attributes:
+        size: The side of its images.
+        args: Of its constructor.
+        without_image: The layers that no image reaches: they compute constants, and stay float.
+    """
 
     name: str
     size: int = 64
     args: Mapping[str, ModelArg] = field(default_factory=dict)
+    without_image: int = 0
 
     def __str__(self) -> str:
         return self.name
@@ -95,7 +102,7 @@ CASES = (
     Case("maxvit_pico_rw_256", args={"img_size": 64}),
     Case("efficientvit_b0"),
     Case("pvt_v2_b0"),
-    Case("swinv2_tiny_window8_256", args={"img_size": 64, "window_size": 4, "embed_dim": 48}),
+    Case("swinv2_tiny_window8_256", 64, {"img_size": 64, "window_size": 4, "embed_dim": 48}, 12),
 )
 """One network of each family that `test_models.py` has not, and FastViT's one with attention."""
 
